@@ -1,0 +1,137 @@
+"""A data set: three disjoint splits of points x and the likelihood p(x|z) that fits them.
+
+The support of x follows from the likelihood:
+
+    bernoulli     x in {0, 1}; probabilities in [0, 1] in a train split that is binarised anew at each visit (dynamic)
+    logistic256   x in [0, 1), 256 bins: level = floor(256 x), held at the middle of its bin, x = (level + 0.5) / 256
+    gaussian      any finite x
+
+Dynamic binarisation (Salakhutdinov & Murray, 2008) draws x ~ Bernoulli(probability) at every visit of a training point.
+Validation and test points are drawn once, with a seed that never changes, so that every run is judged on the same bits.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BINARIZATION_SEED = 2018
+
+_SUPPORT: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "bernoulli": (
+        lambda x: (x == 0) | (x == 1),
+        "{0, 1}: binarise the data (dynamic=True does it for train, binarize_once for valid and test)",
+    ),
+    "probability": (lambda x: (x >= 0) & (x <= 1), "[0, 1]: scale the data to probabilities"),
+    "logistic256": (lambda x: (x >= 0) & (x < 1), "[0, 1): store gray levels 0..255 as x = (level + 0.5) / 256"),
+    "gaussian": (torch.isfinite, "the real numbers"),
+}
+LIKELIHOODS = ("bernoulli", "logistic256", "gaussian")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Train, validation and test points, checked against the support of their likelihood.
+
+    Args:
+        name: what runs and reports call the set.
+        train, valid, test: float32, (N, C, H, W) for images or (N, D) for vectors, one event shape for all three.
+        likelihood: ``bernoulli``, ``logistic256`` or ``gaussian``.
+        dynamic: train holds Bernoulli probabilities, to be binarised by the training loop at each visit; valid and test
+            are binarised already.
+        pseudo: mean and standard deviation of the VampPrior's initial pseudo-inputs (Tomczak & Welling, 2018);
+            None: training images plus noise.
+
+    Raises:
+        ValueError: an empty split, a wrong dtype or number of dimensions, event shapes that differ, NaN, infinity, or
+            values outside the support of the likelihood.
+
+    Example:
+        >>> bits = torch.eye(4)
+        >>> data = Dataset("identity", train=bits[:2], valid=bits[2:3], test=bits[3:], likelihood="bernoulli")
+        >>> data.event_shape
+        torch.Size([4])
+    """
+
+    name: str
+    train: Tensor = field(repr=False)
+    valid: Tensor = field(repr=False)
+    test: Tensor = field(repr=False)
+    likelihood: str
+    dynamic: bool = False
+    pseudo: tuple[float, float] | None = None
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """Shape of one point: (C, H, W) or (D,)."""
+        return self.train.shape[1:]
+
+    def __post_init__(self) -> None:
+        if self.likelihood not in LIKELIHOODS:
+            raise ValueError(f"{self.name}: likelihood {self.likelihood!r} is not one of {', '.join(LIKELIHOODS)}.")
+        if self.dynamic and self.likelihood != "bernoulli":
+            raise ValueError(
+                f"{self.name}: dynamic=True binarises the training data, which a {self.likelihood} likelihood does not "
+                "take: use likelihood='bernoulli' or dynamic=False."
+            )
+        if self.pseudo is not None and not self.pseudo[1] >= 0:
+            raise ValueError(f"{self.name}: pseudo is (mean, standard deviation), the latter >= 0, not {self.pseudo}.")
+        for split in ("train", "valid", "test"):
+            x = getattr(self, split)
+            _check_shape(f"{self.name}: {split}", x, self.event_shape)
+            support = "probability" if self.dynamic and split == "train" else self.likelihood
+            _check_values(f"{self.name}: {split}", x, support)
+
+
+def _check_shape(what: str, x: Tensor, event_shape: torch.Size) -> None:
+    if x.dtype != torch.float32:
+        raise ValueError(f"{what} is {x.dtype}, not torch.float32: convert it with .float().")
+    if x.ndim not in (2, 4):
+        raise ValueError(f"{what} has shape {tuple(x.shape)}: vectors are (N, D), images (N, C, H, W).")
+    if x.numel() == 0:
+        raise ValueError(f"{what} is empty, shape {tuple(x.shape)}: every split needs at least one point.")
+    if x.shape[1:] != event_shape:
+        raise ValueError(
+            f"{what} has event shape {tuple(x.shape[1:])}, train has {tuple(event_shape)}: all splits need the same."
+        )
+
+
+def _check_values(what: str, x: Tensor, support: str) -> None:
+    if not torch.stack(torch.aminmax(x)).isfinite().all():  # NaN passes through both extremes
+        bad = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+        raise ValueError(
+            f"{what} holds NaN or infinity in {len(bad)} of {len(x)} points, first in point {bad[0]}: "
+            "remove or repair them."
+        )
+    contains, meaning = _SUPPORT[support]
+    inside = contains(x)
+    if not inside.all():
+        low, high = (value.item() for value in torch.aminmax(x))
+        raise ValueError(
+            f"{what} holds the value {x[~inside][0].item():.6g} (smallest {low:.6g}, largest {high:.6g}), but its "
+            f"values must lie in {meaning}."
+        )
+
+
+def binarize_once(probabilities: Tensor, stream: int = 0) -> Tensor:
+    """Draw x ~ Bernoulli(probabilities) with a seed that never changes.
+
+    Args:
+        probabilities: (N, *event_shape), in [0, 1].
+        stream: draws for different arrays are independent when their stream differs.
+
+    Returns:
+        Zeros and ones, float32, of the same shape: the same for the same arguments, on every machine.
+    """
+    generator = np.random.default_rng([BINARIZATION_SEED, stream])
+    uniform = generator.random(tuple(probabilities.shape), dtype=np.float32)  # in [0, 1): p = 0 and p = 1 are exact
+    return (torch.from_numpy(uniform) < probabilities).float()
+
+
+def shuffled_split(number: int, valid: int, test: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices of a random split of `number` points: (train, valid, test), disjoint, together all of them."""
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(number))
+    train, held_out = order[: number - valid - test], order[number - valid - test :]
+    return train, held_out[:valid], held_out[valid:]
