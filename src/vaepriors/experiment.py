@@ -1,0 +1,218 @@
+"""An experiment is a run: all that decides its numbers, as one frozen dataclass.
+
+The command line is its fields, a run's folder stores it, and a row of a paper's table is one of them beside an
+expected number. `build` holds every choice by name.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vaepriors import networks, priors
+from vaepriors.data import Dataset
+from vaepriors.distributions import Shape
+from vaepriors.nn import BernoulliHead, GaussianHead, LogisticHead
+from vaepriors.objectives import ELBO, Objective
+from vaepriors.vae import VAE
+
+__all__ = ["MODELS", "OBJECTIVES", "PRIORS", "Experiment", "build", "steps_per_epoch"]
+
+MODELS = ("vae", "hvae")
+PRIORS = ("standard", "mog", "vamp", "vamp-data")
+OBJECTIVES = ("elbo",)
+CHOICES = {
+    "model": MODELS,
+    "prior": PRIORS,
+    "objective": OBJECTIVES,
+    "pseudo_inputs": ("auto", "noise", "data"),
+    "best_from": ("start", "warmup"),
+    "accelerator": ("auto", "cpu", "cuda"),
+    "precision": ("32-true", "64-true", "bf16-mixed"),
+}
+AT_LEAST_ONE = ("samples", "latent", "epochs", "batch_size", "devices", "nodes")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides the numbers of a run. The defaults are those of Tomczak & Welling 2018."""
+
+    data: str = "digits"
+    """Data set (see `vaepriors data list`), or the path of a .npy or .npz file of your own."""
+    model: str = "vae"
+    """vae (one level of latent variables) or hvae (two)."""
+    prior: str = "standard"
+    """standard (normal), mog (mixture of Gaussians), vamp (VampPrior), or vamp-data (training examples as fixed
+    pseudo-inputs). In a hierarchy it is the prior of the top level."""
+    components: int | None = None
+    """Components of the mixture priors; 500 unless given. (The paper takes 1000 for OMNIGLOT.)"""
+    weighted: bool = False
+    """Learn the weights of a VampPrior's components."""
+    pseudo_inputs: str = "auto"
+    """Where learned pseudo-inputs start: noise (as in the paper), data (training examples plus a little noise), or
+    auto: noise on the paper's data sets, data on others."""
+    objective: str = "elbo"
+    """What to maximise: elbo."""
+    samples: int = 1
+    """Draws of z for each x in a training step."""
+    latent: int = 40
+    """Size of each level of latent variables."""
+    hidden: tuple[int, ...] = (300, 300)
+    """Sizes of the hidden layers."""
+    epochs: int = 2000
+    """Epochs at the most."""
+    warmup: int = 100
+    """Epochs over which the weight of the divergence grows to 1; 0 for none."""
+    patience: int = 50
+    """Stop after more epochs than this without a better validation loss, counted from the end of the warm-up."""
+    best_from: str = "start"
+    """Whether an epoch of the warm-up may give the best model: start (yes, as in the authors' program) or warmup."""
+    batch_size: int = 100
+    """Examples in a step, over all devices."""
+    lr: float = 5e-4
+    """Learning rate of Adam."""
+    normalize: bool = True
+    """Divide each gradient by its norm before Adam."""
+    seed: int = 0
+    """Seed of the initial weights, the order of the data, all noise, and a random split of the data."""
+    accelerator: str = "auto"
+    """cpu, cuda, or auto: cuda where there is one."""
+    devices: int = 1
+    """Devices on each node."""
+    nodes: int = 1
+    """Nodes (started by torchrun or SLURM)."""
+    precision: str = "32-true"
+    """Numbers of the training step: 32-true, 64-true, or bf16-mixed. Evaluation takes the weights' own precision."""
+    compile: bool = False
+    """Compile the model with torch.compile."""
+
+    def __post_init__(self) -> None:
+        for field, choices in CHOICES.items():
+            _check_choice(field, getattr(self, field), choices)
+        for field in AT_LEAST_ONE:
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} is {getattr(self, field)}: at least 1 is needed")
+        for field in ("warmup", "patience", "seed"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field} is {getattr(self, field)}: it cannot be negative")
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"hidden is {self.hidden}: give at least one layer of at least 1 unit")
+        if not 0 < self.lr < float("inf"):
+            raise ValueError(f"lr is {self.lr}: a positive number is needed")
+        if self.batch_size % (self.devices * self.nodes):
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be shared equally by {self.devices * self.nodes} devices: "
+                "choose a multiple"
+            )
+        self._check_prior_options()
+
+    def _check_prior_options(self) -> None:
+        if self.prior == "standard" and self.components is not None:
+            raise ValueError(
+                f"components is {self.components}, but the standard prior has none: choose prior mog, vamp or vamp-data"
+            )
+        if self.prior != "standard" and self.components is None:
+            object.__setattr__(self, "components", 500)
+        if self.components is not None and self.components < 1:
+            raise ValueError(f"components is {self.components}: at least 1 is needed")
+        if self.weighted and not self.prior.startswith("vamp"):
+            raise ValueError(f"weighted belongs to the priors vamp and vamp-data, not to {self.prior}")
+        if self.pseudo_inputs != "auto" and self.prior != "vamp":
+            raise ValueError(f"pseudo_inputs belongs to the prior vamp, not to {self.prior}")
+
+
+def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        near = difflib.get_close_matches(value, choices, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"unknown {field} '{value}': choose one of {', '.join(choices)}{hint}")
+
+
+def steps_per_epoch(experiment: Experiment, dataset: Dataset) -> int:
+    """Batches that show every training example at least once."""
+    return -(-len(dataset.train) // min(experiment.batch_size, len(dataset.train)))
+
+
+def build(experiment: Experiment, dataset: Dataset) -> tuple[VAE, Objective]:
+    """The model and the objective of an experiment, with initial weights drawn from torch's global generator.
+
+    Args:
+        experiment: The experiment.
+        dataset: Its data, for the shape of x, the likelihood, and the pseudo-inputs.
+
+    Returns:
+        `VAE` and `Objective`, on the CPU.
+
+    Raises:
+        ValueError: If the model or the prior does not fit the data.
+
+    >>> from vaepriors import data
+    >>> model, objective = build(Experiment(prior="vamp", components=10), data.load("digits"))
+    >>> model.prior.encoder is model.encoder
+    True
+    """
+    shape, latent, hidden = dataset.event_shape, experiment.latent, experiment.hidden
+    head = _head(dataset.likelihood)
+    match experiment.model:
+        case "vae":
+            encoder: nn.Module = networks.Encoder(shape, hidden, latent)
+            decoder: nn.Module = networks.Decoder(shape, hidden, latent, head)
+            prior = _prior(experiment, encoder, dataset)
+        case "hvae":
+            encoder = networks.hierarchical_encoder(shape, hidden, latent)
+            decoder = networks.hierarchical_decoder(shape, hidden, latent, head)
+            bottom = networks.conditional(latent, hidden, latent)
+            prior = priors.TwoLevelPrior(_prior(experiment, encoder.top, dataset), bottom, latent)
+    return VAE(encoder, decoder, prior), _objective(experiment, dataset)
+
+
+def _head(likelihood: str) -> Callable[[int, Shape], nn.Module]:
+    match likelihood:
+        case "bernoulli":
+            return BernoulliHead
+        case "logistic256":
+            return LogisticHead
+        case "gaussian":
+            return GaussianHead
+    raise ValueError(f"unknown likelihood '{likelihood}': choose one of bernoulli, logistic256, gaussian")
+
+
+def _prior(experiment: Experiment, encoder: nn.Module, dataset: Dataset) -> nn.Module:
+    """The prior of the top level, whose encoder is given."""
+    k = experiment.components or 0
+    match experiment.prior:
+        case "mog":
+            return priors.MixtureOfGaussians(experiment.latent, k)
+        case "vamp":
+            bounds = None if dataset.likelihood == "gaussian" else (0.0, 1.0)
+            u = _initial_pseudo_inputs(experiment.pseudo_inputs, k, dataset)
+            return priors.VampPrior(encoder, u, weighted=experiment.weighted, bounds=bounds)
+        case "vamp-data":
+            if k > len(dataset.train):
+                raise ValueError(
+                    f"components is {k}, but {dataset.name} has only {len(dataset.train)} training examples to take "
+                    "as pseudo-inputs: choose fewer"
+                )
+            u = dataset.train[torch.randperm(len(dataset.train))[:k]]
+            return priors.VampPrior(encoder, u, weighted=experiment.weighted, learn=False)
+    return priors.StandardNormal(experiment.latent)
+
+
+def _initial_pseudo_inputs(start: str, k: int, dataset: Dataset) -> Tensor:
+    """Draws from the normal law that the paper chose for its data sets, or training examples plus N(0, 0.01^2)."""
+    noise = torch.randn(k, *dataset.event_shape)
+    if start == "noise" and dataset.pseudo is None:
+        raise ValueError(f"no noise for pseudo-inputs is known for {dataset.name}: choose pseudo_inputs data")
+    if start == "data" or dataset.pseudo is None:
+        return dataset.train[torch.randint(len(dataset.train), (k,))] + 0.01 * noise
+    mean, scale = dataset.pseudo
+    return mean + scale * noise
+
+
+def _objective(experiment: Experiment, dataset: Dataset) -> Objective:
+    match experiment.objective:
+        case "elbo":
+            return ELBO(experiment.warmup, steps_per_epoch(experiment, dataset), experiment.samples)
+    raise ValueError(f"unknown objective '{experiment.objective}'")

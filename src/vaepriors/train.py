@@ -1,0 +1,329 @@
+r"""Training: the loop, early stopping, checkpoints.
+
+    for each epoch:  draw the order of the examples; for each batch:  loss = objective(model(x, samples))
+                     validation loss at weight 1; a line of metrics; now and then a checkpoint
+
+The training set stays on the device, a batch is a selection of rows, and probabilities become pixels there, anew
+at every visit. Shapes never change: the last batch of an epoch is filled up from the epoch's first examples. No
+step reads the device; sums are read once an epoch.
+"""
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from vaepriors import checkpoint
+from vaepriors.data import Dataset
+from vaepriors.experiment import Experiment, build, steps_per_epoch
+from vaepriors.objectives import Objective
+from vaepriors.optim import adam
+from vaepriors.priors import VampPrior
+from vaepriors.run import Run, seed_of, session
+from vaepriors.vae import VAE
+
+__all__ = ["Diverged", "Listener", "Report", "binarize", "fit", "make_fabric"]
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a training ended."""
+
+    epoch: int
+    best_epoch: int
+    best_loss: float
+    why: str  # "finished", "stopped early" or "interrupted"
+
+
+class Listener:
+    """Told how a training goes; does nothing. Derive from it for a progress bar."""
+
+    def start(self, epoch: int, epochs: int, steps: int) -> None:
+        """Training goes on after `epoch`, for at most `epochs` of `steps` steps."""
+
+    def steps(self, n: int) -> None:
+        """n more steps were issued."""
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        """An epoch ended with this line of metrics."""
+
+
+@dataclass
+class _State:
+    """Where a training stands, apart from the tensors of model, optimiser and objective."""
+
+    epoch: int = 0
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    waited: int = 0  # epochs since the best one, for early stopping
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def values(self) -> dict[str, Any]:
+        # JSON has no infinity
+        best_loss = self.best_loss if math.isfinite(self.best_loss) else None
+        return {"epoch": self.epoch, "best_loss": best_loss, "best_epoch": self.best_epoch, "waited": self.waited}
+
+
+def binarize(probabilities: Tensor) -> Tensor:
+    """Independent Bernoulli draws, as numbers 0 and 1 of the same dtype.
+
+    >>> binarize(torch.tensor([0.0, 1.0]))
+    tensor([0., 1.])
+    """
+    return (torch.rand_like(probabilities) < probabilities).to(probabilities.dtype)
+
+
+def make_fabric(experiment: Experiment) -> Fabric:
+    """The devices of an experiment.
+
+    Raises:
+        ValueError: If it asks for a device that is not there.
+    """
+    wanted, there = experiment.accelerator, torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise ValueError("accelerator is cuda, but torch sees no CUDA device: choose cpu or auto")
+    kind = "cuda" if there and wanted != "cpu" else "cpu"
+    if kind == "cuda" and experiment.devices > torch.cuda.device_count():
+        raise ValueError(f"devices is {experiment.devices}, but torch sees {torch.cuda.device_count()} CUDA devices")
+    many = experiment.devices * experiment.nodes > 1
+    return Fabric(
+        accelerator=kind,
+        devices=experiment.devices,
+        num_nodes=experiment.nodes,
+        precision=experiment.precision,  # type: ignore[arg-type]
+        strategy="ddp" if many else "auto",
+    )
+
+
+def fit(
+    experiment: Experiment,
+    dataset: Dataset,
+    run: Run,
+    fabric: Fabric | None = None,
+    listeners: Sequence[Listener] = (),
+    save_every: float = 30.0,
+) -> Report:
+    """Train an experiment, or go on with it if the run's folder has a checkpoint.
+
+    Args:
+        experiment: What to run.
+        dataset: Its data.
+        run: Where to write.
+        fabric: Devices, launched; made from the experiment if not given.
+        listeners: Told of the progress.
+        save_every: Seconds between checkpoints, which are written at the end of an epoch.
+
+    Raises:
+        ValueError: If the experiment does not fit the data.
+        Diverged: If a loss is not finite; the last checkpoint, of an epoch before, is kept.
+        OSError: If the disk is full; the last checkpoint is kept.
+    """
+    fabric = make_fabric(experiment) if fabric is None else fabric
+    return _Training(experiment, dataset, run, fabric, listeners).run_epochs(save_every)
+
+
+class _Training:
+    """The parts of one training, put together and brought to where the run's checkpoint left off."""
+
+    def __init__(
+        self, experiment: Experiment, dataset: Dataset, run: Run, fabric: Fabric, listeners: Sequence[Listener]
+    ) -> None:
+        self.experiment, self.run, self.fabric, self.listeners = experiment, run, fabric, listeners
+        self.dynamic = dataset.dynamic
+        self.steps = steps_per_epoch(experiment, dataset)
+        dtype = torch.float64 if experiment.precision == "64-true" else torch.float32
+        torch.manual_seed(seed_of(experiment.seed, "weights"))
+        model, objective = build(experiment, dataset)
+        self.model: VAE = model.to(fabric.device, dtype)
+        self.objective: Objective = objective.to(fabric.device)
+        self.optimizer = adam(self.model.parameters(), experiment.lr, experiment.normalize)
+        self.state = self._restore()
+        self.train = dataset.train.to(fabric.device, dtype)
+        self.valid = dataset.valid[fabric.global_rank :: fabric.world_size].to(fabric.device, dtype)
+        forward: Any = torch.compile(self.model) if experiment.compile else self.model
+        self.forward, self.wrapped_optimizer = fabric.setup(forward, self.optimizer, move_to_device=False)
+        if fabric.is_global_zero:
+            sessions = run.description()["sessions"] if run.exists() else []
+            run.write_description(experiment, [*sessions, session(self.state.epoch, fabric.device)])
+            run.keep_metrics(self.state.epoch)
+        fabric.barrier()
+
+    def run_epochs(self, save_every: float) -> Report:
+        experiment, state = self.experiment, self.state
+        for listener in self.listeners:
+            listener.start(state.epoch, experiment.epochs, self.steps)
+        saved = time.monotonic()
+        with _Interruption() as interruption:
+            why = self._stopped_early()
+            while not why and state.epoch < experiment.epochs:
+                self._epoch(state.epoch + 1)
+                stop = interruption.asked(self.fabric)
+                why = self._stopped_early() or ("interrupted" if stop else "")
+                if time.monotonic() - saved >= save_every or why:
+                    self._save()
+                    saved = time.monotonic()
+            if not why:
+                self._save()
+        return Report(state.epoch, state.best_epoch, state.best_loss, why or "finished")
+
+    def _stopped_early(self) -> str:
+        return "stopped early" if self.state.waited > self.experiment.patience else ""
+
+    def _epoch(self, epoch: int) -> None:
+        """One pass over the data, its validation, and its line of metrics."""
+        started = time.perf_counter()
+        # of one epoch, seed and device; the order of the examples is the same on all devices
+        order = torch.Generator().manual_seed(seed_of(self.experiment.seed, "order", epoch))
+        torch.manual_seed(seed_of(self.experiment.seed, "noise", epoch, self.fabric.global_rank))
+        loss, rate, distortion = self._pass(self._batches(order))
+        valid_loss = self._validate()
+        if not (math.isfinite(loss) and math.isfinite(valid_loss)):
+            raise Diverged(
+                f"the loss of epoch {epoch} is not a number (training {loss}, validation {valid_loss}): the last good "
+                f"checkpoint in {self.run.folder} is kept; lower lr {self.experiment.lr} or lengthen the warm-up"
+            )
+        line = {"epoch": epoch, "loss": loss, "rate": rate, "distortion": distortion, "valid_loss": valid_loss}
+        line |= {name: value.item() for name, value in self._extra_metrics().items()}
+        line["seconds"] = round(time.perf_counter() - started, 4)
+        self._judge(epoch, valid_loss)
+        if self.fabric.is_global_zero:
+            self.run.add_metrics(line)
+        for listener in self.listeners:
+            listener.epoch(line)
+
+    def _batches(self, order: torch.Generator) -> Iterator[Tensor]:
+        """This device's rows of each batch, of the same number each time."""
+        n, size = len(self.train), min(self.experiment.batch_size, len(self.train))
+        rows = torch.randperm(n, generator=order)
+        rows = torch.cat([rows, rows[: self.steps * size - n]]).view(self.steps, size)
+        share = size // self.fabric.world_size
+        first = self.fabric.global_rank * share
+        return iter(rows[:, first : first + share].to(self.train.device))
+
+    def _pass(self, batches: Iterator[Tensor]) -> list[float]:
+        """A step for each batch; the means of loss, rate and distortion over the epoch and all devices."""
+        self.model.train()
+        self.objective.train()
+        sums = torch.zeros(3, dtype=torch.float64, device=self.fabric.device)
+        tick = max(1, self.steps // 50)
+        for number, rows in enumerate(batches, 1):
+            x = self.train[rows]
+            sums += self._step(binarize(x) if self.dynamic else x)
+            if number % tick == 0:
+                for listener in self.listeners:
+                    listener.steps(tick)
+        means = self.fabric.all_reduce(sums / self.steps, reduce_op="mean")
+        return means.tolist()  # type: ignore[union-attr]
+
+    def _step(self, x: Tensor) -> Tensor:
+        """Loss, rate and distortion of one step, left on the device."""
+        self.wrapped_optimizer.zero_grad()
+        terms = self.forward(x, self.objective.samples)
+        loss = self.objective(terms)
+        self.fabric.backward(loss)
+        self.wrapped_optimizer.step()
+        return torch.stack([loss.detach(), terms.kl.detach().mean(), -terms.log_likelihood.detach().mean()])
+
+    @torch.no_grad()
+    def _validate(self) -> float:
+        """Mean loss of the validation set in evaluation mode, over all devices."""
+        self.model.eval()
+        self.objective.eval()
+        sums = torch.zeros(2, dtype=torch.float64, device=self.fabric.device)
+        for x in self.valid.split(500):
+            loss = self.objective(self.forward(x, self.objective.samples))
+            sums += torch.stack([loss.double() * len(x), sums.new_tensor(len(x))])
+        total, count = self.fabric.all_reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
+        return total / count
+
+    def _extra_metrics(self) -> dict[str, Tensor]:
+        shares = [part.clamped_share() for part in self.model.modules() if isinstance(part, VampPrior)]
+        return self.objective.metrics() | ({"clamped_share": torch.stack(shares).mean()} if shares else {})
+
+    def _judge(self, epoch: int, valid_loss: float) -> None:
+        """Whether this epoch's model is the best one, and how long one has waited for a better."""
+        state, warmup = self.state, self.experiment.warmup
+        state.epoch = epoch
+        counts = self.experiment.best_from == "start" or epoch >= warmup
+        if counts and valid_loss < state.best_loss:
+            state.best_loss, state.best_epoch, state.waited = valid_loss, epoch, 0
+            state.best = {name: tensor.clone() for name, tensor in checkpoint.module_tensors(self.model).items()}
+        else:
+            state.waited = state.waited + 1 if epoch >= warmup else 0
+
+    def _save(self) -> None:
+        """Write last.ckpt, and from it best.ckpt. Only rank 0 does; what it holds is the same on all devices."""
+        if not self.fabric.is_global_zero:
+            return
+        tensors = {
+            "model": checkpoint.module_tensors(self.model),
+            "best": self.state.best,
+            "objective": checkpoint.module_tensors(self.objective),
+            "optimizer": checkpoint.optimizer_tensors(self.optimizer),
+        }
+        flat = {f"{part}.{name}": tensor for part, named in tensors.items() for name, tensor in named.items()}
+        values = self.state.values()
+        checkpoint.save(self.run / "last.ckpt", flat, values)
+        if self.state.best:
+            best = {f"model.{name}": tensor for name, tensor in self.state.best.items()}
+            checkpoint.save(self.run / "best.ckpt", best, {"epoch": values["best_epoch"], "loss": values["best_loss"]})
+
+    def _restore(self) -> _State:
+        path = self.run / "last.ckpt"
+        if not path.is_file():
+            return _State()
+        flat, values = checkpoint.load(path)
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "objective": {}, "optimizer": {}}
+        for name, tensor in flat.items():
+            part, rest = name.split(".", 1)
+            parts[part][rest] = tensor
+        checkpoint.load_module(self.model, parts["model"])
+        checkpoint.load_module(self.objective, parts["objective"])
+        checkpoint.load_optimizer(self.optimizer, parts["optimizer"])
+        if values["best_loss"] is None:
+            values["best_loss"] = math.inf
+        return _State(**values, best=parts["best"])
+
+
+class _Interruption:
+    """The first Ctrl-C (or SIGTERM) ends the training after the epoch at hand; a second one, at once."""
+
+    def __init__(self) -> None:
+        self.signalled = False
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Interruption":
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self._first)
+        except ValueError:  # not in the main thread: whoever runs it handles signals
+            pass
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _first(self, number: int, frame: object) -> None:
+        self.signalled = True
+        print("\nstopping after this epoch; press Ctrl-C again to stop at once", file=sys.stderr)
+        for each, handler in self.before.items():
+            signal.signal(each, handler)
+
+    def asked(self, fabric: Fabric) -> bool:
+        """Whether any of the devices' processes was told to stop."""
+        if fabric.world_size == 1:
+            return self.signalled
+        flag = torch.tensor(float(self.signalled), device=fabric.device)
+        return bool(fabric.all_reduce(flag, reduce_op="sum").item())  # type: ignore[union-attr]
