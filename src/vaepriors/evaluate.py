@@ -1,0 +1,218 @@
+r"""How good a model is: bounds and importance-sampled likelihoods, streamed.
+
+With S draws $z_s \sim q(z|x)$ and their log-weights (see `vaepriors.vae`),
+
+$$\log p(x) \approx \log \sum_s w_s - \log S$$
+
+(Burda, Grosse & Salakhutdinov 2016; S = 5,000 in Tomczak & Welling 2018). The estimate is a lower bound in
+expectation and its exponential is unbiased. How far it can be trusted is told by the effective sample size of the
+weights, $(\sum w_s)^2 / \sum w_s^2$: near 1, a single draw decides and more of them are needed.
+
+The prior's components are computed once per call and the encoder once per image; memory depends on `chunk`, never
+on S.
+"""
+
+import io
+import json
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaepriors.checkpoint import write_atomically
+from vaepriors.data import Dataset, binarize_once
+from vaepriors.latent import active_units
+from vaepriors.nn import evaluating
+from vaepriors.run import Run, hardware, seed_of
+from vaepriors.vae import VAE
+
+__all__ = ["Estimate", "bits_per_dim", "estimate", "evaluate_run", "log_likelihood"]
+
+
+class Estimate(NamedTuple):
+    """What S draws tell of each x; all of shape `(batch,)`, in nats but for the last."""
+
+    log_likelihood: Tensor  # log mean w
+    elbo: Tensor  # mean log w
+    rate: Tensor  # mean of log q(z|x) - log p(z)
+    distortion: Tensor  # - mean of log p(x|z)
+    effective_samples: Tensor  # between 1 and S
+
+
+def _ignore(images: int) -> None:
+    """The progress of those who do not ask."""
+
+
+@torch.no_grad()
+def estimate(
+    model: VAE, x: Tensor, samples: int = 5000, chunk: int = 1000, progress: Callable[[int], None] = _ignore
+) -> Estimate:
+    """Estimate log p(x), the ELBO, rate and distortion from the same draws.
+
+    Args:
+        model: The model; put in evaluation mode for the time of the call.
+        x: Data, of shape `(batch, *event)`.
+        samples: S, the draws of z for each x.
+        chunk: Pairs (x, z) decoded at a time. It bounds the memory, and changes no result but for the draws.
+        progress: Called with the number of images just finished.
+
+    Raises:
+        ValueError: If `samples` or `chunk` is less than 1, or there is no x.
+    """
+    for name, value in (("samples", samples), ("chunk", chunk), ("the number of images", len(x))):
+        if value < 1:
+            raise ValueError(f"{name} is {value}: at least 1 is needed")
+    images, draws = max(1, chunk // samples), min(samples, chunk)
+    parts = []
+    with evaluating(model):
+        prior = model.prior()
+        for batch in x.split(images):
+            posterior = model.encoder(batch)
+            sizes = [draws] * (samples // draws) + [samples % draws] * (samples % draws > 0)
+            sums = _Sums(batch)
+            for n in sizes:
+                sums.add(*model.weigh(batch, posterior, prior, n))
+            parts.append(sums.estimate(samples))
+            progress(len(batch))
+    return Estimate(*map(torch.cat, zip(*parts, strict=True)))
+
+
+class _Sums:
+    """Sums over draws, in float64: of w and of its square as logarithms, of the two halves of log w as they are."""
+
+    def __init__(self, x: Tensor) -> None:
+        zero = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        self.log_w, self.log_w2 = zero - math.inf, zero - math.inf
+        self.log_likelihood, self.kl = zero.clone(), zero.clone()
+
+    def add(self, log_likelihood: Tensor, kl: Tensor) -> None:
+        log_likelihood, kl = log_likelihood.double(), kl.double()
+        log_w = log_likelihood - kl  # (n, images)
+        self.log_w = torch.logaddexp(self.log_w, log_w.logsumexp(0))
+        self.log_w2 = torch.logaddexp(self.log_w2, (2 * log_w).logsumexp(0))
+        self.log_likelihood += log_likelihood.sum(0)
+        self.kl += kl.sum(0)
+
+    def estimate(self, samples: int) -> Estimate:
+        rate, distortion = self.kl / samples, -self.log_likelihood / samples
+        return Estimate(
+            log_likelihood=self.log_w - math.log(samples),
+            elbo=-distortion - rate,
+            rate=rate,
+            distortion=distortion,
+            effective_samples=torch.exp(2 * self.log_w - self.log_w2),
+        )
+
+
+def log_likelihood(model: VAE, x: Tensor, samples: int = 5000, chunk: int = 1000) -> Tensor:
+    """Importance-sampled log p(x) of each x, of shape `(batch,)`, in nats (see `estimate`)."""
+    return estimate(model, x, samples, chunk).log_likelihood
+
+
+def bits_per_dim(nats: float, dimensions: int) -> float:
+    """Nats of an image of `dimensions` pixels as bits per pixel, nats / (D ln 2).
+
+    >>> bits_per_dim(math.log(256) * 560, 560)
+    8.0
+    """
+    return nats / (dimensions * math.log(2))
+
+
+def evaluate_run(
+    run: Run,
+    samples: int = 5000,
+    split: str = "test",
+    number: int | None = None,
+    chunk: int | None = None,
+    which: str = "best",
+    seed: int = 0,
+    accelerator: str = "auto",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Evaluate a run's model; write evaluation.json, and log p(x) of each example as log_likelihood.npy.
+
+    Args:
+        run: The run.
+        samples: Draws of z for each example.
+        split: `train`, `valid` or `test`.
+        number: Only the first so many examples.
+        chunk: As in `estimate`; by default what suits the device.
+        which: The `best` or the `last` model.
+        seed: Seed of the draws.
+        accelerator: `cpu`, `cuda`, or `auto`.
+        progress: Called with the number of examples done and their total.
+
+    Returns:
+        What evaluation.json holds. `nll`, its standard error over examples `nll_se`, `elbo`, `rate` and
+        `distortion` are means in nats; `bits_per_dim` is None for densities.
+    """
+    device = torch.device("cuda" if accelerator == "cuda" or (accelerator == "auto" and _cuda()) else "cpu")
+    if device.type == "cuda" and not _cuda():
+        raise ValueError("accelerator is cuda, but torch sees no CUDA device: choose cpu or auto")
+    dataset = run.dataset()
+    model, values = run.model(dataset, which)
+    dtype = next(model.parameters()).dtype
+    torch.manual_seed(seed_of(seed, "evaluation"))
+    x = _examples(dataset, split, number).to(device, dtype)
+    model = model.to(device)
+    done = 0
+
+    def count(images: int) -> None:
+        nonlocal done
+        done += images
+        progress(done, len(x))
+
+    started = time.perf_counter()
+    found = estimate(model, x, samples, chunk or (1000 if device.type == "cpu" else 50_000), count)
+    seconds = time.perf_counter() - started
+    result = {
+        "split": split,
+        "checkpoint": which,
+        "epoch": values["epoch"],
+        "seed": seed,
+        "samples": samples,
+        **summary(found, dataset),
+        "active_units": active_units(model, x),
+        "latent_units": model.encoder(x[:1]).sample().shape[-1],
+        "seconds": round(seconds, 2),
+        "device": hardware(device),
+    }
+    content = io.BytesIO()
+    np.save(content, found.log_likelihood.cpu().numpy())
+    write_atomically(run / "log_likelihood.npy", content.getvalue())
+    write_atomically(run / "evaluation.json", (json.dumps(result, indent=2) + "\n").encode())
+    return result
+
+
+def summary(found: Estimate, dataset: Dataset) -> dict[str, Any]:
+    """Means over examples of an `Estimate`, as numbers."""
+    nll, n = -found.log_likelihood, len(found.log_likelihood)
+    discrete = dataset.likelihood != "gaussian"
+    return {
+        "n": n,
+        "nll": nll.mean().item(),
+        "nll_se": nll.std().item() / math.sqrt(n) if n > 1 else None,
+        "elbo": found.elbo.mean().item(),
+        "rate": found.rate.mean().item(),
+        "distortion": found.distortion.mean().item(),
+        "bits_per_dim": bits_per_dim(nll.mean().item(), dataset.event_shape.numel()) if discrete else None,
+        "effective_samples_mean": found.effective_samples.mean().item(),
+        "effective_samples_min": found.effective_samples.min().item(),
+    }
+
+
+def _cuda() -> bool:
+    return torch.cuda.is_available()
+
+
+def _examples(dataset: Dataset, split: str, number: int | None) -> Tensor:
+    x: Tensor = getattr(dataset, split)
+    if split == "train" and dataset.dynamic:
+        x = binarize_once(x)
+    if number is not None and not 1 <= number <= len(x):
+        raise ValueError(f"number is {number}: choose 1 to {len(x)}, the size of the {split} set")
+    return x[:number]
