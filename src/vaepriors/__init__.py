@@ -1,0 +1,30 @@
+"""Variational autoencoders with learned priors, in PyTorch."""
+
+from vaepriors import data, distributions, evaluate, networks, nn, objectives, optim, priors
+from vaepriors.distributions import Chain, DiagonalNormal, DiscretizedLogistic, NormalMixture
+from vaepriors.priors import MixtureOfGaussians, StandardNormal, TwoLevelPrior, VampPrior
+from vaepriors.vae import VAE, Marginal, Terms
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "VAE",
+    "Chain",
+    "DiagonalNormal",
+    "DiscretizedLogistic",
+    "Marginal",
+    "MixtureOfGaussians",
+    "NormalMixture",
+    "StandardNormal",
+    "Terms",
+    "TwoLevelPrior",
+    "VampPrior",
+    "data",
+    "distributions",
+    "evaluate",
+    "networks",
+    "nn",
+    "objectives",
+    "optim",
+    "priors",
+]

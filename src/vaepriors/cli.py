@@ -1,0 +1,216 @@
+"""The command line: train, evaluate, sample, data.
+
+A mistake of the user is one sentence on standard error and exit status 2, before any work. Ctrl-C leaves a run
+that `--resume` goes on with.
+"""
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from vaepriors.data import CATALOGUE, fetch, load
+from vaepriors.evaluate import evaluate_run
+from vaepriors.experiment import Experiment
+from vaepriors.progress import TensorBoard, TrainingBar, images_bar
+from vaepriors.report.pictures import write_pictures
+from vaepriors.run import Run
+from vaepriors.train import Diverged, fit, make_fabric
+
+__all__ = ["main"]
+
+DESCRIPTION = "Variational autoencoders with learned priors."
+console = Console(highlight=False, soft_wrap=True)
+
+
+def train(
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")] = Experiment(),  # noqa: B008
+    out: Path | None = None,
+    resume: bool = False,
+    save_every: float = 30.0,
+    tensorboard: bool = False,
+) -> int:
+    """Train a model; every option has the value of the paper unless given.
+
+    Args:
+        experiment: What to run.
+        out: Folder of the run; runs/DATA-MODEL-PRIOR-SEED unless given.
+        resume: Go on with the run in that folder, if there is one, with its own options.
+        save_every: Seconds between checkpoints.
+        tensorboard: Also write TensorBoard event files (needs the extra `tensorboard`).
+    """
+    run = Run(out or default_folder(experiment))
+    fabric = make_fabric(experiment)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # the others are started by the first, when it has looked
+        _check_folder(run, experiment, resume)
+    dataset = load(experiment.data, seed=experiment.seed)
+    fabric.launch()
+    if not fabric.is_global_zero:
+        fit(experiment, dataset, run, fabric, save_every=save_every)
+        return 0
+    listeners = [TensorBoard(run.folder)] if tensorboard else []
+    with TrainingBar(console, run.folder) as bar:
+        report = fit(experiment, dataset, run, fabric, [bar, *listeners], save_every)
+    loss = f"validation loss {report.best_loss:.4f} at epoch {report.best_epoch}"
+    console.print(f"{report.why} after epoch {report.epoch}: best {loss}; run in {run.folder}")
+    if report.why == "interrupted":
+        console.print(f"to go on: vaepriors train --out {run.folder} --resume")
+        return 130
+    return 0
+
+
+def default_folder(experiment: Experiment) -> Path:
+    data = Path(experiment.data).stem
+    return Path("runs") / f"{data}-{experiment.model}-{experiment.prior}-{experiment.seed}"
+
+
+def _check_folder(run: Run, experiment: Experiment, resume: bool) -> None:
+    """A run is never overwritten, and goes on only as what it was (but for its length and its devices)."""
+    if not run.exists():
+        return
+    if not resume:
+        raise ValueError(f"{run.folder} already holds a run: add --resume to go on with it, or choose another --out")
+    stored = run.experiment()
+    for field in Experiment.__dataclass_fields__:
+        was, given = getattr(stored, field), getattr(experiment, field)
+        if was != given and field not in ("epochs", "patience", "accelerator", "devices", "nodes", "compile"):
+            raise ValueError(f"{run.folder} was trained with {field} {was}, not {given}: choose another --out for that")
+
+
+def evaluate(
+    run: tyro.conf.Positional[Path],
+    samples: int = 5000,
+    split: Literal["test", "valid", "train"] = "test",
+    number: int | None = None,
+    chunk: int | None = None,
+    which: Literal["best", "last"] = "best",
+    seed: int = 0,
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+) -> int:
+    """Estimate the log-likelihood of a trained model, its ELBO, rate and distortion, and the active units.
+
+    Args:
+        run: Folder of the run; evaluation.json and log_likelihood.npy are written there.
+        samples: Draws of z for each example.
+        split: Which part of the data. (The training set's probabilities become pixels once, by the seed.)
+        number: Only the first so many examples.
+        chunk: Pairs of an example and a draw decoded at a time: memory against speed.
+        which: The model of the best epoch, or of the last one.
+        seed: Seed of the draws.
+        accelerator: Where to compute.
+    """
+    with images_bar(console, f"{samples} samples") as progress:
+        result = evaluate_run(Run(run), samples, split, number, chunk, which, seed, accelerator, progress)
+    console.print(_table(Run(run), result))
+    return 0
+
+
+def _table(run: Run, result: dict[str, Any]) -> Table:
+    experiment = run.experiment()
+    table = Table(title=f"{experiment.model}, {experiment.prior} prior, {experiment.data}", show_header=False)
+    table.add_row("examples", f"{result['n']} ({result['split']})")
+    table.add_row("log-likelihood", f"{-result['nll']:.3f} ± {result['nll_se']:.3f} nats ({result['samples']} samples)")
+    if result["bits_per_dim"] is not None:
+        table.add_row("bits per dimension", f"{result['bits_per_dim']:.4f}")
+    table.add_row("ELBO", f"{result['elbo']:.3f} = - rate {result['rate']:.3f} - distortion {result['distortion']:.3f}")
+    table.add_row("active units", f"{result['active_units']} of {result['latent_units']}")
+    mean, least = result["effective_samples_mean"], result["effective_samples_min"]
+    table.add_row("effective samples", f"{mean:.1f} on average, {least:.1f} at the least")
+    table.add_row("run", str(run.folder))
+    return table
+
+
+def sample(
+    run: tyro.conf.Positional[Path],
+    number: int = 64,
+    which: Literal["best", "last"] = "best",
+    seed: int = 0,
+) -> int:
+    """Draw from a trained model, and show reconstructions and pseudo-inputs beside it.
+
+    Args:
+        run: Folder of the run; samples.npy and the pictures are written there.
+        number: How many.
+        which: The model of the best epoch, or of the last one.
+        seed: Seed of the draws.
+    """
+    if number < 1:
+        raise ValueError(f"number is {number}: at least 1 is needed")
+    folder = Run(run)
+    dataset = folder.dataset()
+    model, _ = folder.model(dataset, which)
+    torch.manual_seed(seed)
+    for path in write_pictures(folder.folder, model, dataset, number):
+        console.print(str(path))
+    return 0
+
+
+def data(
+    action: tyro.conf.Positional[Literal["list", "fetch"]],
+    names: tyro.conf.Positional[tuple[str, ...]] = (),
+) -> int:
+    """List the data sets, or fetch some to the cache.
+
+    Args:
+        action: list, or fetch.
+        names: What to fetch.
+    """
+    if action == "list":
+        table = Table("name", "what", box=None)
+        for name, entry in CATALOGUE.items():
+            table.add_row(name, entry.about)
+        console.print(table)
+        return 0
+    if not names:
+        raise ValueError(f"nothing to fetch: name one of {', '.join(CATALOGUE)}")
+    for name in names:
+        for path in fetch(name):
+            console.print(str(path))
+    return 0
+
+
+def _stored_experiment(arguments: Sequence[str]) -> Experiment:
+    """With --resume, the options not given are those of the run."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--resume", action="store_true")
+    known, _ = parser.parse_known_args(arguments)
+    if known.resume and known.out is not None and Run(known.out).exists():
+        return Run(known.out).experiment()
+    return Experiment()
+
+
+def _run(arguments: Sequence[str]) -> int:
+    commands: dict[str, Callable[..., int]] = {
+        "train": functools.partial(train, experiment=_stored_experiment(arguments)),
+        "evaluate": evaluate,
+        "sample": sample,
+        "data": data,
+    }
+    return tyro.extras.subcommand_cli_from_dict(commands, prog="vaepriors", description=DESCRIPTION, args=arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `vaepriors`."""
+    try:
+        status = _run(sys.argv[1:] if arguments is None else arguments)
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        status = _complain(error, 2)
+    except (Diverged, OSError) as error:
+        status = _complain(error, 1)
+    except KeyboardInterrupt:
+        status = _complain("interrupted: vaepriors train --out FOLDER --resume goes on from the last checkpoint", 130)
+    raise SystemExit(status)
+
+
+def _complain(what: object, status: int) -> int:
+    print(f"vaepriors: {what}", file=sys.stderr)
+    return status

@@ -1,0 +1,82 @@
+"""Pictures of a run: draws from the prior, reconstructions, pseudo-inputs."""
+
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaepriors.checkpoint import write_atomically
+from vaepriors.data import Dataset
+from vaepriors.priors import VampPrior
+from vaepriors.vae import VAE
+
+__all__ = ["grid", "save_png", "write_pictures"]
+
+
+def grid(images: Tensor, columns: int | None = None, border: int = 1) -> np.ndarray:
+    """Images side by side, row by row.
+
+    Args:
+        images: Of shape `(N, 1, H, W)` or `(N, 3, H, W)`, values in [0, 1].
+        columns: Images in a row; about the square root of N if not given.
+        border: Pixels between images.
+
+    Returns:
+        An array `(height, width, 3)` of bytes.
+
+    Raises:
+        ValueError: If these are not images.
+    """
+    if images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"shape {tuple(images.shape)} is not that of images: (N, 1, H, W) or (N, 3, H, W) is needed")
+    n, _, height, width = images.shape
+    columns = columns or int(np.ceil(np.sqrt(n)))
+    rows = -(-n // columns)
+    sheet = np.full((rows * (height + border) + border, columns * (width + border) + border, 3), 128, np.uint8)
+    pixels = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    for i, image in enumerate(pixels):
+        top, left = (i // columns) * (height + border) + border, (i % columns) * (width + border) + border
+        sheet[top : top + height, left : left + width] = image  # one channel broadcasts to three
+    return sheet
+
+
+def save_png(path: Path, sheet: np.ndarray, least_width: int = 600) -> None:
+    """Write a PNG, enlarged by a whole factor where it would be narrower than `least_width`."""
+    import io
+
+    factor = max(1, least_width // sheet.shape[1])
+    file = io.BytesIO()
+    matplotlib.image.imsave(file, np.kron(sheet, np.ones((factor, factor, 1), np.uint8)), format="png")
+    write_atomically(path, file.getvalue())
+
+
+@torch.no_grad()
+def write_pictures(folder: Path, model: VAE, dataset: Dataset, number: int) -> list[Path]:
+    """Write samples.npy, and for images samples.png, reconstructions.png and, for a VampPrior, pseudo_inputs.png.
+
+    A reconstruction stands below its test example. Images of the model are means of p(x|z), not draws of pixels.
+
+    Args:
+        folder: Where to.
+        model: The model.
+        dataset: Its data.
+        number: How many samples, and at the most how many of the others.
+
+    Returns:
+        The files, in this order.
+    """
+    samples = model.decoder(model.prior().sample((number,))).mean
+    np.save(folder / "samples.npy", samples.cpu().numpy())
+    if len(dataset.event_shape) != 3 or dataset.event_shape[0] not in (1, 3):
+        return [folder / "samples.npy"]
+    examples = dataset.test[: min(number, 30)].to(samples)
+    pairs = [part for x in examples.split(10) for part in (x, model.reconstruct(x).mean)]
+    sheets = {"samples": grid(samples), "reconstructions": grid(torch.cat(pairs), columns=10)}
+    for part in model.modules():
+        if isinstance(part, VampPrior):
+            sheets["pseudo_inputs"] = grid(part.inputs()[:number])
+    for name, sheet in sheets.items():
+        save_png(folder / f"{name}.png", sheet)
+    return [folder / "samples.npy", *(folder / f"{name}.png" for name in sheets)]
