@@ -1,0 +1,65 @@
+"""What the tests of runs share: a tiny data set, the command line in this process, and processes that may die."""
+
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+
+from vaepriors import cli
+
+torch.set_num_threads(1)  # the nets here are too small for more, and numbers depend on how many
+
+TINY = ["--hidden", "8", "--latent", "2", "--batch-size", "10", "--accelerator", "cpu"]
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """A .npz of 23, 6 and 5 images of 4 x 4 probabilities: three batches of 10, the last one filled up."""
+    generator = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "squares.npz"
+    splits = {"train": 23, "valid": 6, "test": 5}
+    np.savez(path, **{name: generator.random((n, 4, 4), dtype=np.float32) for name, n in splits.items()})
+    return path
+
+
+@pytest.fixture(scope="session")
+def vaepriors():
+    """The command line in this process: words and paths in, exit status out."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(argument) for argument in arguments])
+        return end.value.code
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def train(vaepriors, images):
+    """A tiny training on the command line: its folder and more options in, exit status out."""
+
+    def run(folder, *options):
+        return vaepriors("train", "--data", images, "--out", folder, *TINY, *options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Run functions of a test module, each in a process of its own, all at the same time; return their exit codes."""
+    context = multiprocessing.get_context("forkserver")  # imports torch once for all of them
+    context.set_forkserver_preload(["vaepriors.cli"])
+
+    def run(*calls, limit=120):
+        started = [context.Process(target=target, args=arguments) for target, *arguments in calls]
+        for process in started:
+            process.start()
+        for process in started:
+            process.join(limit)  # only a hang takes that long
+        for process in started:
+            process.kill()
+            process.join()
+        return [process.exitcode for process in started]
+
+    return run

@@ -1,0 +1,54 @@
+"""Imports point down: a module knows only floors below its own, or its own package."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import vaepriors
+
+ROOT = Path(vaepriors.__file__).parent
+FLOORS = [
+    {"distributions", "nn", "optim", "data", "checkpoint"},
+    {"vae"},
+    {"priors", "networks", "objectives"},
+    {"experiment", "latent"},
+    {"run"},
+    {"train", "evaluate"},
+    {"report", "progress", "results"},
+    {"cli"},
+]
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+SAME_FLOOR = {("nn", "distributions")}  # heads return distributions
+
+
+def part(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+FILES = [path for path in sorted(ROOT.rglob("*.py")) if part(path) != "__init__"]
+
+
+def imports(path: Path) -> set[str]:
+    """The parts of the package that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "vaepriors":
+            names = node.module.split(".")[1:2] or [alias.name for alias in node.names]
+            found.update(names)
+    return found - {part(path)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path):
+    own = part(path)
+    for other in imports(path):
+        assert FLOOR[other] < FLOOR[own] or (own, other) in SAME_FLOOR, f"{own} imports {other}"
+
+
+def test_every_part_has_a_floor():
+    assert {part(path) for path in FILES} == set(FLOOR)
+
+
+def test_the_theory_knows_no_prior_network_objective_or_data_set():
+    assert imports(ROOT / "vae.py") == {"distributions"}

@@ -1,0 +1,186 @@
+"""Densities against torch, SciPy and integration; samplers against densities."""
+
+import pytest
+import torch
+from scipy.stats import chisquare, logistic
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from reference import fit_of_samples
+from vaepriors.distributions import Chain, DiagonalNormal, DiscretizedLogistic, NormalMixture, rsample_and_log_prob
+
+LEVELS = (torch.arange(256, dtype=torch.float64) + 0.5) / 256
+
+
+def mixture(k: int = 7, d: int = 3) -> tuple[NormalMixture, MixtureSameFamily]:
+    torch.manual_seed(0)
+    loc, scale = 3 * torch.randn(k, d, dtype=torch.float64), torch.rand(k, d, dtype=torch.float64) + 0.05
+    logits = torch.randn(k, dtype=torch.float64)
+    reference = MixtureSameFamily(Categorical(logits=logits), Independent(Normal(loc, scale), 1))
+    return NormalMixture(loc, scale, logits), reference
+
+
+@pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
+def test_diagonal_normal_has_torchs_density(batch):
+    torch.manual_seed(0)
+    loc, scale = torch.randn(*batch, 5, dtype=torch.float64), torch.rand(*batch, 5, dtype=torch.float64) + 0.1
+    ours, reference = DiagonalNormal(loc, scale), Independent(Normal(loc, scale), 1)
+    z, log_prob = ours.rsample_and_log_prob((6,))
+    assert z.shape == (6, *batch, 5)
+    assert ours.batch_shape == reference.batch_shape
+    torch.testing.assert_close(log_prob, reference.log_prob(z), rtol=0, atol=1e-11)
+    torch.testing.assert_close(ours.log_prob(z), reference.log_prob(z), rtol=0, atol=1e-11)
+
+
+def test_diagonal_normal_does_not_broadcast_a_wrong_size():
+    with pytest.raises(ValueError, match=r"shape \(4, 3\), expected \(\.\.\., 1\)"):
+        DiagonalNormal(torch.zeros(1), torch.ones(1)).log_prob(torch.zeros(4, 3))
+
+
+def test_joint_draw_of_a_foreign_distribution():
+    law = Independent(Normal(torch.zeros(4, 3), torch.ones(4, 3)), 1)
+    z, log_prob = rsample_and_log_prob(law, (5,))
+    assert torch.equal(log_prob, law.log_prob(z))
+
+
+def test_gradients_flow_through_draw_and_density():
+    loc, scale = torch.zeros(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    torch.manual_seed(0)
+    z, log_prob = DiagonalNormal(loc, scale).rsample_and_log_prob()
+    epsilon = z.detach()
+    grads = torch.autograd.grad(z.sum() + log_prob, (loc, scale))
+    torch.testing.assert_close(grads, (torch.ones(2), epsilon - 1))  # log q depends on the scale alone
+
+
+def test_mixture_has_torchs_density_and_moments():
+    ours, reference = mixture()
+    z = reference.sample((1000,))
+    torch.testing.assert_close(ours.log_prob(z), reference.log_prob(z), rtol=0, atol=1e-9)
+    torch.testing.assert_close(ours.mean, reference.mean)
+    torch.testing.assert_close(ours.variance, reference.variance)
+
+
+def test_mixture_gradients_are_those_of_torch():
+    ours, _ = mixture()
+    leaves = [t.clone().requires_grad_() for t in (ours.loc, ours.scale, ours.logits)]
+    z = ours.sample((50,)).requires_grad_()
+    reference = MixtureSameFamily(Categorical(logits=leaves[2]), Independent(Normal(leaves[0], leaves[1]), 1))
+    got = torch.autograd.grad(NormalMixture(*leaves).log_prob(z).sum(), [*leaves, z])
+    expected = torch.autograd.grad(reference.log_prob(z).sum(), [*leaves, z])
+    torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_mixture_integrates_to_one():
+    ours, _ = mixture(d=2)
+    axis = torch.linspace(-14, 14, 2801, dtype=torch.float64)
+    total = ours.log_prob(torch.cartesian_prod(axis, axis)).exp().sum() * (axis[1] - axis[0]) ** 2
+    assert abs(total.item() - 1) < 1e-6
+
+
+def test_mixture_worst_case_in_single_precision():
+    """Log-variance -6 and means of spread 10, where the product in float32 errs by tenths of a nat."""
+    torch.manual_seed(0)
+    loc, scale = 10 * torch.randn(500, 40), torch.full((500, 40), -6.0).div(2).exp()
+    ours = NormalMixture(loc, scale)
+    z = ours.sample((200,))
+    exact = MixtureSameFamily(
+        Categorical(torch.ones(500, dtype=torch.float64)), Independent(Normal(loc.double(), scale.double()), 1)
+    ).log_prob(z.double())
+    assert (ours.log_prob(z).double() - exact).abs().max() <= 1e-4
+    linear, quadratic = loc / scale**2, -0.5 / scale**2
+    single = z @ linear.T + (z * z) @ quadratic.T - 0.5 * (loc * linear).sum(-1)
+    double = z.double() @ linear.double().T + (z * z).double() @ quadratic.double().T
+    double = double - 0.5 * (loc.double() * linear).sum(-1)
+    assert (single.max(1).values - double.max(1).values).abs().max() > 1e-2  # the case is as bad as it should be
+
+
+def test_mixture_is_left_alone_by_autocast():
+    ours, _ = mixture()
+    ours = NormalMixture(ours.loc.float(), ours.scale.float())
+    z = ours.sample((100,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = ours.log_prob(z)
+    assert torch.equal(inside, ours.log_prob(z))
+
+
+def test_mixture_keeps_no_tensor_of_samples_by_components_by_size():
+    n, k, d = 64, 50, 40
+    sizes = []
+    loc = torch.randn(k, d, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+        NormalMixture(loc, torch.ones(k, d)).log_prob(torch.randn(n, d))
+    assert max(sizes) <= max(n * k, 2 * n * d, 2 * k * d)
+
+
+def test_mixture_samples_follow_its_density():
+    torch.manual_seed(1)
+    loc = torch.tensor([[-2.0, 0.0], [2.0, 1.0], [0.0, -2.5]], dtype=torch.float64)
+    scale = torch.tensor([[0.5, 1.0], [1.0, 0.3], [0.7, 0.7]], dtype=torch.float64)
+    law = NormalMixture(loc, scale, torch.tensor([0.0, 1.0, -1.0], dtype=torch.float64))
+    assert fit_of_samples(law, -6, 6) > 1e-3
+    assert law.sample().shape == (2,)
+
+
+def test_chain_is_the_product_of_its_parts():
+    torch.manual_seed(0)
+    first = DiagonalNormal(torch.randn(4, 2), torch.rand(4, 2) + 0.1)
+    chain = Chain(first, lambda a: DiagonalNormal(a.sum(-1, keepdim=True).expand(*a.shape[:-1], 3), torch.ones(3)), 2)
+    z, log_prob = chain.rsample_and_log_prob((6,))
+    expected = first.log_prob(z[..., :2]) + Normal(z[..., :2].sum(-1, keepdim=True), 1.0).log_prob(z[..., 2:]).sum(-1)
+    assert z.shape == (6, 4, 5)
+    assert chain.batch_shape == (4,)
+    assert chain.event_shape == (5,)
+    torch.testing.assert_close(log_prob, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(chain.log_prob(z), expected, rtol=0, atol=1e-5)
+
+
+def test_chain_computes_its_conditional_once():
+    calls = []
+
+    def then(a: torch.Tensor) -> DiagonalNormal:
+        calls.append(a)
+        return DiagonalNormal(a, torch.ones(2))
+
+    Chain(DiagonalNormal(torch.zeros(2), torch.ones(2)), then, 2).rsample_and_log_prob((3,))
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("log_scale", [-30.0, -10.0, -4.5, -1.0, 0.0, 5.0, 20.0])
+@pytest.mark.parametrize("loc", [0.0, 1 / 512, 0.5, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_logistic_masses_sum_to_one_with_finite_gradients(loc, log_scale, dtype):
+    parameters = [torch.tensor(v, dtype=dtype, requires_grad=True) for v in (loc, log_scale)]
+    log_mass = DiscretizedLogistic(*parameters).log_prob(LEVELS.to(dtype))
+    assert abs(log_mass.double().exp().sum().item() - 1) < 1e-6
+    for number in range(256):
+        gradients = torch.autograd.grad(log_mass[number], parameters, retain_graph=True)
+        assert all(g.isfinite() for g in gradients)
+
+
+def test_logistic_masses_are_those_of_scipy():
+    for loc, log_scale in [(0.3, -2.0), (0.5, 0.0), (0.01, -3.0)]:
+        edges = torch.arange(1, 256) / 256
+        cdf = logistic.cdf(edges, loc, torch.tensor(log_scale).exp())
+        masses = torch.diff(torch.cat([torch.zeros(1), torch.from_numpy(cdf), torch.ones(1)]))
+        law = DiscretizedLogistic(torch.tensor(loc).double(), torch.tensor(log_scale).double())
+        torch.testing.assert_close(law.log_prob(LEVELS).exp(), masses.double(), rtol=1e-5, atol=1e-9)
+        torch.testing.assert_close(law.mean, (masses * LEVELS).sum(), rtol=1e-6, atol=0)
+
+
+def test_logistic_takes_every_value_of_a_bin_alike():
+    law = DiscretizedLogistic(torch.tensor(0.4), torch.tensor(-2.0))
+    assert law.log_prob(torch.tensor(100 / 256)) == law.log_prob(torch.tensor(100.99 / 256))
+    assert law.log_prob(torch.tensor(1.0)) == law.log_prob(torch.tensor(255.5 / 256))
+
+
+@pytest.mark.parametrize(("loc", "log_scale"), [(0.5, -3.0), (0.02, -2.0), (0.9, 0.0)])
+def test_logistic_samples_follow_its_masses(loc, log_scale):
+    torch.manual_seed(0)
+    law = DiscretizedLogistic(torch.tensor(loc).double(), torch.tensor(log_scale).double())
+    n = 50_000
+    counts = torch.bincount((law.sample((n,)) * 256).long(), minlength=256).double()
+    expected = law.log_prob(LEVELS).exp() * n
+    often = expected > 5
+    observed = torch.cat([counts[often], (n - counts[often].sum())[None]])
+    rest = torch.cat([expected[often], (n - expected[often].sum())[None]])
+    keep = rest > 1e-6
+    assert chisquare(observed[keep], rest[keep]).pvalue > 1e-3

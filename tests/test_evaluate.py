@@ -1,0 +1,118 @@
+"""Streamed estimates: every draw counted once, whatever the chunks."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from reference import Call, LinearGaussian
+from vaepriors import evaluate
+from vaepriors.data import Dataset
+from vaepriors.distributions import DiagonalNormal
+from vaepriors.evaluate import Estimate, estimate, summary
+from vaepriors.vae import VAE, Terms
+
+
+class Recorder(VAE):
+    """log w of the draws of an image are 0, 1, 2, ...; the sizes of what is weighed are kept."""
+
+    def __init__(self) -> None:
+        q = DiagonalNormal(torch.zeros(1), torch.ones(1))
+        self.calls = {"encoder": 0, "prior": 0}
+        super().__init__(
+            Call(lambda x: self._count("encoder", q)), nn.Identity(), Call(lambda: self._count("prior", q))
+        )
+        self.weighed, self.drawn = [], 0
+
+    def _count(self, name, q):
+        self.calls[name] += 1
+        return q
+
+    def weigh(self, x, posterior, prior, n):
+        self.weighed.append((n, len(x)))
+        if posterior is not getattr(self, "last", None) or self.drawn == self.total:
+            self.drawn = 0
+        log_w = torch.arange(self.drawn, self.drawn + n, dtype=torch.float64)[:, None].expand(n, len(x))
+        self.drawn, self.last = self.drawn + n, posterior
+        return Terms(2 * log_w - 1, log_w - 1)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 10, 16, 40, 1000])
+def test_every_draw_counts_once_for_any_chunk(chunk):
+    model, samples = Recorder(), 10
+    model.total = samples
+    found = estimate(model, torch.zeros(5, 1), samples, chunk)
+    log_w = torch.arange(10, dtype=torch.float64)
+    w = log_w.exp()
+    expected = [w.mean().log(), log_w.mean(), log_w.mean() - 1, 1 - 2 * log_w.mean(), w.sum() ** 2 / (w**2).sum()]
+    for got, value in zip(found, expected, strict=True):
+        torch.testing.assert_close(got, value.expand(5), rtol=1e-12, atol=0)
+    assert sum(n * images for n, images in model.weighed) == 50
+    assert max(n * images for n, images in model.weighed) <= max(chunk, 1)
+    assert model.calls["prior"] == 1
+    assert model.calls["encoder"] == -(-5 // max(1, chunk // samples))  # once for each group of images
+
+
+def test_exact_posterior_gives_the_exact_likelihood_and_all_samples_effective():
+    linear = LinearGaussian()
+    found = estimate(linear.hvae(), linear.x, samples=100, chunk=30)
+    torch.testing.assert_close(found.log_likelihood, linear.log_prob(linear.x), rtol=0, atol=1e-10)
+    torch.testing.assert_close(found.elbo, linear.log_prob(linear.x), rtol=0, atol=1e-10)
+    torch.testing.assert_close(found.effective_samples, torch.full((7,), 100.0, dtype=torch.float64))
+
+
+def test_rate_and_distortion_add_up_and_bounds_are_ordered():
+    linear = LinearGaussian(scale=1.5)
+    found = estimate(linear.vae(), linear.x, samples=500)
+    torch.testing.assert_close(found.elbo, -found.rate - found.distortion)
+    assert (found.elbo < found.log_likelihood).all()
+    assert (found.effective_samples > 1).all()
+    assert (found.effective_samples < 500).all()
+
+
+def test_log_likelihood_is_that_of_the_estimate():
+    linear = LinearGaussian(scale=1.5)
+    torch.manual_seed(0)
+    values = evaluate.log_likelihood(linear.vae(), linear.x, samples=50, chunk=20)
+    torch.manual_seed(0)
+    assert torch.equal(values, estimate(linear.vae(), linear.x, 50, 20).log_likelihood)
+
+
+def test_evaluation_turns_dropout_off_and_on_again():
+    linear = LinearGaussian()
+    model = linear.vae()
+    model.decoder = nn.Sequential(nn.Dropout(0.9), model.decoder)
+    found = estimate(model, linear.x, samples=10)
+    torch.testing.assert_close(found.log_likelihood, linear.log_prob(linear.x), rtol=0, atol=1e-10)
+    assert model.decoder[0].training
+
+
+def test_very_small_likelihoods_do_not_underflow():
+    """Log-weights near -10^5, as of large images, keep their differences."""
+    model = Recorder()
+    model.total = 10
+    shifted = model.weigh
+    model.weigh = lambda *arguments: Terms(*[t - s for t, s in zip(shifted(*arguments), (1e5, 0), strict=True)])
+    found = estimate(model, torch.zeros(1, 1), 10, 4)
+    expected = torch.arange(10, dtype=torch.float64).logsumexp(0) - math.log(10) - 1e5
+    torch.testing.assert_close(found.log_likelihood[0], expected, rtol=0, atol=1e-9)
+
+
+def test_summary_has_the_standard_error_and_bits_of_the_image():
+    two = torch.tensor([-1.0, -3.0], dtype=torch.float64)
+    found = Estimate(two, two - 1, torch.ones(2), torch.ones(2), torch.tensor([3.0, 5.0]))
+    x = torch.full((2, 1, 2, 2), 0.5 / 256)
+    result = summary(found, Dataset("t", x, x, x, "logistic256"))
+    assert result["nll"] == 2
+    assert result["nll_se"] == pytest.approx(math.sqrt(2) / math.sqrt(2))
+    assert result["bits_per_dim"] == pytest.approx(2 / (4 * math.log(2)))
+    assert (result["effective_samples_mean"], result["effective_samples_min"]) == (4, 3)
+    assert summary(found, Dataset("t", x, x, x, "gaussian"))["bits_per_dim"] is None
+
+
+@pytest.mark.parametrize(("samples", "chunk", "images"), [(0, 10, 2), (5, 0, 2), (5, 10, 0)])
+def test_nothing_to_estimate_is_refused(samples, chunk, images):
+    linear = LinearGaussian()
+    with pytest.raises(ValueError, match="is 0: at least 1 is needed"):
+        estimate(linear.vae(), linear.x[:images], samples, chunk)

@@ -1,0 +1,173 @@
+"""One contract over every model, prior and likelihood; layers against their formulas."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from vaepriors import networks
+from vaepriors.checkpoint import load_module, module_tensors
+from vaepriors.data import Dataset
+from vaepriors.experiment import MODELS, PRIORS, Experiment, build
+from vaepriors.nn import BernoulliHead, GatedDense, GaussianHead, LogisticHead, NormalHead, evaluating
+from vaepriors.objectives import ELBO
+
+SHAPE = (1, 4, 3)
+
+
+def dataset(likelihood: str) -> Dataset:
+    torch.manual_seed(0)
+    bits = torch.rand(30, *SHAPE).round()
+    x = {"bernoulli": bits, "logistic256": (255 * bits + 0.5) / 256, "gaussian": 3 * bits - 1}[likelihood]
+    return Dataset("test", x[:20], x[20:25], x[25:], likelihood, pseudo=(0.5, 0.1))
+
+
+def experiment(model: str, prior: str) -> Experiment:
+    return Experiment(
+        model=model, prior=prior, components=None if prior == "standard" else 6, latent=3, hidden=(8, 8),
+        weighted=prior.startswith("vamp"), warmup=0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "logistic256", "gaussian"])
+@pytest.mark.parametrize(("model", "prior"), [*itertools.product(MODELS, PRIORS)])
+def test_contract(model, prior, likelihood):
+    """Shapes for any batch; a gradient in every parameter; saved and rebuilt, the same numbers."""
+    data = dataset(likelihood)
+    vae, objective = build(experiment(model, prior), data)
+    x = data.train
+    for batch in [(), (4,), (2, 3)]:
+        terms = vae(x[: math.prod(batch)].view(*batch, *SHAPE), n=5)
+        assert terms.log_likelihood.shape == terms.kl.shape == (5, *batch)
+        assert vae.sample(batch).shape == (*batch, *SHAPE)
+    assert vae.reconstruct(x).batch_shape == (20,)
+    objective(vae(x, objective.samples)).backward()
+    missing = [name for name, p in vae.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not missing
+    torch.manual_seed(9)
+    again, _ = build(experiment(model, prior), data)
+    load_module(again, module_tensors(vae))
+    bounds = []
+    for each in (vae, again):
+        torch.manual_seed(1)
+        bounds.append(each(x, 5).bound)
+    assert torch.equal(*bounds)
+
+
+@pytest.mark.parametrize(
+    ("model", "prior", "parameters"),
+    [
+        ("vae", "standard", 1_116_864),
+        ("vae", "vamp", 1_508_864),
+        ("hvae", "standard", 2_431_024),
+        ("hvae", "vamp", 2_823_024),
+    ],
+)
+def test_parameters_of_the_paper(model, prior, parameters):
+    bits = torch.zeros(2, 1, 28, 28)
+    data = Dataset("test", bits, bits, bits, "bernoulli", pseudo=(0.05, 0.01))
+    vae, _ = build(Experiment(model=model, prior=prior), data)
+    assert sum(p.numel() for p in vae.parameters()) == parameters
+
+
+def test_vamp_prior_of_a_hierarchy_shares_the_top_encoder():
+    vae, _ = build(experiment("hvae", "vamp"), dataset("bernoulli"))
+    assert vae.prior.top.encoder is vae.encoder.top
+
+
+def test_pseudo_inputs_start_where_they_should():
+    data = dataset("bernoulli")
+    torch.manual_seed(0)
+    noise, _ = build(Experiment(prior="vamp", components=2000, hidden=(4,)), data)
+    assert abs(noise.prior.pseudo_inputs.mean() - 0.5) < 0.005
+    assert abs(noise.prior.pseudo_inputs.std() - 0.1) < 0.005
+    images, _ = build(Experiment(prior="vamp", components=9, hidden=(4,), pseudo_inputs="data"), data)
+    assert (images.prior.pseudo_inputs - images.prior.pseudo_inputs.round()).abs().max() < 0.1
+    fixed, _ = build(Experiment(prior="vamp-data", components=20, hidden=(4,)), data)
+    order = lambda x: x.flatten(1).unique(dim=0)  # noqa: E731
+    assert torch.equal(order(fixed.prior.inputs()), order(data.train))  # each image once
+
+
+def test_gated_dense_is_its_formula_also_in_parts():
+    torch.manual_seed(0)
+    layer = GatedDense(5, 2).double()
+    a, b = torch.randn(4, 3, dtype=torch.float64), torch.randn(6, 4, 2, dtype=torch.float64)
+    h = torch.cat([a.expand(6, 4, 3), b], -1)
+    expected = layer.value(h) * torch.sigmoid(layer.gate(h))
+    torch.testing.assert_close(layer(h), expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(layer(a, b), expected, rtol=0, atol=1e-14)
+
+
+def test_dense_weights_start_with_the_right_spread():
+    torch.manual_seed(0)
+    layer = GatedDense(200, 500)
+    assert abs(layer.value.weight.std() / (2 / 200) ** 0.5 - 1) < 0.02
+    assert abs(layer.gate.weight.std() / (2 / 200) ** 0.5 - 1) < 0.02
+
+
+def test_heads_clamp_what_the_paper_clamps():
+    h = 1000 * torch.randn(50, 4)
+    scale = NormalHead(4, 3)(h).stddev
+    torch.testing.assert_close(scale.min(), torch.tensor(-3.0).exp())
+    torch.testing.assert_close(scale.max(), torch.tensor(1.0).exp())
+    law = LogisticHead(4, (2, 2))(h).base_dist
+    assert (law.loc.min().item(), law.loc.max().item()) == (1 / 512, 1 - 1 / 512)
+    assert (law.log_scale.min().item(), law.log_scale.max().item()) == (-4.5, 0)
+
+
+def test_heads_are_torchs_laws():
+    h = torch.randn(5, 4)
+    x = torch.rand(5, 2, 2).round()
+    head = BernoulliHead(4, (2, 2))
+    p = torch.sigmoid(head.logits(h)).view(5, 2, 2)
+    torch.testing.assert_close(head(h).log_prob(x), (x * p.log() + (1 - x) * (1 - p).log()).sum((1, 2)))
+    gaussian = GaussianHead(4, (2, 2))
+    expected = torch.distributions.Normal(gaussian.loc(h).view(5, 2, 2), 1.001).log_prob(x).sum((1, 2))
+    torch.testing.assert_close(gaussian(h).log_prob(x), expected)
+
+
+def test_parameters_of_a_distribution_stay_in_single_precision_under_autocast():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        q = networks.Encoder(SHAPE, [8], 3)(torch.rand(5, *SHAPE))
+        p = networks.Decoder(SHAPE, [8], 3)(torch.rand(5, 3))
+    assert q.loc.dtype == q.scale.dtype == p.base_dist.logits.dtype == torch.float32
+
+
+def test_encoder_refuses_another_shape():
+    with pytest.raises(ValueError, match=r"shape \(5, 12\), the encoder expects events of shape \(1, 4, 3\)"):
+        networks.Encoder(SHAPE, [8], 3)(torch.zeros(5, 12))
+
+
+def test_evaluating_puts_every_part_back():
+    module = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2))
+    module[1].eval()
+    with evaluating(module):
+        assert not any(part.training for part in module.modules())
+    assert module.training
+    assert module[0].training
+    assert not module[1].training
+
+
+def test_features_of_x_are_computed_once_for_all_draws():
+    encoder = networks.hierarchical_encoder(SHAPE, [8, 8], 3)
+    calls = []
+    encoder.features.register_forward_hook(lambda module, inputs, output: calls.append(output.shape))
+    encoder(torch.rand(5, *SHAPE)).rsample_and_log_prob((100,))
+    assert calls == [(5, 8)]
+
+
+def test_two_models_overfit_three_images():
+    """The whole path from data to loss learns: the ELBO of three images nears log 1/3."""
+    torch.manual_seed(0)
+    x = torch.rand(3, *SHAPE).round()
+    data = Dataset("three", x, x, x, "bernoulli", pseudo=(0.5, 0.1))
+    for model in MODELS:
+        vae, _ = build(Experiment(model=model, prior="vamp", components=3, latent=2, hidden=(32, 32)), data)
+        optimizer, objective = torch.optim.Adam(vae.parameters(), 5e-3), ELBO(samples=8)
+        for _ in range(600):
+            optimizer.zero_grad()
+            objective(vae(x, 8)).backward()
+            optimizer.step()
+        assert vae(x, 500).elbo.mean() > -2.2  # at best -log 3 = -1.1; independent pixels have -5 or less

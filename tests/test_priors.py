@@ -1,0 +1,149 @@
+"""Priors: their densities, their samplers, and what a VampPrior shares with its encoder."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Independent, Laplace, MultivariateNormal, Normal
+
+from reference import Call, fit_of_samples
+from vaepriors import networks
+from vaepriors.priors import MixtureOfGaussians, StandardNormal, TwoLevelPrior, VampPrior
+
+SHAPE = (1, 4, 4)
+
+
+def encoder(latent: int = 2) -> networks.Encoder:
+    torch.manual_seed(0)
+    return networks.Encoder(SHAPE, [16], latent).double()
+
+
+def vamp(**options) -> VampPrior:
+    return VampPrior(encoder(), torch.rand(10, *SHAPE, dtype=torch.float64), **options)
+
+
+def all_priors() -> dict[str, nn.Module]:
+    mixture = MixtureOfGaussians(2, 5).double()
+    weighted = vamp(weighted=True)
+    weighted.logits.data = torch.linspace(-3, 3, 10, dtype=torch.float64)
+    bottom = networks.conditional(1, [8], 1).double()
+    return {
+        "standard": StandardNormal(2).double(),
+        "mixture": mixture,
+        "vamp": vamp(),
+        "weighted": weighted,
+        "data": vamp(learn=False),
+        "two levels": TwoLevelPrior(MixtureOfGaussians(1, 3).double(), bottom, 1),
+    }
+
+
+@pytest.mark.parametrize("name", list(all_priors()))
+def test_samples_follow_the_density(name):
+    prior = all_priors()[name]
+    torch.manual_seed(2)
+    with torch.no_grad():
+        assert fit_of_samples(prior(), -12, 12, cells=20) > 1e-3
+
+
+def test_vamp_prior_on_all_data_is_the_aggregated_posterior():
+    torch.manual_seed(0)
+    x, net = torch.rand(30, *SHAPE, dtype=torch.float64), encoder()
+    z = torch.randn(8, 2, dtype=torch.float64)
+    aggregated = net(x).log_prob(z[:, None]).logsumexp(1) - math.log(30)
+    torch.testing.assert_close(VampPrior(net, x, learn=False)().log_prob(z), aggregated, rtol=0, atol=1e-10)
+
+
+def test_vamp_weights_are_a_softmax():
+    prior = all_priors()["weighted"]
+    z = torch.randn(8, 2, dtype=torch.float64)
+    weights = prior.logits.softmax(0)
+    components = prior.encoder(prior.inputs()).log_prob(z[:, None]).exp()
+    torch.testing.assert_close(prior().log_prob(z).exp(), components @ weights, rtol=1e-9, atol=0)
+
+
+def test_vamp_shares_its_encoder_and_trains_it():
+    net = encoder()
+    prior = VampPrior(net, torch.rand(10, *SHAPE, dtype=torch.float64))
+    assert prior.encoder is net
+    prior().log_prob(torch.zeros(3, 2, dtype=torch.float64)).sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in prior.parameters())
+
+
+def test_pseudo_inputs_are_clamped_and_frozen_beyond_the_bounds():
+    u = torch.full((3, *SHAPE), 0.5, dtype=torch.float64)
+    u[0, 0, 0, 0], u[1, 0, 0, 0] = -0.01, 1.02
+    prior = VampPrior(encoder(), u)
+    assert prior.inputs().min() == 0
+    assert prior.inputs().max() == 1
+    assert prior.clamped_share().item() == pytest.approx(2 / 48)
+    prior().log_prob(torch.zeros(2, dtype=torch.float64)).backward()
+    gradient = prior.pseudo_inputs.grad
+    assert gradient[0, 0, 0, 0] == 0
+    assert gradient[1, 0, 0, 0] == 0
+    assert gradient[2].all()
+
+
+def test_pseudo_inputs_without_bounds_or_learning_are_as_given():
+    u = 5 * torch.randn(3, *SHAPE, dtype=torch.float64)
+    assert torch.equal(VampPrior(encoder(), u, bounds=None).inputs(), u)
+    fixed = VampPrior(encoder(), u, learn=False)
+    assert torch.equal(fixed.inputs(), u)
+    assert not fixed.pseudo_inputs.requires_grad
+    assert fixed.clamped_share() == 0
+
+
+def test_any_normal_encoder_will_do():
+    loc, scale = nn.Linear(6, 2), nn.Linear(6, 2)
+    foreign = Call(lambda x: Independent(Normal(loc(x), scale(x).exp()), 1))
+    u = torch.rand(4, 6)
+    z = torch.randn(5, 2)
+    expected = foreign(u).log_prob(z[:, None]).logsumexp(1) - math.log(4)
+    torch.testing.assert_close(VampPrior(foreign, u)().log_prob(z), expected)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        lambda x: Independent(Laplace(x, torch.ones(2)), 1),
+        lambda x: MultivariateNormal(x, torch.tensor([[1.0, 0.9], [0.9, 1.0]])),
+    ],
+)
+def test_posteriors_that_are_no_diagonal_normals_are_refused(law):
+    with pytest.raises(ValueError, match="not a normal with diagonal covariance"):
+        VampPrior(Call(law), torch.rand(4, 2))
+
+
+def test_mistakes_are_named():
+    net = encoder()
+    with pytest.raises(ValueError, match=r"event shape \(16,\).*expects events of shape \(1, 4, 4\)"):
+        VampPrior(net, torch.rand(10, 16, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"span \[.*\].*bounds=None"):
+        VampPrior(net, 10 * torch.rand(10, *SHAPE, dtype=torch.float64))
+    with pytest.raises(ValueError, match="not finite"):
+        VampPrior(net, torch.full((10, *SHAPE), float("nan")))
+    with pytest.raises(ValueError, match=r"batch shape \(4, 2\)"):
+        VampPrior(Call(lambda x: Normal(x, 1.0)), torch.rand(4, 2))
+    with pytest.raises(ValueError, match="at least 1"):
+        MixtureOfGaussians(2, 0)
+
+
+def test_checking_an_encoder_leaves_it_as_it_was():
+    net = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 2), Call(lambda h: Independent(Normal(h, torch.ones(2)), 1)))
+    VampPrior(net, torch.rand(4, 6))
+    assert net[0].training
+    assert net[0].num_batches_tracked == 0
+
+
+def test_components_are_drawn_by_their_weight_and_not_in_order():
+    """Components far apart: the share of draws near each is its weight, also for fewer draws than components."""
+    u = torch.linspace(0, 1, 4)[:, None]
+    prior = VampPrior(Call(lambda x: Independent(Normal(100 * x.expand(-1, 2), torch.ones(2)), 1)), u, weighted=True)
+    prior.logits.data = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        near = (prior().sample((40_000,))[:, :1] / 100 - u.T).abs().argmin(1)
+        first = torch.stack([prior().sample((1,)) for _ in range(20)])
+    shares = torch.bincount(near, minlength=4) / 40_000
+    torch.testing.assert_close(shares, torch.tensor([0.1, 0.2, 0.3, 0.4]), rtol=0, atol=0.01)
+    assert first.std() > 10

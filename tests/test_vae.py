@@ -1,0 +1,99 @@
+"""The theory: zero variance under the exact posterior, and the order of the bounds under a wrong one."""
+
+import math
+
+import pytest
+import torch
+
+from reference import D, L, LinearGaussian
+from vaepriors import evaluate
+from vaepriors.vae import VAE, Marginal, Terms
+
+
+def models(linear: LinearGaussian) -> dict[str, VAE]:
+    return {"vae": linear.vae(), "hvae": linear.hvae(), "vae as prior": linear.vae_with_vae_prior(n=3)}
+
+
+@pytest.mark.parametrize("name", ["vae", "hvae", "vae as prior"])
+def test_log_weights_are_log_p_under_the_exact_posterior(name):
+    linear = LinearGaussian()
+    torch.manual_seed(0)
+    log_weight = models(linear)[name](linear.x, n=50).log_weight
+    assert log_weight.shape == (50, 7)
+    assert (log_weight - linear.log_prob(linear.x)).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("name", ["vae", "hvae", "vae as prior"])
+def test_bounds_are_ordered_under_a_wrong_posterior(name):
+    linear = LinearGaussian(scale=2.0)
+    model, exact = models(linear)[name], linear.log_prob(linear.x)
+    torch.manual_seed(0)
+    terms = model(linear.x, n=100_000)
+    elbo, elbo_error = terms.elbo, terms.log_weight.std(0) / math.sqrt(100_000)
+    bounds = Terms(*(t.view(50, 2000, 7) for t in terms)).bound  # (2000, 7): 2000 bounds of 50 draws each
+    bound, bound_error = bounds.mean(0), bounds.std(0) / math.sqrt(2000)
+    assert (elbo + 3 * elbo_error < bound - 3 * bound_error).all()
+    assert (bound + 3 * bound_error < exact).all()
+    ratio = (bounds - exact).exp()  # unbiased: its mean is 1
+    assert ((ratio.mean(0) - 1).abs() < 4 * ratio.std(0) / math.sqrt(2000)).all()
+
+
+@pytest.mark.parametrize("name", ["vae", "hvae", "vae as prior"])
+def test_importance_estimate_is_within_its_error(name):
+    linear = LinearGaussian(scale=1.4)
+    model, exact = models(linear)[name], linear.log_prob(linear.x)
+    torch.manual_seed(0)
+    found = evaluate.estimate(model, linear.x, samples=5000, chunk=700)
+    # the delta method: var(log mean w) = (1 / effective samples - 1 / samples)
+    error = (1 / found.effective_samples - 1 / 5000).sqrt()
+    assert ((found.log_likelihood - exact).abs() < 3 * error).all()
+
+
+def test_terms_against_hand_written_numbers():
+    terms = Terms(torch.tensor([[1.0, -2.0], [3.0, -4.0]]), torch.tensor([[0.5, 1.0], [1.0, -1.0]]))
+    assert terms.log_weight.tolist() == [[0.5, -3.0], [2.0, -3.0]]
+    assert terms.elbo.tolist() == [1.25, -3.0]
+    torch.testing.assert_close(terms.bound[0].item(), math.log((math.exp(0.5) + math.exp(2)) / 2))
+    assert terms.bound[1].item() == pytest.approx(-3.0)
+
+
+@pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
+def test_leading_dimensions(batch):
+    linear = LinearGaussian()
+    x = torch.randn(*batch, D, dtype=torch.float64)
+    for model in models(linear).values():
+        assert model(x, n=5).kl.shape == (5, *batch)
+        assert model(x, n=5).bound.shape == batch
+
+
+def test_marginal_samples_have_the_exact_covariance():
+    linear = LinearGaussian()
+    torch.manual_seed(0)
+    for model in models(linear).values():
+        marginal = Marginal(model, 10, (D,))
+        x = marginal.sample((100_000,))
+        exact = linear.W @ torch.diag(linear.a**2 + linear.s**2) @ linear.W.T + linear.t**2 * torch.eye(D)
+        scale = exact.diagonal().sqrt()
+        assert ((x.T.cov() - exact) / (scale[:, None] * scale)).abs().max() < 0.02  # 0.003 is one standard error
+        assert marginal.event_shape == (D,)
+
+
+def test_marginal_density_approaches_the_exact_one():
+    linear = LinearGaussian(scale=1.3)
+    torch.manual_seed(0)
+    estimate = Marginal(linear.vae(), 200_000, (D,)).log_prob(linear.x)
+    torch.testing.assert_close(estimate, linear.log_prob(linear.x), rtol=0, atol=0.02)
+
+
+def test_reconstruction_is_a_distribution_over_x():
+    linear = LinearGaussian()
+    law = linear.hvae().reconstruct(linear.x)
+    assert law.batch_shape == (7,)
+    assert law.event_shape == (D,)
+
+
+def test_posterior_of_another_size_than_the_prior_is_refused():
+    linear = LinearGaussian()
+    model = VAE(linear.vae().encoder, linear.vae().decoder, LinearGaussian().hvae().prior)
+    with pytest.raises(ValueError, match="expected"):
+        model(linear.x[:, : D + L], n=2)
