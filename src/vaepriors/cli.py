@@ -74,6 +74,8 @@ def default_folder(experiment: Experiment) -> Path:
 
 def _check_folder(run: Run, experiment: Experiment, resume: bool) -> None:
     """A run is never overwritten, and goes on only as what it was (but for its length and its devices)."""
+    if run.folder.exists() and not run.folder.is_dir():
+        raise ValueError(f"{run.folder} is a file: choose another --out")
     if not run.exists():
         return
     if not resume:
@@ -117,11 +119,13 @@ def _table(run: Run, result: dict[str, Any]) -> Table:
     experiment = run.experiment()
     table = Table(title=f"{experiment.model}, {experiment.prior} prior, {experiment.data}", show_header=False)
     table.add_row("examples", f"{result['n']} ({result['split']})")
-    table.add_row("log-likelihood", f"{-result['nll']:.3f} ± {result['nll_se']:.3f} nats ({result['samples']} samples)")
+    error = "" if result["nll_se"] is None else f" ± {result['nll_se']:.3f}"
+    table.add_row("log-likelihood", f"{-result['nll']:.3f}{error} nats ({result['samples']} samples)")
     if result["bits_per_dim"] is not None:
         table.add_row("bits per dimension", f"{result['bits_per_dim']:.4f}")
     table.add_row("ELBO", f"{result['elbo']:.3f} = - rate {result['rate']:.3f} - distortion {result['distortion']:.3f}")
-    table.add_row("active units", f"{result['active_units']} of {result['latent_units']}")
+    if result["active_units"] is not None:
+        table.add_row("active units", f"{result['active_units']} of {result['latent_units']}")
     mean, least = result["effective_samples_mean"], result["effective_samples_min"]
     table.add_row("effective samples", f"{mean:.1f} on average, {least:.1f} at the least")
     table.add_row("run", str(run.folder))
@@ -172,8 +176,8 @@ def data(
     if not names:
         raise ValueError(f"nothing to fetch: name one of {', '.join(CATALOGUE)}")
     for name in names:
-        for path in fetch(name):
-            console.print(str(path))
+        paths = fetch(name)
+        console.print("\n".join(map(str, paths)) or f"{name} comes with the installation: nothing to fetch")
     return 0
 
 

@@ -167,7 +167,9 @@ def evaluate_run(
         progress(done, len(x))
 
     started = time.perf_counter()
-    found = estimate(model, x, samples, chunk or (1000 if device.type == "cpu" else 50_000), count)
+    if chunk is None:
+        chunk = 1000 if device.type == "cpu" else 50_000
+    found = estimate(model, x, samples, chunk, count)
     seconds = time.perf_counter() - started
     result = {
         "split": split,
@@ -176,7 +178,7 @@ def evaluate_run(
         "seed": seed,
         "samples": samples,
         **summary(found, dataset),
-        "active_units": active_units(model, x),
+        "active_units": active_units(model, x) if len(x) > 1 else None,
         "latent_units": model.encoder(x[:1]).sample().shape[-1],
         "seconds": round(seconds, 2),
         "device": hardware(device),

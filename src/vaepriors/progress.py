@@ -84,7 +84,10 @@ class TensorBoard(Listener):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ImportError("tensorboard is not installed: pip install 'vaepriors[tensorboard]'") from error
-        self.writer = SummaryWriter(str(folder))
+        self.open = lambda: SummaryWriter(str(folder))
+
+    def start(self, epoch: int, epochs: int, steps: int) -> None:
+        self.writer = self.open()  # makes the folder, which a mistake found earlier must not
 
     def epoch(self, line: dict[str, Any]) -> None:
         for name, value in line.items():

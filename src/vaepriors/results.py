@@ -1,7 +1,7 @@
 """Recorded results: one small JSON file a run, and the table that README.md shows of them.
 
-    python -m vaepriors.results record runs/a --paper -83.19 --source "Tomczak & Welling 2018, Table 1"
-    python -m vaepriors.results render README.md
+python -m vaepriors.results record runs/a --paper -83.19 --source "Tomczak & Welling 2018, Table 1"
+python -m vaepriors.results render README.md
 """
 
 import argparse

@@ -66,9 +66,12 @@ class Run:
         if not path.is_file():
             raise ValueError(f"{self.folder} holds no run (no experiment.json): give the folder of a training run")
         try:
-            return json.loads(path.read_text())
+            content = json.loads(path.read_text())
         except ValueError as error:
             raise ValueError(f"{path} is not readable as JSON ({error}): restore it or train anew") from error
+        if "experiment" not in content:
+            raise ValueError(f"{path} has no experiment in it: restore it or train anew")
+        return content
 
     def experiment(self) -> Experiment:
         """The experiment of the run, also when this version knows other fields than the one that wrote it."""
@@ -165,6 +168,7 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # else the checkout is another project's
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None

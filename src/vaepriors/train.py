@@ -151,7 +151,7 @@ class _Training:
         self.state = self._restore()
         self.train = dataset.train.to(fabric.device, dtype)
         self.valid = dataset.valid[fabric.global_rank :: fabric.world_size].to(fabric.device, dtype)
-        forward: Any = torch.compile(self.model) if experiment.compile else self.model
+        forward = _compiled(self.model) if experiment.compile else self.model
         self.forward, self.wrapped_optimizer = fabric.setup(forward, self.optimizer, move_to_device=False)
         if fabric.is_global_zero:
             sessions = run.description()["sessions"] if run.exists() else []
@@ -294,6 +294,15 @@ class _Training:
         if values["best_loss"] is None:
             values["best_loss"] = math.inf
         return _State(**values, best=parts["best"])
+
+
+def _compiled(model: VAE) -> Any:
+    """The model compiled, if that can be done here at all: found out on a sum, before any work."""
+    try:
+        torch.compile(torch.add)(torch.ones(1), torch.ones(1))
+    except Exception as error:
+        raise ValueError(f"torch.compile does not work here ({type(error).__name__}): leave out --compile") from error
+    return torch.compile(model)
 
 
 class _Interruption:

@@ -1,5 +1,6 @@
 """Pictures of a run: draws from the prior, reconstructions, pseudo-inputs."""
 
+import io
 from pathlib import Path
 
 import matplotlib.image
@@ -44,9 +45,7 @@ def grid(images: Tensor, columns: int | None = None, border: int = 1) -> np.ndar
 
 def save_png(path: Path, sheet: np.ndarray, least_width: int = 600) -> None:
     """Write a PNG, enlarged by a whole factor where it would be narrower than `least_width`."""
-    import io
-
-    factor = max(1, least_width // sheet.shape[1])
+    factor = -(-least_width // sheet.shape[1])
     file = io.BytesIO()
     matplotlib.image.imsave(file, np.kron(sheet, np.ones((factor, factor, 1), np.uint8)), format="png")
     write_atomically(path, file.getvalue())
@@ -71,9 +70,11 @@ def write_pictures(folder: Path, model: VAE, dataset: Dataset, number: int) -> l
     np.save(folder / "samples.npy", samples.cpu().numpy())
     if len(dataset.event_shape) != 3 or dataset.event_shape[0] not in (1, 3):
         return [folder / "samples.npy"]
-    examples = dataset.test[: min(number, 30)].to(samples)
-    pairs = [part for x in examples.split(10) for part in (x, model.reconstruct(x).mean)]
-    sheets = {"samples": grid(samples), "reconstructions": grid(torch.cat(pairs), columns=10)}
+    shown = min(number, len(dataset.test), 30)
+    columns = min(shown, 10)
+    examples = dataset.test[: shown - shown % columns].to(samples)  # whole rows
+    pairs = [part for x in examples.split(columns) for part in (x, model.reconstruct(x).mean)]
+    sheets = {"samples": grid(samples), "reconstructions": grid(torch.cat(pairs), columns)}
     for part in model.modules():
         if isinstance(part, VampPrior):
             sheets["pseudo_inputs"] = grid(part.inputs()[:number])

@@ -1,0 +1,330 @@
+"""The command line: every mistake is one sentence and exit status 2 before any work; and what the commands write."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import TINY
+from vaepriors import checkpoint
+from vaepriors.data import CATALOGUE
+from vaepriors.run import Run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, train):
+    """A finished run of two epochs, not to be written to."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert train(folder, "--prior", "vamp", "--components", "5", "--epochs", "2") == 0
+    return folder
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "copy")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working directory."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def sentence(capsys):
+    """The one line on standard error."""
+    err = capsys.readouterr().err
+    assert err.startswith("vaepriors: "), err
+    assert err.endswith("\n")
+    assert err.count("\n") == 1, err
+    return err
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--data digitz", ["'digitz'", "did you mean 'digits'?"]),
+        ("--model hvea", ["'hvea'", "did you mean hvae?"]),
+        ("--prior vampp", ["'vampp'", "did you mean vamp?"]),
+        ("--objective elbow", ["'elbow'", "did you mean elbo?"]),
+        ("--pseudo-inputs nois --prior vamp", ["'nois'", "did you mean noise?"]),
+        ("--components 5", ["components is 5", "standard", "choose prior mog, vamp or vamp-data"]),
+        ("--prior mog --components 0", ["components is 0", "at least 1"]),
+        ("--weighted", ["weighted", "standard", "vamp and vamp-data"]),
+        ("--prior mog --weighted", ["weighted", "mog", "vamp and vamp-data"]),
+        ("--prior mog --pseudo-inputs data", ["pseudo_inputs", "mog"]),
+        ("--latent 0", ["latent is 0", "at least 1"]),
+        ("--hidden 8 0", ["hidden is (8, 0)", "at least 1"]),
+        ("--epochs 0", ["epochs is 0", "at least 1"]),
+        ("--samples 0", ["samples is 0", "at least 1"]),
+        ("--lr -1", ["lr is -1.0", "positive"]),
+        ("--lr nan", ["lr is nan", "positive"]),
+        ("--patience -1", ["patience is -1", "negative"]),
+        ("--batch-size 10 --devices 3", ["batch_size 10", "3 devices", "multiple"]),
+        ("--accelerator cuda", ["cuda", "choose cpu or auto"]),
+        ("--prior vamp-data --components 1298", ["components is 1298", "1297", "choose fewer"]),
+        ("--prior vamp-data --components 1298 --tensorboard", ["components is 1298", "1297", "choose fewer"]),
+        ("--data missing.npy", ["missing.npy", "does not exist"]),
+        ("--data digits.csv", ["digits.csv", ".npy or .npz"]),
+        ("--out file", ["file", "--out"]),
+    ],
+)
+def test_a_mistake_in_train(here, vaepriors, monkeypatch, capsys, options, words):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (here / "file").write_text("")
+    assert vaepriors("train", *options.split()) == 2
+    told = sentence(capsys)
+    assert all(word in told for word in words), told
+    assert os.listdir(here) == ["file"]
+
+
+def pickled(path):
+    np.save(path, np.array([{"a": 1}]), allow_pickle=True)
+
+
+def truncated(path):
+    np.save(path, np.zeros((50, 9)))
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+OWN_FILES = {
+    "NaN": (lambda path: np.save(path, np.where(np.eye(50) > 0, np.nan, 0.5)), ["NaN", "point 0"]),
+    "integers": (lambda path: np.save(path, np.arange(500).reshape(50, 10)), ["int64", "uint8"]),
+    "one example": (lambda path: np.save(path, np.zeros((1, 4))), ["empty", "at least one"]),
+    "a vector": (lambda path: np.save(path, np.zeros(4)), ["(4,)", "(N, D)"]),
+    "truncated": (truncated, ["cannot be read"]),
+    "pickled": (pickled, ["pickled"]),
+}
+
+
+@pytest.mark.parametrize("fault", OWN_FILES)
+def test_an_own_file_with_a_fault(here, vaepriors, capsys, fault):
+    write, words = OWN_FILES[fault]
+    write(here / "mine.npy")
+    assert vaepriors("train", "--data", "mine.npy") == 2
+    told = sentence(capsys)
+    assert all(word in told for word in ["mine.npy", *words]), told
+    assert os.listdir(here) == ["mine.npy"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "train --nosuch 1",
+        "train --epochs many",
+        "train --hidden",
+        "evaluate",
+        "evaluate run --split tset",
+        "data",
+        "data lsit",
+        "nosuch",
+        "",
+    ],
+)
+def test_what_is_no_command(here, vaepriors, capsys, arguments):
+    assert vaepriors(*arguments.split()) == 2
+    assert capsys.readouterr().err
+    assert not os.listdir(here)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("evaluate nowhere", ["nowhere", "no run"]),
+        ("sample nowhere", ["nowhere", "no run"]),
+        ("evaluate RUN --samples 0", ["samples is 0", "at least 1"]),
+        ("evaluate RUN --chunk 0", ["chunk is 0", "at least 1"]),
+        ("evaluate RUN --number 0", ["number is 0", "1 to 5"]),
+        ("evaluate RUN --number 6", ["number is 6", "1 to 5"]),
+        ("evaluate RUN --accelerator cuda", ["cuda", "choose cpu or auto"]),
+        ("sample RUN --number 0", ["number is 0", "at least 1"]),
+        ("data fetch", ["nothing to fetch", "digits"]),
+        ("data fetch nosuch", ["'nosuch'", "digits"]),
+        ("data fetch digitz", ["did you mean 'digits'?"]),
+    ],
+)
+def test_a_mistake_in_another_command(here, vaepriors, copy, monkeypatch, capsys, arguments, words):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    before = content(copy)
+    assert vaepriors(*(copy if word == "RUN" else word for word in arguments.split())) == 2
+    told = sentence(capsys)
+    assert all(word in told for word in words), told
+    assert content(copy) == before
+    assert not os.listdir(here)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "sample"])
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+def test_a_run_without_a_whole_best_model(vaepriors, copy, capsys, command, damage):
+    (copy / "best.ckpt").write_bytes((copy / "best.ckpt").read_bytes()[:-1])
+    if damage == "missing":
+        (copy / "best.ckpt").unlink()
+    before = content(copy)
+    assert vaepriors(command, copy) == 2
+    assert "best.ckpt" in sentence(capsys)
+    assert content(copy) == before
+
+
+def test_a_run_is_neither_overwritten_nor_changed(train, trained, copy, capsys):
+    same = ["--prior", "vamp", "--components", "5", "--epochs", "2"]
+    for options, words in [
+        (same, ["already holds a run", "--resume", "--out"]),
+        ([*same, "--resume", "--lr", "0.1"], ["lr 0.0005, not 0.1", "another --out"]),
+        ([*same, "--resume", "--seed", "1"], ["seed 0, not 1"]),
+        (["--resume", "--prior", "mog"], ["prior vamp, not mog"]),
+    ]:
+        assert train(copy, *options) == 2
+        told = sentence(capsys)
+        assert all(word in told for word in words), told
+        assert content(copy) == content(trained)
+
+
+# Runs
+
+
+def test_the_default_folder_says_what_was_run(here, vaepriors, images, capsys):
+    options = ["--model", "hvae", "--prior", "mog", "--components", "3", "--seed", "7", "--epochs", "1"]
+    assert vaepriors("train", "--data", images, *TINY, *options) == 0
+    assert [path.name for path in (here / "runs").iterdir()] == ["squares-hvae-mog-7"]
+    assert "run in runs/squares-hvae-mog-7" in capsys.readouterr().out
+    assert len(Run("runs/squares-hvae-mog-7").metrics()) == 1
+
+
+def test_resume_starts_a_run_where_there_is_none(tmp_path, train):
+    assert train(tmp_path / "run", "--epochs", "1", "--resume") == 0
+    assert Run(tmp_path / "run").description()["sessions"][0]["after_epoch"] == 0
+
+
+def test_resume_of_a_finished_run_says_so_and_changes_no_number(vaepriors, trained, copy, capsys):
+    assert vaepriors("train", "--out", copy, "--resume") == 0
+    assert "finished after epoch 2" in capsys.readouterr().out
+    for name in ("metrics.jsonl", "last.ckpt", "best.ckpt"):
+        assert (copy / name).read_bytes() == (trained / name).read_bytes()
+    assert Run(copy).experiment() == Run(trained).experiment()
+
+
+def test_resume_with_more_epochs_ends_like_a_longer_run(tmp_path, vaepriors, train, copy):
+    assert vaepriors("train", "--out", copy, "--resume", "--epochs", "3") == 0
+    assert train(tmp_path / "long", "--prior", "vamp", "--components", "5", "--epochs", "3") == 0
+    for name in ("last.ckpt", "best.ckpt"):
+        (found, values), (expected, expected_values) = (checkpoint.load(f / name) for f in (copy, tmp_path / "long"))
+        assert values == expected_values
+        assert all(torch.equal(found[key], expected[key]) for key in found.keys() | expected.keys())
+    assert Run(copy).experiment() == Run(tmp_path / "long").experiment()
+    assert [s["after_epoch"] for s in Run(copy).description()["sessions"]] == [0, 2]
+
+
+def test_evaluate_writes_its_numbers_and_repeats_them(vaepriors, trained, copy, capsys):
+    found = []
+    for seed in (0, 0, 1):
+        assert vaepriors("evaluate", copy, "--samples", "20", "--seed", seed, "--accelerator", "cpu") == 0
+        found.append((json.loads((copy / "evaluation.json").read_text()), np.load(copy / "log_likelihood.npy")))
+    (one, log_likelihood), (same, again), (other, _) = found
+    fields = "split n samples nll nll_se elbo rate distortion bits_per_dim active_units seconds device"
+    assert set(fields.split()) <= one.keys()
+    assert (one["split"], one["n"], one["samples"]) == ("test", 5, 20)
+    assert one["epoch"] == checkpoint.load(copy / "best.ckpt")[1]["epoch"]
+    assert log_likelihood.shape == (5,)
+    assert one["nll"] == pytest.approx(-log_likelihood.mean(), rel=1e-12)
+    assert one["nll_se"] == pytest.approx(log_likelihood.std(ddof=1) / 5**0.5, rel=1e-12)
+    assert one["bits_per_dim"] == pytest.approx(one["nll"] / 16 / np.log(2), rel=1e-12)
+    assert one["elbo"] == pytest.approx(-one["rate"] - one["distortion"], rel=1e-6)
+    assert -one["nll"] >= one["elbo"]
+    assert 0 <= one["active_units"] <= one["latent_units"] == 2
+    assert {**one, "seconds": 0} == {**same, "seconds": 0}
+    assert (log_likelihood == again).all()
+    assert one["nll"] != other["nll"]
+    assert f"{-one['nll']:.3f} ± {one['nll_se']:.3f} nats" in capsys.readouterr().out
+
+
+def test_evaluate_of_one_example_has_no_standard_error(vaepriors, copy, capsys):
+    assert vaepriors("evaluate", copy, "--samples", "20", "--number", "1", "--accelerator", "cpu") == 0
+    result = json.loads((copy / "evaluation.json").read_text())
+    assert (result["n"], result["nll_se"]) == (1, None)
+    assert f"{-result['nll']:.3f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("split", "n"), [("train", 23), ("valid", 6)])
+def test_evaluate_another_split_and_the_last_model(vaepriors, copy, split, n):
+    options = ["--split", split, "--which", "last", "--samples", "2", "--accelerator", "cpu"]
+    assert vaepriors("evaluate", copy, *options) == 0
+    result = json.loads((copy / "evaluation.json").read_text())
+    assert (result["split"], result["checkpoint"], result["n"]) == (split, "last", n)
+
+
+def test_sample_writes_draws_and_pictures_and_repeats_them(vaepriors, copy, capsys):
+    draws = []
+    for seed in (0, 0, 1):
+        assert vaepriors("sample", copy, "--number", "7", "--seed", seed) == 0
+        files = capsys.readouterr().out.split()
+        draws.append(np.load(copy / "samples.npy"))
+    assert files == [str(copy / f) for f in ("samples.npy", "samples.png", "reconstructions.png", "pseudo_inputs.png")]
+    assert all((copy / file).read_bytes().startswith(b"\x89PNG") for file in files[1:])
+    assert draws[0].shape == (7, 1, 4, 4)
+    assert (draws[0] == draws[1]).all()
+    assert (draws[0] != draws[2]).any()
+
+
+@pytest.mark.parametrize(
+    ("array", "event_shape", "files"),
+    [
+        (np.random.default_rng(0).normal(size=(30, 3)), (3,), {"samples.npy"}),
+        (
+            np.random.default_rng(0).integers(0, 256, (30, 3, 4, 2), dtype=np.uint8),
+            (3, 4, 2),
+            {"samples.npy", "samples.png", "reconstructions.png"},
+        ),
+    ],
+)
+def test_own_vectors_and_colour_images_from_training_to_samples(tmp_path, vaepriors, array, event_shape, files):
+    np.save(tmp_path / "mine.npy", array)
+    run = tmp_path / "run"
+    assert vaepriors("train", "--data", tmp_path / "mine.npy", "--out", run, *TINY, "--epochs", "1") == 0
+    trained = set(content(run))
+    assert vaepriors("sample", run, "--number", "4") == 0
+    assert set(content(run)) - trained == files
+    assert np.load(run / "samples.npy").shape == (4, *event_shape)
+    assert vaepriors("evaluate", run, "--samples", "3", "--accelerator", "cpu") == 0
+    result = json.loads((run / "evaluation.json").read_text())
+    assert (result["bits_per_dim"] is None) == (event_shape == (3,))
+
+
+def test_data_lists_and_fetches(vaepriors, capsys):
+    assert vaepriors("data", "list") == 0
+    listed = capsys.readouterr().out.split()
+    assert set(CATALOGUE) <= set(listed)
+    assert vaepriors("data", "fetch", "digits") == 0
+    assert "digits" in capsys.readouterr().out
+
+
+FLAGS = """data model prior components weighted objective samples latent hidden epochs warmup patience batch-size
+lr seed out resume devices nodes precision compile"""
+
+
+def test_help_has_every_option(vaepriors, capsys):
+    assert vaepriors("train", "--help") == 0
+    told = capsys.readouterr().out
+    assert [flag for flag in FLAGS.split() if f"--{flag}" not in told] == []
+
+
+def test_tensorboard_gets_every_number(tmp_path, train):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    assert train(tmp_path / "run", "--epochs", "2", "--tensorboard") == 0
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
+    events = accumulator.EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    for name in ("loss", "rate", "distortion", "valid_loss", "beta"):
+        expected = [(line["epoch"], line[name]) for line in Run(tmp_path / "run").metrics()]
+        found = [(event.step, event.value) for event in events.Scalars(name)]
+        assert found == [(step, pytest.approx(value, rel=1e-6)) for step, value in expected]

@@ -1,0 +1,88 @@
+"""Sheets of images: every pixel where it belongs."""
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+
+from vaepriors import networks
+from vaepriors.data import Dataset
+from vaepriors.priors import StandardNormal, VampPrior
+from vaepriors.report.pictures import grid, save_png, write_pictures
+from vaepriors.vae import VAE
+
+
+@pytest.mark.parametrize(("columns", "border"), [(None, 1), (2, 0), (5, 3), (9, 1)])
+def test_image_i_is_at_row_i_over_columns(columns, border):
+    images = torch.arange(7 * 3 * 2 * 4).reshape(7, 3, 2, 4) / 255
+    sheet = grid(images, columns, border)
+    columns = columns or 3
+    rows = -(-7 // columns)
+    assert sheet.shape == (rows * (2 + border) + border, columns * (4 + border) + border, 3)
+    painted = np.zeros(sheet.shape[:2], bool)
+    for i, image in enumerate(images):
+        top, left = border + i // columns * (2 + border), border + i % columns * (4 + border)
+        place = np.s_[top : top + 2, left : left + 4]
+        assert (sheet[place] == (image.permute(1, 2, 0) * 255).numpy().round()).all()
+        painted[place] = True
+    assert (sheet[~painted] == 128).all()
+
+
+def test_gray_images_have_three_equal_channels_and_values_are_clamped():
+    sheet = grid(torch.tensor([-1.0, 0.0, 0.5, 2.0]).reshape(1, 1, 2, 2), border=0)
+    assert (sheet == np.array([[0, 0], [128, 255]])[..., None]).all()
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (1, 3, 3), (4, 2, 3, 3), (2, 4, 1, 3, 3)])
+def test_what_is_no_image_is_refused(shape):
+    with pytest.raises(ValueError, match="is not that of images"):
+        grid(torch.zeros(shape))
+
+
+def test_a_small_sheet_is_enlarged_by_a_whole_factor(tmp_path):
+    sheet = np.random.default_rng(0).integers(0, 256, (3, 40, 3), dtype=np.uint8)
+    save_png(tmp_path / "a.png", sheet, least_width=100)
+    found = (matplotlib.image.imread(tmp_path / "a.png")[..., :3] * 255).round().astype(np.uint8)
+    assert found.shape[1] >= 100
+    factor = found.shape[1] // 40
+    assert (found == sheet.repeat(factor, 0).repeat(factor, 1)).all()
+
+
+def dataset(test):
+    x = torch.rand(test, 1, 2, 2, generator=torch.Generator().manual_seed(0)).round()
+    return Dataset("bits", x, x, x, "bernoulli")
+
+
+def model(vamp=False):
+    torch.manual_seed(0)
+    encoder, decoder = networks.Encoder((1, 2, 2), [8], 2), networks.Decoder((1, 2, 2), [8], 2)
+    prior = VampPrior(encoder, torch.rand(4, 1, 2, 2)) if vamp else StandardNormal(2)
+    return VAE(encoder, decoder, prior)
+
+
+@pytest.mark.parametrize(("test", "number"), [(40, 30), (40, 15), (3, 64), (1, 1)])
+def test_a_reconstruction_stands_below_its_example(tmp_path, monkeypatch, test, number):
+    sheets = {}
+    monkeypatch.setattr("vaepriors.report.pictures.save_png", lambda path, sheet: sheets.update({path.stem: sheet}))
+    white = torch.ones(())
+    mirror = model()
+    # a model that turns black into white shows where the reconstructions are
+    monkeypatch.setattr(mirror, "reconstruct", lambda x: torch.distributions.Bernoulli(probs=white - x))
+    data = dataset(test)
+    write_pictures(tmp_path, mirror, data, number)
+    sheet = sheets["reconstructions"][..., 0]
+    cells = sheet[1:, 1:].reshape(sheet.shape[0] // 3, 3, -1, 3).swapaxes(1, 2)[:, :, :2, :2]  # row, column, 2, 2
+    above, below = cells[0::2].reshape(-1, 2, 2), cells[1::2].reshape(-1, 2, 2)
+    above, below = (part[part[:, 0, 0] != 128] for part in (above, below))  # not the empty cells
+    assert min(number, test, 10) <= len(above) <= min(number, test)
+    assert (above == (data.test[: len(above), 0] * 255).numpy()).all()
+    assert (below == 255 - above).all()
+
+
+def test_files_of_a_vamp_prior_and_of_vectors(tmp_path):
+    files = write_pictures(tmp_path, model(vamp=True), dataset(4), number=3)
+    assert [file.name for file in files] == ["samples.npy", "samples.png", "reconstructions.png", "pseudo_inputs.png"]
+    assert all(file.is_file() for file in files)
+    samples = np.load(files[0])
+    assert samples.shape == (3, 1, 2, 2)
+    assert ((samples > 0) & (samples < 1)).all()  # means, not bits

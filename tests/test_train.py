@@ -1,0 +1,538 @@
+"""Training: killed and resumed bit for bit, stopped early, stopped by hand, and shared by two processes."""
+
+import errno
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Normal
+
+from conftest import TINY
+from vaepriors import checkpoint, cli
+from vaepriors import train as training
+from vaepriors.data import Dataset, load
+from vaepriors.distributions import DiagonalNormal
+from vaepriors.experiment import Experiment
+from vaepriors.objectives import ELBO
+from vaepriors.optim import adam, normalize_gradients
+from vaepriors.priors import VampPrior
+from vaepriors.run import Run
+from vaepriors.train import Report, binarize, fit, make_fabric
+from vaepriors.vae import VAE
+
+HVAE = ["--model", "hvae", "--prior", "vamp", "--components", "5", "--weighted", "--warmup", "3", "--epochs", "4"]
+
+
+def numbers(folder):
+    """The lines of metrics, without their times."""
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in Run(folder).metrics()]
+
+
+def tensors(folder, which):
+    return checkpoint.load(folder / f"{which}.ckpt")
+
+
+def assert_same_run(one, other):
+    assert numbers(one) == numbers(other)
+    for which in ("last", "best"):
+        (expected, values), (found, found_values) = tensors(one, which), tensors(other, which)
+        assert found_values == values
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected), which
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, train):
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    assert train(folder, *HVAE) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(images):
+    return load(str(images))
+
+
+def tiny(**changes):
+    return Experiment(**{"hidden": (8,), "latent": 2, "batch_size": 10, "accelerator": "cpu", "warmup": 0} | changes)
+
+
+# Killed
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train_and_die(what, when, arguments, losses=()):
+    """The command line, in a process that kills itself when something happens the `when`th time."""
+    torch.set_num_threads(1)
+    count = 0
+
+    def now():
+        nonlocal count
+        count += 1
+        return count == when
+
+    def add_metrics(run, line, whole=Run.add_metrics):
+        whole(run, line)
+        if now():
+            if what == "half a line":
+                os.truncate(run / "metrics.jsonl", (run / "metrics.jsonl").stat().st_size - 30)
+            die()
+
+    def write_half(path, content, whole=checkpoint.write_atomically):
+        if path.name == "last.ckpt" and now():
+            os.fsync = lambda descriptor: (os.ftruncate(descriptor, len(content) // 2), die())
+        whole(path, content)
+
+    def replace(source, target, whole=os.replace):
+        if target.suffix == ".ckpt" and now():
+            die()
+        whole(source, target)
+
+    if what.endswith("line"):
+        Run.add_metrics = add_metrics
+    elif what == "half a last.ckpt":
+        checkpoint.write_atomically = write_half
+    else:
+        os.replace = replace
+    if losses:
+        training._Training._validate = lambda self: losses[self.state.epoch]
+    cli.main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("what", "when", "save_every", "lines"),
+    [
+        ("a line", 1, 0, 1),  # no checkpoint yet
+        ("half a line", 3, 0, 2),
+        ("a line", 3, 0, 3),  # two checkpoints
+        ("a line", 3, 1000, 3),  # none
+        ("half a last.ckpt", 1, 0, 1),
+        ("half a last.ckpt", 3, 0, 3),
+        ("one of two checkpoints", 4, 0, 2),  # the first of epoch 2 is written, the second is not
+    ],
+)
+def test_a_killed_run_goes_on_bit_for_bit(
+    tmp_path, images, uninterrupted, train, processes, what, when, save_every, lines
+):
+    options = [*HVAE, "--save-every", str(save_every)]
+    arguments = ["train", "--data", str(images), "--out", str(tmp_path / "run"), *TINY, *options]
+    assert processes((train_and_die, what, when, arguments)) == [-signal.SIGKILL]
+    assert len(numbers(tmp_path / "run")) == lines
+    assert train(tmp_path / "run", *options, "--resume") == 0
+    assert_same_run(uninterrupted, tmp_path / "run")
+
+
+def test_a_run_killed_between_the_checkpoints_of_its_early_stop_still_gets_its_best_model(
+    tmp_path, images, train, processes, monkeypatch
+):
+    losses = [3.0, 2.0, 5.0, 5.0]
+    options = ["--warmup", "0", "--patience", "0", "--save-every", "1000"]
+    monkeypatch.setattr(training._Training, "_validate", lambda self: losses[self.state.epoch])
+    assert train(tmp_path / "whole", *options) == 0
+    arguments = ["train", "--data", str(images), "--out", str(tmp_path / "killed"), *TINY, *options]
+    assert processes((train_and_die, "one of two checkpoints", 2, arguments, losses)) == [-signal.SIGKILL]
+    assert train(tmp_path / "killed", *options, "--resume") == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path, uninterrupted, train):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    (tmp_path / "run" / ".last.ckpt.123.partial").write_bytes(b"half")
+    assert train(tmp_path / "run", *HVAE, "--resume") == 0
+    assert not list((tmp_path / "run").glob("*.partial"))
+
+
+# Stopped by hand, or by a full disk
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_the_epoch_and_it_goes_on_bit_for_bit(
+    tmp_path, uninterrupted, train, monkeypatch, capsys, number
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "add_metrics", signalling(Run.add_metrics, number, times=1))
+        assert train(tmp_path / "run", *HVAE) == 130
+    out, err = capsys.readouterr()
+    assert err.strip() == "stopping after this epoch; press Ctrl-C again to stop at once"
+    assert f"--out {tmp_path / 'run'} --resume" in out
+    assert [line["epoch"] for line in numbers(tmp_path / "run")] == [1, 2]
+    assert tensors(tmp_path / "run", "last")[1]["epoch"] == 2
+    assert train(tmp_path / "run", *HVAE, "--resume") == 0
+    assert_same_run(uninterrupted, tmp_path / "run")
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once_and_it_goes_on_bit_for_bit(
+    tmp_path, uninterrupted, train, monkeypatch, capsys
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "add_metrics", signalling(Run.add_metrics, signal.SIGINT, times=2))
+        assert train(tmp_path / "run", *HVAE) == 130
+    assert capsys.readouterr().err.endswith("--resume goes on from the last checkpoint\n")
+    assert train(tmp_path / "run", *HVAE, "--resume") == 0
+    assert_same_run(uninterrupted, tmp_path / "run")
+
+
+def signalling(add_metrics, number, times):
+    """Signals before the line of epoch 2 is written."""
+
+    def add(run, line):
+        for _ in range(times if line["epoch"] == 2 else 0):
+            signal.raise_signal(number)
+        add_metrics(run, line)
+
+    return add
+
+
+def test_ctrl_c_in_the_last_epoch_is_a_finished_run(tmp_path, train, monkeypatch):
+    monkeypatch.setattr(Run, "add_metrics", signalling(Run.add_metrics, signal.SIGINT, times=1))
+    assert train(tmp_path / "run", "--epochs", "2") == 0
+
+
+def test_a_full_disk_ends_the_run_and_the_checkpoint_before_is_kept(
+    tmp_path, uninterrupted, train, monkeypatch, capsys
+):
+    written = []
+
+    def fsync(descriptor):
+        written.append(descriptor)
+        if len(written) > 4:  # experiment.json, metrics.jsonl and two checkpoints
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        assert train(tmp_path / "run", *HVAE, "--save-every", "0") == 1
+    sentence = capsys.readouterr().err
+    assert sentence.startswith("vaepriors: ")
+    assert sentence.count("\n") == 1
+    assert "No space left on device" in sentence
+    assert [tensors(tmp_path / "run", which)[1]["epoch"] for which in ("last", "best")] == [1, 1]
+    assert train(tmp_path / "run", *HVAE, "--resume") == 0
+    assert_same_run(uninterrupted, tmp_path / "run")
+    assert str(tmp_path / "run") in sentence, "the sentence does not say which disk is full"
+
+
+# Stopped early
+
+
+@pytest.mark.parametrize(
+    ("settings", "losses", "report"),
+    [
+        # patience 2: the third epoch in a row without a better loss is the last
+        ({"patience": 2}, [5, 4, 6, 6, 6, 6], (5, 2, "stopped early")),
+        ({"patience": 2}, [5, 4, 6, 6, 3, 6, 6, 6], (8, 5, "stopped early")),
+        ({"patience": 0}, [5, 5, 1], (2, 1, "stopped early")),  # an equal loss is not a better one
+        ({"patience": 2}, [5, 4, 6, 6], (4, 2, "finished")),
+        # the waiting starts with the last epoch of the warm-up
+        ({"patience": 1, "warmup": 4}, [1, 9, 9, 9, 9, 9], (5, 1, "stopped early")),
+        ({"patience": 1, "warmup": 4, "best_from": "warmup"}, [1, 2, 3, 9, 9, 9, 9], (6, 4, "stopped early")),
+    ],
+)
+def test_early_stopping(tmp_path, dataset, monkeypatch, settings, losses, report):
+    monkeypatch.setattr(training._Training, "_validate", lambda self: float(losses[self.state.epoch]))
+    run = Run(tmp_path / "run")
+    epoch, best_epoch, why = report
+    found = fit(tiny(epochs=len(losses), **settings), dataset, run)
+    assert found == Report(epoch, best_epoch, losses[best_epoch - 1], why)
+    assert [line["valid_loss"] for line in run.metrics()] == losses[:epoch]
+
+    fit(tiny(epochs=best_epoch, **settings), dataset, Run(tmp_path / "short"))  # ends with what must be the best
+    expected, best = tensors(tmp_path / "short", "last")[0], tensors(tmp_path / "run", "best")
+    assert best[1] == {"epoch": best_epoch, "loss": losses[best_epoch - 1]}
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in best[0].items())
+
+
+def test_the_waiting_goes_on_after_a_resume(tmp_path, dataset, monkeypatch):
+    losses = [5.0, 4.0, 6.0, 6.0, 6.0, 6.0]
+    monkeypatch.setattr(training._Training, "_validate", lambda self: losses[self.state.epoch])
+    run = Run(tmp_path)
+    assert fit(tiny(epochs=4, patience=2), dataset, run).why == "finished"
+    assert fit(tiny(epochs=6, patience=2), dataset, run) == Report(5, 2, 4.0, "stopped early")
+    assert fit(tiny(epochs=6, patience=2), dataset, run) == Report(5, 2, 4.0, "stopped early")
+    assert len(run.metrics()) == 5
+
+
+@pytest.mark.parametrize("save_every", [0, 1000])
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_ends_the_run_and_the_best_model_is_kept(
+    tmp_path, train, monkeypatch, capsys, loss, save_every
+):
+    losses = [5.0, 4.0, loss]
+    monkeypatch.setattr(training._Training, "_validate", lambda self: losses[self.state.epoch])
+    assert train(tmp_path / "run", "--save-every", save_every) == 1
+    sentence = capsys.readouterr().err
+    assert sentence.startswith("vaepriors: the loss of epoch 3 is not a number")
+    assert sentence.count("\n") == 1
+    assert [line["epoch"] for line in numbers(tmp_path / "run")] == [1, 2]
+    best, values = tensors(tmp_path / "run", "best")
+    assert values == {"epoch": 2, "loss": 4.0}
+    assert all(tensor.isfinite().all() for tensor in best.values())
+    if save_every == 0:
+        assert tensors(tmp_path / "run", "last")[1]["epoch"] == 2
+
+
+# Numbers
+
+
+def test_the_seed_decides_all_numbers(tmp_path, dataset):
+    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
+        fit(tiny(epochs=2, seed=seed), dataset, Run(tmp_path / name))
+        torch.rand(3)  # whatever else draws from the global generator
+    assert_same_run(tmp_path / "one", tmp_path / "same")
+    assert not {line["loss"] for line in numbers(tmp_path / "one")} & {
+        line["loss"] for line in numbers(tmp_path / "other")
+    }
+
+
+def test_metrics_have_the_weight_of_the_warm_up_and_the_parts_of_the_loss(uninterrupted):
+    lines = numbers(uninterrupted)
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert [line["beta"] for line in lines] == pytest.approx([1 / 3, 2 / 3, 1, 1], rel=1e-6)
+    for line in lines:
+        assert line["loss"] == pytest.approx(line["distortion"] + line["beta"] * line["rate"], rel=1e-5)
+        assert 0 <= line["clamped_share"] <= 1
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("64-true", torch.float64), ("bf16-mixed", torch.float32)])
+def test_other_precisions_train(tmp_path, dataset, precision, dtype):
+    for name, settings in (("run", {"precision": precision}), ("single", {})):
+        fit(tiny(epochs=1, prior="vamp", components=5, **settings), dataset, Run(tmp_path / name))
+    (line,), (single,) = numbers(tmp_path / "run"), numbers(tmp_path / "single")
+    assert line["loss"] != single["loss"]
+    if precision == "bf16-mixed":
+        assert line["loss"] == pytest.approx(single["loss"], rel=0.02)
+    weights = [t for name, t in tensors(tmp_path / "run", "best")[0].items() if name.endswith("weight")]
+    assert {tensor.dtype for tensor in weights} == {dtype}
+    assert all(tensor.isfinite().all() for tensor in weights)
+    assert Run(tmp_path / "run").model(dataset)[0].decoder(torch.zeros(1, 2, dtype=dtype)).mean.dtype == dtype
+
+
+def test_double_precision_is_double_up_to_the_loss(tmp_path, dataset):
+    experiment = tiny(precision="64-true", epochs=1)
+    parts = training._Training(experiment, dataset, Run(tmp_path), make_fabric(experiment), [])
+    seen = []
+    parts.objective.register_forward_pre_hook(lambda objective, args: seen.extend(part.dtype for part in args[0]))
+    parts.run_epochs(save_every=1000)
+    assert set(seen) == {torch.float64}
+
+
+def batches(experiment, dataset, folder, rank=0, world=1):
+    parts = training._Training(experiment, dataset, Run(folder), make_fabric(experiment), [])
+    parts.fabric = SimpleNamespace(global_rank=rank, world_size=world)
+    return torch.stack(list(parts._batches(torch.Generator().manual_seed(0))))
+
+
+def test_every_example_is_visited_and_the_last_batch_filled_up(tmp_path, dataset):
+    rows = batches(tiny(), dataset, tmp_path)
+    assert rows.shape == (3, 10)
+    assert sorted(rows.flatten()[:23].tolist()) == list(range(23))
+    assert torch.equal(rows.flatten()[23:], rows.flatten()[:7])
+    halves = [batches(tiny(), dataset, tmp_path, rank, 2) for rank in (0, 1)]
+    assert torch.equal(torch.cat(halves, dim=1), rows)
+
+
+def test_fewer_examples_than_a_batch_are_all_visited_by_two_devices(tmp_path, dataset):
+    nine = Dataset("nine", dataset.train[:9], dataset.valid, dataset.test, "bernoulli", dynamic=True)
+    halves = [batches(tiny(), nine, tmp_path, rank, 2) for rank in (0, 1)]
+    assert halves[0].shape == halves[1].shape
+    assert set(torch.cat(halves, dim=1).flatten().tolist()) == set(range(9))
+
+
+def inputs(dataset, folder):
+    """What the model sees in the training steps of two epochs."""
+    seen = []
+    experiment = tiny(epochs=2, batch_size=len(dataset.train))
+    parts = training._Training(experiment, dataset, Run(folder), make_fabric(experiment), [])
+    parts.model.register_forward_pre_hook(lambda model, args: seen.append(args[0].clone()) if model.training else None)
+    parts.run_epochs(save_every=1000)
+    return seen
+
+
+def test_probabilities_are_binarised_anew_at_each_visit_and_bits_are_left_alone(tmp_path):
+    p = torch.tensor([0.0, 0.25, 0.9, 1.0])
+    bits = binarize(p.expand(50, 4))
+    dynamic = Dataset("dynamic", p.expand(20_000, 4), bits, bits, "bernoulli", dynamic=True)
+    first, second = inputs(dynamic, tmp_path / "dynamic")
+    error = (p * (1 - p) / 20_000).sqrt()
+    for x in (first, second):
+        assert ((x == 0) | (x == 1)).all()
+        assert ((x.mean(0) - p).abs() <= 4 * error).all()
+    # independent: both are 1 with probability p^2
+    assert (((first * second).mean(0) - p**2).abs() <= 4 * (p**2 * (1 - p**2) / 20_000).sqrt()).all()
+
+    static = Dataset("static", bits, bits, bits, "bernoulli")
+    for x in inputs(static, tmp_path / "static"):
+        assert torch.equal(x.sum(0), bits.sum(0))
+
+
+def test_adam_on_normalised_gradients_is_the_formula():
+    """Against NumPy, with gradients of very different size; eps is added to the norm (SPEC of Tomczak & Welling)."""
+    generator = np.random.default_rng(0)
+    start = {"a": generator.normal(size=(3, 2)), "b": generator.normal(size=4)}
+    gradients = [{"a": 1e3 * generator.normal(size=(3, 2)), "b": 1e-6 * generator.normal(size=4)} for _ in range(3)]
+    parameters = {name: nn.Parameter(torch.tensor(value)) for name, value in start.items()}
+    optimizer = adam(parameters.values(), lr=0.01)
+    for step in gradients:
+        for name, parameter in parameters.items():
+            parameter.grad = torch.tensor(step[name])
+        optimizer.step()
+    for name, x in start.items():
+        m = v = np.zeros_like(x)
+        for t, step in enumerate(gradients, 1):
+            g = step[name] / (np.linalg.norm(step[name]) + 1e-7)
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            x = x - 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        assert np.abs(parameters[name].detach().numpy() - x).max() < 1e-12
+
+
+def test_gradients_are_left_alone_without_normalisation_and_none_is_no_gradient():
+    parameter, unused = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([3.0, 4.0])
+    adam([parameter, unused], lr=0.01, normalize=False).step()
+    assert parameter.grad.tolist() == [3.0, 4.0]
+    normalize_gradients([parameter, unused])
+    assert unused.grad is None
+    assert parameter.grad.tolist() == pytest.approx([0.6, 0.8])
+
+
+# Two processes
+
+
+class GivenNoise(DiagonalNormal):
+    """A normal law whose draw is made of noise that came with x: the same wherever x is."""
+
+    def __init__(self, loc, scale, noise):
+        super().__init__(loc, scale)
+        self.noise = noise
+
+    def rsample_and_log_prob(self, sample_shape=()):
+        z = (self.loc + self.scale * self.noise).expand(*sample_shape, *self.loc.shape)
+        return z, self.log_prob(z)
+
+
+class NoisyEncoder(nn.Module):
+    """x = [values, noise] -> q(z|values)."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, x):
+        loc, log_scale = self.layer(x[..., :3]).chunk(2, -1)
+        return GivenNoise(loc, log_scale.tanh().exp(), x[..., 3:])
+
+
+class ValuesDecoder(nn.Module):
+    """z -> p(values|z), which leaves the noise in x alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 3)
+
+    def forward(self, z):
+        values = Normal(self.layer(z), 1.0)
+        return SimpleNamespace(log_prob=lambda x: values.log_prob(x[..., :3]).sum(-1))
+
+
+def noisy(experiment, dataset):
+    torch.manual_seed(0)
+    encoder = NoisyEncoder()
+    prior = VampPrior(encoder, torch.randn(4, 5), weighted=True, bounds=None)
+    return VAE(encoder, ValuesDecoder(), prior).double(), ELBO(warmup=2)
+
+
+def noisy_data():
+    x = torch.randn(10, 5, generator=torch.Generator().manual_seed(1))
+    return Dataset("noisy", x, x, x, "gaussian")
+
+
+def of_two(rank, port, function, *arguments):
+    """Call a function in a process that is one of two devices."""
+    torch.set_num_threads(1)
+    os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    function(*arguments)
+
+
+def two(function, *arguments):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [(of_two, rank, port, function, *arguments) for rank in (0, 1)]
+
+
+def one_plain_step(folder):
+    """An epoch of one batch, and of one step down the gradient with learning rate 1."""
+    training.build = noisy
+    training.adam = lambda parameters, lr, normalize: torch.optim.SGD(parameters, lr=1.0)
+    experiment = tiny(epochs=1, devices=2, precision="64-true")
+    fabric = make_fabric(experiment)
+    fabric.launch()
+    fit(experiment, noisy_data(), Run(folder), fabric)
+
+
+def test_two_processes_take_the_gradient_of_the_whole_batch(tmp_path, processes):
+    assert processes(*two(one_plain_step, tmp_path)) == [0, 0]
+    model, objective = noisy(None, None)
+    x = noisy_data().train.double()
+    objective(model(x)).backward()
+    after, _ = tensors(tmp_path, "last")
+    for name, parameter in model.named_parameters():
+        step = parameter.detach() - after[f"model.{name}"]
+        assert parameter.grad.abs().max() > 1e-3
+        assert (step - parameter.grad).abs().max() < 1e-12, name
+    objective.eval()
+    (line,) = numbers(tmp_path)
+    checkpoint.load_module(model, {name.removeprefix("model."): t for name, t in after.items() if "model." in name})
+    assert line["valid_loss"] == pytest.approx(objective(model(x)).item(), abs=1e-12)
+
+
+def train_and_copy(arguments, copy):
+    """The command line; the folder as it is after epoch 1 is copied."""
+
+    def add_metrics(run, line, whole=Run.add_metrics):
+        if line["epoch"] == 2:
+            shutil.copytree(run.folder, copy)
+        whole(run, line)
+
+    Run.add_metrics = add_metrics
+    cli.main(arguments)
+
+
+def test_a_run_of_two_processes_writes_once_and_goes_on_bit_for_bit(tmp_path, images, processes):
+    options = ["train", "--data", str(images), *TINY, "--devices", "2", "--epochs", "2", "--save-every", "0"]
+    options += ["--prior", "vamp", "--components", "5"]
+    whole, copy = tmp_path / "whole", tmp_path / "copy"
+    assert processes(*two(train_and_copy, [*options, "--out", str(whole)], copy)) == [0, 0]
+    assert [line["epoch"] for line in numbers(whole)] == [1, 2]
+    assert tensors(copy, "last")[1]["epoch"] == 1
+    assert processes(*two(cli.main, [*options, "--out", str(copy), "--resume"])) == [0, 0]
+    assert_same_run(whole, copy)
+
+
+def test_the_command_line_starts_its_second_process_itself(tmp_path, images):
+    (tmp_path / "start.py").write_text("from vaepriors.cli import main\n\nmain()\n")
+    command = [sys.executable, tmp_path / "start.py", "train", "--data", images, "--out", tmp_path / "run", *TINY]
+    done = subprocess.run([*command, "--devices", "2", "--epochs", "1"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(numbers(tmp_path / "run")) == 1
+    assert done.stdout.count("finished after epoch 1") == 1
+
+
+@pytest.mark.parametrize(("split", "status"), [({"train": 10, "valid": 1001}, 0), ({"train": 10, "valid": 1}, 2)])
+def test_two_processes_with_a_chunk_more_or_with_nothing_to_validate(tmp_path, processes, split, status):
+    """501 and 500 examples are two chunks and one; of one example the second process has none, which is a mistake."""
+    x = np.random.default_rng(0).normal(size=(1001, 2))
+    np.savez(tmp_path / "mine.npz", test=x[:5], **{name: x[:n] for name, n in split.items()})
+    options = ["--data", str(tmp_path / "mine.npz"), "--out", str(tmp_path / "run"), "--devices", "2", "--epochs", "2"]
+    assert processes(*two(cli.main, ["train", *TINY, *options])) == [status, status]
