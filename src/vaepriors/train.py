@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from vaepriors import checkpoint
 from vaepriors.data import Dataset
@@ -73,6 +73,18 @@ class _State:
         # JSON has no infinity
         best_loss = self.best_loss if math.isfinite(self.best_loss) else None
         return {"epoch": self.epoch, "best_loss": best_loss, "best_epoch": self.best_epoch, "waited": self.waited}
+
+
+class _Losses(nn.Module):
+    """x -> (loss, rate, distortion): all that is computed of a batch in one module, for DDP, autocast and compiler."""
+
+    def __init__(self, model: VAE, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, x: Tensor) -> Tensor:
+        terms = self.model(x, self.objective.samples)
+        return torch.stack([self.objective(terms), terms.kl.mean(), -terms.log_likelihood.mean()])
 
 
 def binarize(probabilities: Tensor) -> Tensor:
@@ -151,9 +163,13 @@ class _Training:
         self.state = self._restore()
         self.train = dataset.train.to(fabric.device, dtype)
         self.valid = dataset.valid[fabric.global_rank :: fabric.world_size].to(fabric.device, dtype)
-        forward = _compiled(self.model) if experiment.compile else self.model
-        self.forward, self.wrapped_optimizer = fabric.setup(forward, self.optimizer, move_to_device=False)
+        losses: Any = _Losses(self.model, self.objective)
+        if experiment.compile:
+            losses = _compiled(losses)
+        self.losses, self.wrapped_optimizer = fabric.setup(losses, self.optimizer, move_to_device=False)
         if fabric.is_global_zero:
+            for partial in run.folder.glob(".*.partial"):  # a kill in the middle of writing leaves one
+                partial.unlink()
             sessions = run.description()["sessions"] if run.exists() else []
             run.write_description(experiment, [*sessions, session(self.state.epoch, fabric.device)])
             run.keep_metrics(self.state.epoch)
@@ -168,7 +184,7 @@ class _Training:
             why = self._stopped_early()
             while not why and state.epoch < experiment.epochs:
                 self._epoch(state.epoch + 1)
-                stop = interruption.asked(self.fabric)
+                stop = interruption.asked(self.fabric) and state.epoch < experiment.epochs
                 why = self._stopped_early() or ("interrupted" if stop else "")
                 if time.monotonic() - saved >= save_every or why:
                     self._save()
@@ -189,9 +205,10 @@ class _Training:
         loss, rate, distortion = self._pass(self._batches(order))
         valid_loss = self._validate()
         if not (math.isfinite(loss) and math.isfinite(valid_loss)):
+            self._save_best()  # it may be younger than the last checkpoint
             raise Diverged(
                 f"the loss of epoch {epoch} is not a number (training {loss}, validation {valid_loss}): the last good "
-                f"checkpoint in {self.run.folder} is kept; lower lr {self.experiment.lr} or lengthen the warm-up"
+                f"checkpoints in {self.run.folder} are kept; lower lr {self.experiment.lr} or lengthen the warm-up"
             )
         line = {"epoch": epoch, "loss": loss, "rate": rate, "distortion": distortion, "valid_loss": valid_loss}
         line |= {name: value.item() for name, value in self._extra_metrics().items()}
@@ -204,10 +221,11 @@ class _Training:
 
     def _batches(self, order: torch.Generator) -> Iterator[Tensor]:
         """This device's rows of each batch, of the same number each time."""
-        n, size = len(self.train), min(self.experiment.batch_size, len(self.train))
+        n, devices = len(self.train), self.fabric.world_size
+        share = min(self.experiment.batch_size // devices, -(-n // devices))
+        size = share * devices
         rows = torch.randperm(n, generator=order)
         rows = torch.cat([rows, rows[: self.steps * size - n]]).view(self.steps, size)
-        share = size // self.fabric.world_size
         first = self.fabric.global_rank * share
         return iter(rows[:, first : first + share].to(self.train.device))
 
@@ -229,11 +247,10 @@ class _Training:
     def _step(self, x: Tensor) -> Tensor:
         """Loss, rate and distortion of one step, left on the device."""
         self.wrapped_optimizer.zero_grad()
-        terms = self.forward(x, self.objective.samples)
-        loss = self.objective(terms)
-        self.fabric.backward(loss)
+        losses = self.losses(x)
+        self.fabric.backward(losses[0])
         self.wrapped_optimizer.step()
-        return torch.stack([loss.detach(), terms.kl.detach().mean(), -terms.log_likelihood.detach().mean()])
+        return losses.detach()
 
     @torch.no_grad()
     def _validate(self) -> float:
@@ -241,8 +258,9 @@ class _Training:
         self.model.eval()
         self.objective.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.fabric.device)
-        for x in self.valid.split(500):
-            loss = self.objective(self.forward(x, self.objective.samples))
+        for start in range(0, len(self.valid), 500):  # none on a device without an example of a tiny set
+            x = self.valid[start : start + 500]
+            loss = self.objective(self.model(x, self.objective.samples))
             sums += torch.stack([loss.double() * len(x), sums.new_tensor(len(x))])
         total, count = self.fabric.all_reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
         return total / count
@@ -263,8 +281,9 @@ class _Training:
             state.waited = state.waited + 1 if epoch >= warmup else 0
 
     def _save(self) -> None:
-        """Write last.ckpt, and from it best.ckpt. Only rank 0 does; what it holds is the same on all devices."""
-        if not self.fabric.is_global_zero:
+        """Write the checkpoints, the best model first: a last.ckpt that ends the run is never without it."""
+        self._save_best()
+        if not self.fabric.is_global_zero:  # what it holds is the same on all devices
             return
         tensors = {
             "model": checkpoint.module_tensors(self.model),
@@ -273,11 +292,13 @@ class _Training:
             "optimizer": checkpoint.optimizer_tensors(self.optimizer),
         }
         flat = {f"{part}.{name}": tensor for part, named in tensors.items() for name, tensor in named.items()}
-        values = self.state.values()
-        checkpoint.save(self.run / "last.ckpt", flat, values)
-        if self.state.best:
+        checkpoint.save(self.run / "last.ckpt", flat, self.state.values())
+
+    def _save_best(self) -> None:
+        if self.state.best and self.fabric.is_global_zero:
             best = {f"model.{name}": tensor for name, tensor in self.state.best.items()}
-            checkpoint.save(self.run / "best.ckpt", best, {"epoch": values["best_epoch"], "loss": values["best_loss"]})
+            values = {"epoch": self.state.best_epoch, "loss": self.state.best_loss}
+            checkpoint.save(self.run / "best.ckpt", best, values)
 
     def _restore(self) -> _State:
         path = self.run / "last.ckpt"
@@ -296,13 +317,13 @@ class _Training:
         return _State(**values, best=parts["best"])
 
 
-def _compiled(model: VAE) -> Any:
-    """The model compiled, if that can be done here at all: found out on a sum, before any work."""
+def _compiled(module: nn.Module) -> Any:
+    """The module compiled, if that can be done here at all: found out on a sum, before any work."""
     try:
         torch.compile(torch.add)(torch.ones(1), torch.ones(1))
     except Exception as error:
         raise ValueError(f"torch.compile does not work here ({type(error).__name__}): leave out --compile") from error
-    return torch.compile(model)
+    return torch.compile(module)
 
 
 class _Interruption:
