@@ -107,6 +107,15 @@ def test_dense_weights_start_with_the_right_spread():
     assert abs(layer.gate.weight.std() / (2 / 200) ** 0.5 - 1) < 0.02
 
 
+def test_glorot_weights_have_their_own_spread():
+    torch.manual_seed(0)
+    bits = torch.zeros(2, 1, 28, 28)
+    data = Dataset("test", bits, bits, bits, "bernoulli", pseudo=(0.05, 0.01))
+    model, _ = build(Experiment(init="glorot"), data)
+    for layer, fans in [(model.encoder.features.layers[0].value, 784 + 300), (model.decoder.head.logits, 300 + 784)]:
+        assert abs(layer.weight.std() / (2 / fans) ** 0.5 - 1) < 0.02
+
+
 def test_heads_clamp_what_the_paper_clamps():
     h = 1000 * torch.randn(50, 4)
     scale = NormalHead(4, 3)(h).stddev

@@ -282,6 +282,15 @@ def test_a_loss_that_is_no_number_ends_the_run_and_the_best_model_is_kept(
         assert tensors(tmp_path / "run", "last")[1]["epoch"] == 2
 
 
+def test_a_first_loss_that_is_no_number_does_not_speak_of_checkpoints(tmp_path, train, monkeypatch, capsys):
+    monkeypatch.setattr(training._Training, "_validate", lambda self: math.nan)
+    assert train(tmp_path / "run") == 1
+    sentence = capsys.readouterr().err
+    assert "the loss of epoch 1 is not a number" in sentence
+    assert "kept" not in sentence
+    assert not list((tmp_path / "run").glob("*.ckpt"))
+
+
 # Numbers
 
 
@@ -350,11 +359,13 @@ def test_fewer_examples_than_a_batch_are_all_visited_by_two_devices(tmp_path, da
     assert set(torch.cat(halves, dim=1).flatten().tolist()) == set(range(9))
 
 
-def inputs(dataset, folder):
-    """What the model sees in the training steps of two epochs."""
+def inputs(dataset, folder, devices=1):
+    """What the model of this process sees in the training steps of two epochs, each of one batch."""
     seen = []
-    experiment = tiny(epochs=2, batch_size=len(dataset.train))
-    parts = training._Training(experiment, dataset, Run(folder), make_fabric(experiment), [])
+    experiment = tiny(epochs=2, batch_size=len(dataset.train), devices=devices)
+    fabric = make_fabric(experiment)
+    fabric.launch()
+    parts = training._Training(experiment, dataset, Run(folder), fabric, [])
     parts.model.register_forward_pre_hook(lambda model, args: seen.append(args[0].clone()) if model.training else None)
     parts.run_epochs(save_every=1000)
     return seen
@@ -496,6 +507,20 @@ def test_two_processes_take_the_gradient_of_the_whole_batch(tmp_path, processes)
     (line,) = numbers(tmp_path)
     checkpoint.load_module(model, {name.removeprefix("model."): t for name, t in after.items() if "model." in name})
     assert line["valid_loss"] == pytest.approx(objective(model(x)).item(), abs=1e-12)
+
+
+def toss_coins(folder):
+    """Two epochs of ten images of 50 fair coins."""
+    coins = torch.full((10, 50), 0.5)
+    dataset = Dataset("coins", coins, coins.ceil(), coins.ceil(), "bernoulli", dynamic=True)
+    np.save(folder / f"{os.environ['LOCAL_RANK']}.npy", torch.cat(inputs(dataset, folder / "run", devices=2)))
+
+
+def test_two_processes_draw_noise_of_their_own(tmp_path, processes):
+    assert processes(*two(toss_coins, tmp_path)) == [0, 0]
+    x = np.concatenate([np.load(tmp_path / f"{rank}.npy") for rank in (0, 1)])
+    assert x.shape == (20, 50)
+    assert len({row.tobytes() for row in x}) == 20
 
 
 def train_and_copy(arguments, copy):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vaepriors import networks, priors
 from vaepriors.data import Dataset
 from vaepriors.distributions import Shape
-from vaepriors.nn import BernoulliHead, GaussianHead, LogisticHead
+from vaepriors.nn import BernoulliHead, GaussianHead, LogisticHead, start_from_glorot
 from vaepriors.objectives import ELBO, Objective
 from vaepriors.vae import VAE
 
@@ -28,6 +28,7 @@ CHOICES = {
     "prior": PRIORS,
     "objective": OBJECTIVES,
     "pseudo_inputs": ("auto", "noise", "data"),
+    "init": ("he", "glorot"),
     "best_from": ("start", "warmup"),
     "accelerator": ("auto", "cpu", "cuda"),
     "precision": ("32-true", "64-true", "bf16-mixed"),
@@ -61,6 +62,8 @@ class Experiment:
     """Size of each level of latent variables."""
     hidden: tuple[int, ...] = (300, 300)
     """Sizes of the hidden layers."""
+    init: str = "he"
+    """Law of the initial weights: he (as in the authors' program) or glorot (as in the paper's text)."""
     epochs: int = 2000
     """Epochs at the most."""
     warmup: int = 100
@@ -165,7 +168,10 @@ def build(experiment: Experiment, dataset: Dataset) -> tuple[VAE, Objective]:
             decoder = networks.hierarchical_decoder(shape, hidden, latent, head)
             bottom = networks.conditional(latent, hidden, latent)
             prior = priors.TwoLevelPrior(_prior(experiment, encoder.top, dataset), bottom, latent)
-    return VAE(encoder, decoder, prior), _objective(experiment, dataset)
+    model = VAE(encoder, decoder, prior)
+    if experiment.init == "glorot":
+        start_from_glorot(model)
+    return model, _objective(experiment, dataset)
 
 
 def _head(likelihood: str) -> Callable[[int, Shape], nn.Module]:

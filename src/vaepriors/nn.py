@@ -1,8 +1,8 @@
 r"""Layers of the papers' networks, and heads: modules from features to a distribution.
 
-Dense weights, heads included, start as normal draws of standard deviation $\sqrt{2 / \text{fan in}}$ (He et al. 2015)
-and biases at torch's default. The paper of Tomczak & Welling 2018 names Glorot's law; the program that made its
-numbers drew these.
+Dense weights, heads included, start as normal draws of standard deviation $\sqrt{2 / \text{fan in}}$ (He et al. 2015),
+as in the authors' program of Tomczak & Welling 2018, and biases at torch's default. The paper's text names Glorot's
+law, $\sqrt{2 / (\text{fan in} + \text{fan out})}$; `start_from_glorot` draws from that.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 from vaepriors.distributions import DiagonalNormal, DiscretizedLogistic, Shape
 
-__all__ = ["BernoulliHead", "GatedDense", "GaussianHead", "LogisticHead", "NormalHead", "dense", "evaluating", "gated"]
+__all__ = ["BernoulliHead", "GatedDense", "GaussianHead", "LogisticHead", "NormalHead", "dense", "evaluating", "gated", "start_from_glorot"]
 
 
 def dense(in_features: int, out_features: int) -> nn.Linear:
@@ -25,6 +25,13 @@ def dense(in_features: int, out_features: int) -> nn.Linear:
     layer = nn.Linear(in_features, out_features)
     nn.init.kaiming_normal_(layer.weight)
     return layer
+
+
+def start_from_glorot(module: nn.Module) -> None:
+    """Draw the weights of all dense layers of a module anew, from the normal law of Glorot & Bengio 2010."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_normal_(part.weight)
 
 
 class GatedDense(nn.Module):
