@@ -17,7 +17,17 @@ from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 from vaepriors.distributions import DiagonalNormal, DiscretizedLogistic, Shape
 
-__all__ = ["BernoulliHead", "GatedDense", "GaussianHead", "LogisticHead", "NormalHead", "dense", "evaluating", "gated", "start_from_glorot"]
+__all__ = [
+    "BernoulliHead",
+    "GatedDense",
+    "GaussianHead",
+    "LogisticHead",
+    "NormalHead",
+    "dense",
+    "evaluating",
+    "gated",
+    "start_from_glorot",
+]
 
 
 def dense(in_features: int, out_features: int) -> nn.Linear:
