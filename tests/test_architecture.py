@@ -17,6 +17,7 @@ FLOORS = [
     {"train", "evaluate"},
     {"report", "progress", "results"},
     {"cli"},
+    {"__main__"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 SAME_FLOOR = {("nn", "distributions")}  # heads return distributions

@@ -25,6 +25,7 @@ OTHER = Experiment(
     epochs=6,
     warmup=1,
     patience=2,
+    init="glorot",
     best_from="warmup",
     batch_size=12,
     lr=0.1,

@@ -5,6 +5,7 @@ that `--resume` goes on with.
 """
 
 import argparse
+import dataclasses
 import functools
 import os
 import sys
@@ -47,6 +48,8 @@ def train(
         save_every: Seconds between checkpoints.
         tensorboard: Also write TensorBoard event files (needs the extra `tensorboard`).
     """
+    if Path(experiment.data).suffix in (".npy", ".npz"):  # found again from any directory
+        experiment = dataclasses.replace(experiment, data=str(Path(experiment.data).expanduser().resolve()))
     run = Run(out or default_folder(experiment))
     fabric = make_fabric(experiment)
     if os.environ.get("LOCAL_RANK", "0") == "0":  # the others are started by the first, when it has looked
@@ -73,18 +76,14 @@ def default_folder(experiment: Experiment) -> Path:
 
 
 def _check_folder(run: Run, experiment: Experiment, resume: bool) -> None:
-    """A run is never overwritten, and goes on only as what it was (but for its length and its devices)."""
+    """A run is never overwritten, and goes on only as what it was."""
     if run.folder.exists() and not run.folder.is_dir():
         raise ValueError(f"{run.folder} is a file: choose another --out")
     if not run.exists():
         return
     if not resume:
         raise ValueError(f"{run.folder} already holds a run: add --resume to go on with it, or choose another --out")
-    stored = run.experiment()
-    for field in Experiment.__dataclass_fields__:
-        was, given = getattr(stored, field), getattr(experiment, field)
-        if was != given and field not in ("epochs", "patience", "accelerator", "devices", "nodes", "compile"):
-            raise ValueError(f"{run.folder} was trained with {field} {was}, not {given}: choose another --out for that")
+    run.check_same(experiment)
 
 
 def evaluate(
@@ -102,7 +101,7 @@ def evaluate(
     Args:
         run: Folder of the run; evaluation.json and log_likelihood.npy are written there.
         samples: Draws of z for each example.
-        split: Which part of the data. (The training set's probabilities become pixels once, by the seed.)
+        split: Which part of the data. (The training set's probabilities become pixels once, always the same.)
         number: Only the first so many examples.
         chunk: Pairs of an example and a draw decoded at a time: memory against speed.
         which: The model of the best epoch, or of the last one.
@@ -175,7 +174,8 @@ def data(
         return 0
     if not names:
         raise ValueError(f"nothing to fetch: name one of {', '.join(CATALOGUE)}")
-    for name in names:
+    unknown = [name for name in names if name not in CATALOGUE]
+    for name in unknown or names:  # an unknown one is refused before the first is fetched
         paths = fetch(name)
         console.print("\n".join(map(str, paths)) or f"{name} comes with the installation: nothing to fetch")
     return 0

@@ -27,7 +27,9 @@ from vaepriors.data import Dataset, load
 from vaepriors.experiment import Experiment, build
 from vaepriors.vae import VAE
 
-__all__ = ["Run", "seed_of", "session"]
+__all__ = ["Run", "hardware", "seed_of", "session"]
+
+MAY_CHANGE = {"epochs", "patience", "accelerator", "devices", "nodes", "compile"}  # when a run goes on
 
 
 def seed_of(*parts: int | str) -> int:
@@ -81,6 +83,20 @@ class Run:
         if unknown:
             raise ValueError(f"{self.folder} was made by another version: it has the unknown fields {unknown}")
         return Experiment(**{**fields, "hidden": tuple(fields["hidden"])})
+
+    def check_same(self, experiment: Experiment) -> None:
+        """Refuse to go on as another experiment than was begun, but for its length and its devices.
+
+        Raises:
+            ValueError: If another field differs.
+        """
+        stored = self.experiment()
+        for field in sorted({field.name for field in dataclasses.fields(Experiment)} - MAY_CHANGE):
+            was, given = getattr(stored, field), getattr(experiment, field)
+            if was != given:
+                raise ValueError(
+                    f"{self.folder} was trained with {field} {was}, not {given}: choose another --out for that"
+                )
 
     def write_description(self, experiment: Experiment, sessions: list[dict[str, Any]]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -113,7 +113,8 @@ def make_fabric(experiment: Experiment) -> Fabric:
         accelerator=kind,
         devices=experiment.devices,
         num_nodes=experiment.nodes,
-        precision=experiment.precision,  # type: ignore[arg-type]
+        # for 64-true, model and data are float64 already; Fabric's own plugin would round the losses to float32
+        precision="bf16-mixed" if experiment.precision == "bf16-mixed" else "32-true",
         strategy="ddp" if many else "auto",
     )
 
@@ -137,10 +138,12 @@ def fit(
         save_every: Seconds between checkpoints, which are written at the end of an epoch.
 
     Raises:
-        ValueError: If the experiment does not fit the data.
+        ValueError: If the experiment does not fit the data, or the folder has the run of another experiment.
         Diverged: If a loss is not finite; the last checkpoint, of an epoch before, is kept.
         OSError: If the disk is full; the last checkpoint is kept.
     """
+    if run.exists():
+        run.check_same(experiment)
     fabric = make_fabric(experiment) if fabric is None else fabric
     return _Training(experiment, dataset, run, fabric, listeners).run_epochs(save_every)
 
@@ -168,8 +171,8 @@ class _Training:
             losses = _compiled(losses)
         self.losses, self.wrapped_optimizer = fabric.setup(losses, self.optimizer, move_to_device=False)
         if fabric.is_global_zero:
-            for partial in run.folder.glob(".*.partial"):  # a kill in the middle of writing leaves one
-                partial.unlink()
+            for partial in run.folder.glob(".*.ckpt.*.partial"):  # a kill in the middle of writing leaves one
+                partial.unlink(missing_ok=True)
             sessions = run.description()["sessions"] if run.exists() else []
             run.write_description(experiment, [*sessions, session(self.state.epoch, fabric.device)])
             run.keep_metrics(self.state.epoch)
@@ -206,9 +209,11 @@ class _Training:
         valid_loss = self._validate()
         if not (math.isfinite(loss) and math.isfinite(valid_loss)):
             self._save_best()  # it may be younger than the last checkpoint
+            best = f"the model of epoch {self.state.best_epoch} is kept in {self.run / 'best.ckpt'}"
             raise Diverged(
-                f"the loss of epoch {epoch} is not a number (training {loss}, validation {valid_loss}): the last good "
-                f"checkpoints in {self.run.folder} are kept; lower lr {self.experiment.lr} or lengthen the warm-up"
+                f"the loss of epoch {epoch} is not a number (training {loss}, validation {valid_loss}): "
+                f"{best if self.state.best else 'no epoch before it gave a model'}; "
+                f"lower lr {self.experiment.lr} or lengthen the warm-up"
             )
         line = {"epoch": epoch, "loss": loss, "rate": rate, "distortion": distortion, "valid_loss": valid_loss}
         line |= {name: value.item() for name, value in self._extra_metrics().items()}
