@@ -11,7 +11,7 @@ DEMO := runs/demo
 
 demo: $(READY)
 	$(BIN)/vaepriors train --out $(DEMO) --resume --data digits --model hvae --prior vamp --components 200 \
-		--latent 16 --epochs 150 --warmup 50
+		--latent 16 --epochs 100 --warmup 40
 	$(BIN)/vaepriors sample $(DEMO)
 	$(BIN)/vaepriors evaluate $(DEMO) --samples 5000
 
