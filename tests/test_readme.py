@@ -55,4 +55,4 @@ def test_record_and_render(tmp_path, train, vaepriors, capsys):
     assert "old" not in text
     nll = json.loads((run / "evaluation.json").read_text())["nll"]
     assert f"| vae | standard | {-nll:.2f} ± " in text
-    assert "| -1.5 | 1 (1) | 0.0005 | 0 |" in text
+    assert "| -1.5 | 5 | 1 (1) | 0.0005, he | 0 |" in text

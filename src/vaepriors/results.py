@@ -54,8 +54,8 @@ def record(run: Run, folder: Path, paper: float | None = None, source: str | Non
 def render(folder: Path) -> str:
     """The table of all results of a folder, in Markdown; the same files give the same text."""
     head = [
-        "| data | model | prior | ours | paper | epochs (best) | learning rate | seed | hours, hardware |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| data | model | prior | ours | paper | examples | epochs (best) | rate, init | seed | hours, hardware |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     rows = [_row(json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
     return "\n".join([*head, *rows])
@@ -71,9 +71,9 @@ def _row(result: dict[str, Any]) -> str:
     paper = "" if result["paper"] is None else f"{result['paper']}"
     hardware = result["sessions"][-1]["hardware"]
     cells = [
-        experiment["data"], experiment["model"], experiment["prior"], ours, paper,
-        f"{result['epochs_run']} ({found['epoch']})", f"{experiment['lr']:g}", str(experiment["seed"]),
-        f"{result['hours']:.2f}, {hardware}",
+        experiment["data"], experiment["model"], experiment["prior"], ours, paper, str(found["n"]),
+        f"{result['epochs_run']} ({found['epoch']})", f"{experiment['lr']:g}, {experiment.get('init', 'he')}",
+        str(experiment["seed"]), f"{result['hours']:.2f}, {hardware}",
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
