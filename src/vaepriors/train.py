@@ -129,6 +129,9 @@ def fit(
 ) -> Report:
     """Train an experiment, or go on with it if the run's folder has a checkpoint.
 
+    On a CPU, call `torch.set_flush_denormal(True)` first (the command line does): far mixture components have
+    gradients so small that they make late epochs slow.
+
     Args:
         experiment: What to run.
         dataset: Its data.
