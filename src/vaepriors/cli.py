@@ -204,7 +204,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `vaepriors`."""
-    # components far from every z get gradients too small for normal floats, on which a CPU is ten times slower;
+    # components far from every z get gradients too small for normal floats, on which a CPU is slow;
     # threads take the setting over from the one that makes them, so it comes before the first of torch's work
     torch.set_flush_denormal(True)
     try:
