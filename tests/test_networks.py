@@ -10,16 +10,17 @@ from torch import nn
 from vaepriors import networks
 from vaepriors.checkpoint import load_module, module_tensors
 from vaepriors.data import Dataset
-from vaepriors.experiment import MODELS, PRIORS, Experiment, build
+from vaepriors.experiment import MODELS, PRIORS, TWO_LEVELS, Experiment, build
 from vaepriors.nn import BernoulliHead, GatedDense, GaussianHead, LogisticHead, NormalHead, evaluating
 from vaepriors.objectives import ELBO
 
 SHAPE = (1, 4, 3)
+SHAPES = {"strided": (1, 16, 32)}  # for its strides
 
 
-def dataset(likelihood: str) -> Dataset:
+def dataset(likelihood: str, shape: tuple[int, ...] = SHAPE) -> Dataset:
     torch.manual_seed(0)
-    bits = torch.rand(30, *SHAPE).round()
+    bits = torch.rand(30, *shape).round()
     x = {"bernoulli": bits, "logistic256": (255 * bits + 0.5) / 256, "gaussian": 3 * bits - 1}[likelihood]
     return Dataset("test", x[:20], x[20:25], x[25:], likelihood, pseudo=(0.5, 0.1))
 
@@ -35,13 +36,14 @@ def experiment(model: str, prior: str) -> Experiment:
 @pytest.mark.parametrize(("model", "prior"), [*itertools.product(MODELS, PRIORS)])
 def test_contract(model, prior, likelihood):
     """Shapes for any batch; a gradient in every parameter; saved and rebuilt, the same numbers."""
-    data = dataset(likelihood)
+    shape = SHAPES.get(model, SHAPE)
+    data = dataset(likelihood, shape)
     vae, objective = build(experiment(model, prior), data)
     x = data.train
     for batch in [(), (4,), (2, 3)]:
-        terms = vae(x[: math.prod(batch)].view(*batch, *SHAPE), n=5)
+        terms = vae(x[: math.prod(batch)].view(*batch, *shape), n=5)
         assert terms.log_likelihood.shape == terms.kl.shape == (5, *batch)
-        assert vae.sample(batch).shape == (*batch, *SHAPE)
+        assert vae.sample(batch).shape == (*batch, *shape)
     assert vae.reconstruct(x).batch_shape == (20,)
     objective(vae(x, objective.samples)).backward()
     missing = [name for name, p in vae.named_parameters() if p.grad is None or not p.grad.any()]
@@ -63,6 +65,8 @@ def test_contract(model, prior, likelihood):
         ("vae", "vamp", 1_508_864),
         ("hvae", "standard", 2_431_024),
         ("hvae", "vamp", 2_823_024),
+        ("convhvae", "standard", 2_210_861),
+        ("convhvae", "vamp", 2_602_861),
     ],
 )
 def test_parameters_of_the_paper(model, prior, parameters):
@@ -72,9 +76,35 @@ def test_parameters_of_the_paper(model, prior, parameters):
     assert sum(p.numel() for p in vae.parameters()) == parameters
 
 
-def test_vamp_prior_of_a_hierarchy_shares_the_top_encoder():
-    vae, _ = build(experiment("hvae", "vamp"), dataset("bernoulli"))
+@pytest.mark.parametrize("model", TWO_LEVELS)
+def test_vamp_prior_of_a_hierarchy_shares_the_top_encoder(model):
+    vae, _ = build(experiment(model, "vamp"), dataset("bernoulli"))
     assert vae.prior.top.encoder is vae.encoder.top
+    assert vae.prior.top.pseudo_inputs.shape == (6, *SHAPE)  # the event shape of the data, whatever the network
+
+
+@pytest.mark.parametrize("model", sorted(set(MODELS) - {"vae", "hvae", "mlp"}))
+def test_convolutions_refuse_vectors(model):
+    vectors = torch.zeros(5, 12)
+    with pytest.raises(ValueError, match=r"needs images .* one x has shape \(12,\): choose a dense model"):
+        build(experiment(model, "standard"), Dataset("vectors", vectors, vectors, vectors, "bernoulli"))
+
+
+def test_dense_networks_take_vectors():
+    vectors = torch.rand(5, 12).round()
+    for model in ("vae", "hvae", "mlp"):
+        vae, _ = build(experiment(model, "vamp"), Dataset("vectors", vectors, vectors, vectors, "bernoulli"))
+        assert vae(vectors).elbo.shape == (5,)
+
+
+def test_hidden_sizes_are_those_of_the_model_unless_given():
+    data = dataset("bernoulli")
+    rectified, _ = build(Experiment(model="mlp"), data)
+    assert [layer[0].out_features for layer in rectified.encoder.features.layers] == [256] * 4
+    assert Experiment(model="conv").sizes == ()
+    assert Experiment(model="conv", hidden=(7,)).sizes == (7,)
+    gated, _ = build(Experiment(model="conv", hidden=(7,)), data)
+    assert gated.encoder[1].value.out_features == gated.decoder[1].value.in_features == 7
 
 
 def test_pseudo_inputs_start_where_they_should():
@@ -167,12 +197,12 @@ def test_features_of_x_are_computed_once_for_all_draws():
     assert calls == [(5, 8)]
 
 
-def test_two_models_overfit_three_images():
+def test_dense_models_overfit_three_images():
     """The whole path from data to loss learns: the ELBO of three images nears log 1/3."""
     torch.manual_seed(0)
     x = torch.rand(3, *SHAPE).round()
     data = Dataset("three", x, x, x, "bernoulli", pseudo=(0.5, 0.1))
-    for model in MODELS:
+    for model in ("vae", "hvae", "mlp"):
         vae, _ = build(Experiment(model=model, prior="vamp", components=3, latent=2, hidden=(32, 32)), data)
         optimizer, objective = torch.optim.Adam(vae.parameters(), 5e-3), ELBO(samples=8)
         for _ in range(600):

@@ -5,7 +5,7 @@ expected number. `build` holds every choice by name.
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,13 +14,25 @@ from torch import Tensor, nn
 from vaepriors import networks, priors
 from vaepriors.data import Dataset
 from vaepriors.distributions import Shape
-from vaepriors.nn import BernoulliHead, GaussianHead, LogisticHead, start_from_glorot
+from vaepriors.nn import BernoulliHead, GaussianHead, LogisticHead, SoftplusNormalHead, rectified, start_from_glorot
 from vaepriors.objectives import ELBO, Objective
 from vaepriors.vae import VAE
 
 __all__ = ["MODELS", "OBJECTIVES", "PRIORS", "Experiment", "build", "steps_per_epoch"]
 
-MODELS = ("vae", "hvae")
+# each with the sizes of its dense hidden layers in the papers
+HIDDEN: dict[str, tuple[int, ...]] = {
+    "vae": (300, 300),
+    "hvae": (300, 300),
+    "convhvae": (300, 300),
+    "pixelhvae": (300, 300),
+    "mlp": (256, 256, 256, 256),
+    "conv": (),
+    "strided": (256,),
+}
+MODELS = tuple(HIDDEN)
+MAY_HAVE_NO_HIDDEN = ("conv", "strided")
+TWO_LEVELS = ("hvae", "convhvae", "pixelhvae")
 PRIORS = ("standard", "mog", "vamp", "vamp-data")
 OBJECTIVES = ("elbo",)
 CHOICES = {
@@ -43,7 +55,9 @@ class Experiment:
     data: str = "digits"
     """Data set (see `vaepriors data list`), or the path of a .npy or .npz file of your own."""
     model: str = "vae"
-    """vae (one level of latent variables) or hvae (two)."""
+    """vae (one level of latent variables), hvae (two), convhvae (two, with convolutions), pixelhvae (convhvae with a
+    PixelCNN as decoder), conv (one level, with convolutions), all of gated layers; of layers with ReLU: mlp (one level)
+    and strided (one level, convolutions with strides)."""
     prior: str = "standard"
     """standard (normal), mog (mixture of Gaussians), vamp (VampPrior), or vamp-data (training examples as fixed
     pseudo-inputs). In a hierarchy it is the prior of the top level."""
@@ -60,10 +74,11 @@ class Experiment:
     """Draws of z for each x in a training step."""
     latent: int = 40
     """Size of each level of latent variables."""
-    hidden: tuple[int, ...] = (300, 300)
-    """Sizes of the hidden layers."""
+    hidden: tuple[int, ...] | None = None
+    """Sizes of the dense hidden layers. Unless given, those of the papers: 300 300, but for mlp 256 256 256 256, for
+    strided 256, and for conv none."""
     init: str = "he"
-    """Law of the initial weights: he (as in the authors' program) or glorot (as in the paper's text)."""
+    """Law of the initial weights of dense layers: he (as in the authors' program) or glorot (as in the paper)."""
     epochs: int = 2000
     """Epochs at the most."""
     warmup: int = 100
@@ -100,8 +115,9 @@ class Experiment:
         for field in ("warmup", "patience", "seed"):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field} is {getattr(self, field)}: it cannot be negative")
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden is {self.hidden}: give at least one layer of at least 1 unit")
+        least = 0 if self.model in MAY_HAVE_NO_HIDDEN else 1
+        if len(self.sizes) < least or min(self.sizes, default=1) < 1:
+            raise ValueError(f"hidden is {self.hidden}: give at least {least} layer of at least 1 unit")
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr is {self.lr}: a positive number is needed")
         if self.batch_size % (self.devices * self.nodes):
@@ -110,6 +126,11 @@ class Experiment:
                 "choose a multiple"
             )
         self._check_prior_options()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sizes of the dense hidden layers: `hidden`, or those of the papers."""
+        return HIDDEN[self.model] if self.hidden is None else self.hidden
 
     def _check_prior_options(self) -> None:
         if self.prior == "standard" and self.components is not None:
@@ -156,25 +177,48 @@ def build(experiment: Experiment, dataset: Dataset) -> tuple[VAE, Objective]:
     >>> model.prior.encoder is model.encoder
     True
     """
-    shape, latent, hidden = dataset.event_shape, experiment.latent, experiment.hidden
-    head = _head(dataset.likelihood)
-    match experiment.model:
-        case "vae":
-            encoder: nn.Module = networks.Encoder(shape, hidden, latent)
-            decoder: nn.Module = networks.Decoder(shape, hidden, latent, head)
-            prior = _prior(experiment, encoder, dataset)
-        case "hvae":
-            encoder = networks.hierarchical_encoder(shape, hidden, latent)
-            decoder = networks.hierarchical_decoder(shape, hidden, latent, head)
-            bottom = networks.conditional(latent, hidden, latent)
-            prior = priors.TwoLevelPrior(_prior(experiment, encoder.top, dataset), bottom, latent)
+    latent, hidden = experiment.latent, experiment.sizes
+    encoder, decoder = _networks(experiment.model, dataset.event_shape, hidden, latent, _head(dataset.likelihood))
+    if experiment.model in TWO_LEVELS:
+        bottom = networks.conditional(latent, hidden, latent)
+        top = _prior(experiment, encoder.get_submodule("top"), dataset)
+        prior: nn.Module = priors.TwoLevelPrior(top, bottom, latent)
+    else:
+        prior = _prior(experiment, encoder, dataset)
     model = VAE(encoder, decoder, prior)
     if experiment.init == "glorot":
         start_from_glorot(model)
     return model, _objective(experiment, dataset)
 
 
-def _head(likelihood: str) -> Callable[[int, Shape], nn.Module]:
+def _networks(
+    model: str, shape: Shape, hidden: Sequence[int], latent: int, head: Callable[..., nn.Module]
+) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder of a model."""
+    match model:
+        case "vae":
+            return networks.Encoder(shape, hidden, latent), networks.Decoder(shape, hidden, latent, head)
+        case "mlp":
+            encoder = networks.Encoder(shape, hidden, latent, rectified, SoftplusNormalHead)
+            return encoder, networks.Decoder(shape, hidden, latent, head, rectified)
+        case "conv":
+            return networks.conv_encoder(shape, hidden, latent), networks.conv_decoder(shape, hidden, latent, head)
+        case "strided":
+            decoder = networks.strided_decoder(shape, hidden, latent, head)
+            return networks.strided_encoder(shape, hidden, latent), decoder
+        case "hvae":
+            levels = networks.hierarchical_encoder(shape, hidden, latent)
+            return levels, networks.hierarchical_decoder(shape, hidden, latent, head)
+        case "convhvae":
+            levels = networks.conv_hierarchical_encoder(shape, hidden, latent)
+            return levels, networks.conv_hierarchical_decoder(shape, hidden, latent, head)
+        case "pixelhvae":
+            levels = networks.conv_hierarchical_encoder(shape, hidden, latent)
+            return levels, networks.pixel_hierarchical_decoder(shape, latent, head)
+    raise ValueError(f"unknown model '{model}'")
+
+
+def _head(likelihood: str) -> Callable[..., nn.Module]:
     match likelihood:
         case "bernoulli":
             return BernoulliHead

@@ -82,7 +82,9 @@ class Run:
         unknown = sorted(set(fields) - known)
         if unknown:
             raise ValueError(f"{self.folder} was made by another version: it has the unknown fields {unknown}")
-        return Experiment(**{**fields, "hidden": tuple(fields["hidden"])})
+        if fields.get("hidden") is not None:
+            fields["hidden"] = tuple(fields["hidden"])  # JSON has none
+        return Experiment(**fields)
 
     def check_same(self, experiment: Experiment) -> None:
         """Refuse to go on as another experiment than was begun, but for its length and its devices.

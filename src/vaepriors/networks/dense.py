@@ -1,4 +1,8 @@
-"""Gated dense networks of one level (Tomczak & Welling 2018, section 5; the sizes there are 300 and 300)."""
+"""Dense networks of one level.
+
+Tomczak & Welling 2018, section 5, take two gated layers of 300 units; Klushyn et al. 2019, Table 3, four layers of 256
+with ReLU for vectors and for the images of a pendulum.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -9,61 +13,84 @@ from torch.distributions import Distribution
 from vaepriors.distributions import DiagonalNormal, Shape
 from vaepriors.nn import BernoulliHead, NormalHead, gated
 
-__all__ = ["Decoder", "Encoder", "Features"]
+__all__ = ["Decoder", "Encoder", "Features", "first_event_dim"]
+
+Layers = Callable[..., nn.Sequential]
+
+
+def first_event_dim(x: Tensor, event_shape: torch.Size) -> int:
+    """Where the event of x begins.
+
+    Raises:
+        ValueError: If x does not end in the event shape.
+    """
+    start = x.dim() - len(event_shape)
+    if x.shape[max(start, 0) :] != event_shape:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}, the encoder expects events of shape {tuple(event_shape)} "
+            "behind any leading dimensions: reshape the data"
+        )
+    return start
 
 
 class Features(nn.Module):
-    """Gated dense layers over the flattened event, x -> h.
+    """Dense layers over the flattened event, x -> h.
 
     Args:
         event_shape: Shape of one x.
         hidden: Sizes of the layers.
+        layers: Sizes -> the layers: `gated` or `rectified`.
     """
 
-    def __init__(self, event_shape: Shape, hidden: Sequence[int]) -> None:
+    def __init__(self, event_shape: Shape, hidden: Sequence[int], layers: Layers = gated) -> None:
         super().__init__()
         self.event_shape = torch.Size(event_shape)
-        self.layers = gated(self.event_shape.numel(), *hidden)
+        self.layers = layers(self.event_shape.numel(), *hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        start = x.dim() - len(self.event_shape)
-        if x.shape[max(start, 0) :] != self.event_shape:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}, the encoder expects events of shape {tuple(self.event_shape)} "
-                "behind any leading dimensions: reshape the data"
-            )
+        start = first_event_dim(x, self.event_shape)
         return self.layers(x.flatten(start) if self.event_shape else x[..., None])
 
 
 class Encoder(nn.Module):
-    """q(z|x): gated dense layers and a `NormalHead`.
+    """q(z|x): dense layers and a head.
 
     Args:
         event_shape: Shape of one x.
         hidden: Sizes of the layers.
         latent: Size of z.
+        layers: Sizes -> the layers: `gated` or `rectified`.
+        head: (size of the features, size of z) -> a module from features to a normal distribution.
 
     >>> Encoder((1, 28, 28), [300, 300], latent=40)(torch.zeros(100, 1, 28, 28)).batch_shape
     torch.Size([100])
     """
 
-    def __init__(self, event_shape: Shape, hidden: Sequence[int], latent: int) -> None:
+    def __init__(
+        self,
+        event_shape: Shape,
+        hidden: Sequence[int],
+        latent: int,
+        layers: Layers = gated,
+        head: Callable[[int, int], nn.Module] = NormalHead,
+    ) -> None:
         super().__init__()
-        self.features = Features(event_shape, hidden)
-        self.head = NormalHead(hidden[-1], latent)
+        self.features = Features(event_shape, hidden, layers)
+        self.head = head(hidden[-1], latent)
 
     def forward(self, x: Tensor) -> DiagonalNormal:
         return self.head(self.features(x))
 
 
 class Decoder(nn.Module):
-    """p(x|z): gated dense layers and a head for the pixels.
+    """p(x|z): dense layers and a head for the pixels.
 
     Args:
         event_shape: Shape of one x.
         hidden: Sizes of the layers.
         latent: Size of z.
         head: Class of the head, by the likelihood.
+        layers: Sizes -> the layers: `gated` or `rectified`.
 
     >>> Decoder((1, 28, 28), [300, 300], latent=40)(torch.zeros(5, 100, 40)).mean.shape
     torch.Size([5, 100, 1, 28, 28])
@@ -75,9 +102,10 @@ class Decoder(nn.Module):
         hidden: Sequence[int],
         latent: int,
         head: Callable[[int, Shape], nn.Module] = BernoulliHead,
+        layers: Layers = gated,
     ) -> None:
         super().__init__()
-        self.layers = gated(latent, *hidden)
+        self.layers = layers(latent, *hidden)
         self.head = head(hidden[-1], event_shape)
 
     def forward(self, z: Tensor) -> Distribution:

@@ -2,9 +2,10 @@ r"""Two levels of latent variables, z = [z2, z1] (Tomczak & Welling 2018, sectio
 
     encoder   q(z2|x) q(z1|x, z2)        `ChainEncoder`
     prior     p(z2) p(z1|z2)             `vaepriors.priors.TwoLevelPrior` with `conditional`
-    decoder   p(x|z2, z1)                `hierarchical_decoder`
+    decoder   p(x|z2, z1)                `SplitDecoder`
 
-Where a network takes two inputs, each has its own first layer and a joint layer follows: `Joined`.
+Where a network takes two inputs, each has its own first layer and a joint layer follows: `Joined`. The dense networks
+of the HVAE stand here; those with convolutions in `networks.conv` and `networks.pixelcnn`.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +17,15 @@ from vaepriors.distributions import Chain, Shape
 from vaepriors.networks.dense import Encoder, Features
 from vaepriors.nn import BernoulliHead, GatedDense, NormalHead, gated
 
-__all__ = ["ChainEncoder", "Joined", "conditional", "hierarchical_decoder", "hierarchical_encoder"]
+__all__ = [
+    "ChainEncoder",
+    "Joined",
+    "SplitDecoder",
+    "conditional",
+    "hierarchical_decoder",
+    "hierarchical_encoder",
+    "two_level_encoder",
+]
 
 
 class Joined(nn.Module):
@@ -56,8 +65,13 @@ class ChainEncoder(nn.Module):
         return Chain(self.top(x), lambda z2: self.bottom(h, z2), self.split)
 
 
-class _SplitDecoder(nn.Module):
-    """p(x|z2, z1) as a module of z = [z2, z1]."""
+class SplitDecoder(nn.Module):
+    """p(x|z2, z1) as a module of z = [z2, z1].
+
+    Args:
+        joined: Module, (z1, z2) -> p(x|z2, z1).
+        split: Size of z2.
+    """
 
     def __init__(self, joined: Joined, split: int) -> None:
         super().__init__()
@@ -65,6 +79,20 @@ class _SplitDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Distribution:
         return self.joined(z[..., self.split :], z[..., : self.split])
+
+
+def two_level_encoder(top: nn.Module, features: nn.Module, size: int, joint: int, latent: int) -> ChainEncoder:
+    """q(z2|x) and, from features of x and a gated layer of z2 of their size, a gated joint layer and q(z1|x, z2).
+
+    Args:
+        top: Module, x -> q(z2|x).
+        features: Module, x -> h.
+        size: Size of h.
+        joint: Size of the joint layer.
+        latent: Size of each level.
+    """
+    bottom = Joined(nn.Identity(), GatedDense(latent, size), GatedDense(2 * size, joint), NormalHead(joint, latent))
+    return ChainEncoder(top, features, bottom, latent)
 
 
 def hierarchical_encoder(event_shape: Shape, hidden: Sequence[int], latent: int) -> ChainEncoder:
@@ -75,9 +103,8 @@ def hierarchical_encoder(event_shape: Shape, hidden: Sequence[int], latent: int)
     >>> encoder(torch.zeros(7, 1, 4, 4)).sample((5,)).shape
     torch.Size([5, 7, 6])
     """
-    width, last = hidden[0], hidden[-1]
-    bottom = Joined(nn.Identity(), GatedDense(latent, width), GatedDense(2 * width, last), NormalHead(last, latent))
-    return ChainEncoder(Encoder(event_shape, hidden, latent), Features(event_shape, hidden[:1]), bottom, latent)
+    features = Features(event_shape, hidden[:1])
+    return two_level_encoder(Encoder(event_shape, hidden, latent), features, hidden[0], hidden[-1], latent)
 
 
 def conditional(in_features: int, hidden: Sequence[int], latent: int) -> nn.Sequential:
@@ -95,4 +122,4 @@ def hierarchical_decoder(
     width, last = hidden[0], hidden[-1]
     joint = GatedDense(2 * width, last)
     joined = Joined(GatedDense(latent, width), GatedDense(latent, width), joint, head(last, event_shape))
-    return _SplitDecoder(joined, latent)
+    return SplitDecoder(joined, latent)
