@@ -266,9 +266,10 @@ class _Training:
         self.model.eval()
         self.objective.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.fabric.device)
+        prior = self.model.prior()  # once, for its components may cost more than the examples
         for start in range(0, len(self.valid), 500):  # none on a device without an example of a tiny set
             x = self.valid[start : start + 500]
-            loss = self.objective(self.model(x, self.objective.samples))
+            loss = self.objective(self.model.weigh(x, self.model.encoder(x), prior, self.objective.samples))
             sums += torch.stack([loss.double() * len(x), sums.new_tensor(len(x))])
         total, count = self.fabric.all_reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
         return total / count
