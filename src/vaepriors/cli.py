@@ -19,9 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from vaepriors.data import CATALOGUE, fetch, load
+from vaepriors.distributions import watched
 from vaepriors.evaluate import evaluate_run
 from vaepriors.experiment import Experiment
-from vaepriors.progress import TensorBoard, TrainingBar, images_bar
+from vaepriors.progress import TensorBoard, TrainingBar, counting_bar
 from vaepriors.report.pictures import write_pictures
 from vaepriors.run import Run
 from vaepriors.train import Diverged, fit, make_fabric
@@ -108,7 +109,7 @@ def evaluate(
         seed: Seed of the draws.
         accelerator: Where to compute.
     """
-    with images_bar(console, f"{samples} samples") as progress:
+    with counting_bar(console, f"{samples} samples") as progress:
         result = evaluate_run(Run(run), samples, split, number, chunk, which, seed, accelerator, progress)
     console.print(_table(Run(run), result))
     return 0
@@ -139,6 +140,8 @@ def sample(
 ) -> int:
     """Draw from a trained model, and show reconstructions and pseudo-inputs beside it.
 
+    A PixelCNN draws its pixels one after another: some seconds for 64 images of 28 x 28.
+
     Args:
         run: Folder of the run; samples.npy and the pictures are written there.
         number: How many.
@@ -151,8 +154,9 @@ def sample(
     dataset = folder.dataset()
     model, _ = folder.model(dataset, which)
     torch.manual_seed(seed)
-    for path in write_pictures(folder.folder, model, dataset, number):
-        console.print(str(path))
+    with counting_bar(console, "pixels, one by one") as progress, watched(progress):
+        paths = write_pictures(folder.folder, model, dataset, number)
+    console.print("\n".join(map(str, paths)))
     return 0
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from vaepriors.train import Listener
 
-__all__ = ["TensorBoard", "TrainingBar", "images_bar"]
+__all__ = ["TensorBoard", "TrainingBar", "counting_bar"]
 
 
 class _Speed(ProgressColumn):
@@ -97,9 +97,9 @@ class TensorBoard(Listener):
 
 
 @contextmanager
-def images_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar over examples, to be called with how many are done and how many there are."""
+def counting_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar to be called with how many are done and how many there are; it is not seen before."""
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        task = progress.add_task(what, visible=False)
+        yield lambda done, total: progress.update(task, completed=done, total=total, visible=True)
