@@ -34,7 +34,8 @@ HVAE = ["--model", "hvae", "--prior", "vamp", "--components", "5", "--weighted",
 
 def numbers(folder):
     """The lines of metrics, without their times."""
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in Run(folder).metrics()]
+    measured = {"seconds", "memory"}
+    return [{name: value for name, value in line.items() if name not in measured} for line in Run(folder).metrics()]
 
 
 def tensors(folder, which):

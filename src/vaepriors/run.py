@@ -1,7 +1,7 @@
 """A run on disk: one folder that says what was run, how it went, and where it stands.
 
     experiment.json    the Experiment, and for each session its commit, versions and hardware
-    metrics.jsonl      a line per epoch
+    metrics.jsonl      a line per epoch, with its seconds and the most memory (GiB) used until then
     last.ckpt          everything needed to go on: model, best model, optimiser, objective, epoch
     best.ckpt          the model of the best validation loss
     evaluation.json    what `evaluate` found; log_likelihood.npy has log p(x) of each example
@@ -15,6 +15,7 @@ import hashlib
 import json
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from vaepriors.data import Dataset, load
 from vaepriors.experiment import Experiment, build
 from vaepriors.vae import VAE
 
-__all__ = ["Run", "hardware", "seed_of", "session"]
+__all__ = ["Run", "hardware", "peak_memory", "seed_of", "session"]
 
 MAY_CHANGE = {"epochs", "patience", "accelerator", "devices", "nodes", "compile"}  # when a run goes on
 
@@ -176,6 +177,18 @@ def hardware(device: torch.device) -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory used so far, in GiB: tensors on a CUDA device, else all of this process (0 where unknown)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere
 
 
 def _commit() -> str | None:

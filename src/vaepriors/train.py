@@ -26,7 +26,7 @@ from vaepriors.experiment import Experiment, build, steps_per_epoch
 from vaepriors.objectives import Objective
 from vaepriors.optim import adam
 from vaepriors.priors import VampPrior
-from vaepriors.run import Run, seed_of, session
+from vaepriors.run import Run, peak_memory, seed_of, session
 from vaepriors.vae import VAE
 
 __all__ = ["Diverged", "Listener", "Report", "binarize", "fit", "make_fabric"]
@@ -221,6 +221,7 @@ class _Training:
         line = {"epoch": epoch, "loss": loss, "rate": rate, "distortion": distortion, "valid_loss": valid_loss}
         line |= {name: value.item() for name, value in self._extra_metrics().items()}
         line["seconds"] = round(time.perf_counter() - started, 4)
+        line["memory"] = round(peak_memory(self.fabric.device), 3)
         self._judge(epoch, valid_loss)
         if self.fabric.is_global_zero:
             self.run.add_metrics(line)
