@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vaepriors import results
+from vaepriors.experiment import MODELS, PRIORS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -28,6 +29,10 @@ def test_the_commands_parse(command, tmp_path, monkeypatch, vaepriors):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("vaepriors.cli.load", lambda name, seed: (_ for _ in ()).throw(ValueError(f"asked for {name}")))
     assert vaepriors(*shlex.split(command)) == (0 if command.startswith("data") else 2)
+
+
+def test_the_tables_have_every_model_and_prior():
+    assert [name for name in (*MODELS, *PRIORS) if f"\n| `{name}` |" not in README] == []
 
 
 def test_a_result_has_all_that_a_number_needs():
