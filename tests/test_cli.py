@@ -66,6 +66,8 @@ def sentence(capsys):
         ("--prior mog --pseudo-inputs data", ["pseudo_inputs", "mog"]),
         ("--latent 0", ["latent is 0", "at least 1"]),
         ("--hidden 8 0", ["hidden is (8, 0)", "at least 1"]),
+        ("--hidden", ["hidden is ()", "at least 1 layer"]),
+        ("--model strided", ["8 x 8", "multiples of 16", "model conv"]),
         ("--epochs 0", ["epochs is 0", "at least 1"]),
         ("--samples 0", ["samples is 0", "at least 1"]),
         ("--lr -1", ["lr is -1.0", "positive"]),
@@ -123,7 +125,6 @@ def test_an_own_file_with_a_fault(here, vaepriors, capsys, fault):
     [
         "train --nosuch 1",
         "train --epochs many",
-        "train --hidden",
         "evaluate",
         "evaluate run --split tset",
         "data",
@@ -274,6 +275,28 @@ def test_sample_writes_draws_and_pictures_and_repeats_them(vaepriors, copy, caps
     assert draws[0].shape == (7, 1, 4, 4)
     assert (draws[0] == draws[1]).all()
     assert (draws[0] != draws[2]).any()
+
+
+def test_own_vectors_do_not_fit_convolutions(here, vaepriors, capsys):
+    np.save("mine.npy", np.random.default_rng(0).normal(size=(30, 3)))
+    assert vaepriors("train", "--data", "mine.npy", "--model", "convhvae") == 2
+    told = sentence(capsys)
+    assert all(word in told for word in ["needs images", "(3,)", "choose a dense model"]), told
+    assert os.listdir(here) == ["mine.npy"]
+
+
+def test_a_pixelcnn_from_training_to_samples(tmp_path, vaepriors, train, capsys):
+    run = tmp_path / "run"
+    assert train(run, "--model", "pixelhvae", "--prior", "vamp", "--components", "5", "--epochs", "1") == 0
+    assert vaepriors("evaluate", run, "--samples", "7", "--accelerator", "cpu") == 0
+    draws = []
+    for _ in range(2):
+        assert vaepriors("sample", run, "--number", "4") == 0
+        draws.append(np.load(run / "samples.npy"))
+    assert draws[0].shape == (4, 1, 4, 4)
+    assert set(np.unique(draws[0])) == {0, 1}  # draws of pixels, not means
+    assert (draws[0] == draws[1]).all()
+    assert {"samples.png", "reconstructions.png", "pseudo_inputs.png"} <= set(content(run))
 
 
 @pytest.mark.parametrize(
