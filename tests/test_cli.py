@@ -59,11 +59,23 @@ def sentence(capsys):
         ("--prior vampp", ["'vampp'", "did you mean vamp?"]),
         ("--objective elbow", ["'elbow'", "did you mean elbo?"]),
         ("--pseudo-inputs nois --prior vamp", ["'nois'", "did you mean noise?"]),
-        ("--components 5", ["components is 5", "standard", "choose prior mog, vamp or vamp-data"]),
+        ("--components 5", ["components is 5", "standard", "choose mog, vamp or vamp-data"]),
         ("--prior mog --components 0", ["components is 0", "at least 1"]),
         ("--weighted", ["weighted", "standard", "vamp and vamp-data"]),
         ("--prior mog --weighted", ["weighted", "mog", "vamp and vamp-data"]),
         ("--prior mog --pseudo-inputs data", ["pseudo_inputs", "mog"]),
+        ("--prior-samples 5", ["prior_samples", "vhp", "standard"]),
+        ("--prior mog --prior-hidden 5", ["prior_hidden", "vhp", "mog"]),
+        ("--prior vhp --prior-samples 0", ["prior_samples is 0", "at least 1"]),
+        ("--prior vhp --components 5", ["components is 5", "vhp"]),
+        ("--objective rewo", ["rewo", "needs kappa", "0.18"]),
+        ("--objective rewo --kappa -1", ["kappa is -1.0", "positive"]),
+        ("--objective rewo --kappa 0.1 --model pixelhvae", ["rewo", "PixelCNN", "another model"]),
+        ("--kappa 0.1", ["kappa", "rewo", "elbo"]),
+        ("--nu 2", ["nu", "rewo", "elbo"]),
+        ("--estimator dreg", ["estimator", "iwae", "elbo"]),
+        ("--objective iwae --estimator reinforce", ["'reinforce'", "plain, stl, dreg"]),
+        ("--sigma 0.1", ["sigma is 0.1", "bernoulli", "real-valued"]),
         ("--latent 0", ["latent is 0", "at least 1"]),
         ("--hidden 8 0", ["hidden is (8, 0)", "at least 1"]),
         ("--hidden", ["hidden is ()", "at least 1 layer"]),
@@ -332,7 +344,7 @@ def test_data_lists_and_fetches(vaepriors, capsys):
 
 
 FLAGS = """data model prior components weighted objective samples latent hidden epochs warmup patience batch-size
-lr seed out resume devices nodes precision compile"""
+lr seed out resume devices nodes precision compile prior-samples prior-hidden estimator kappa nu sigma snapshots"""
 
 
 def test_help_has_every_option(vaepriors, capsys):

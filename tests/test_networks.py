@@ -26,10 +26,10 @@ def dataset(likelihood: str, shape: tuple[int, ...] = SHAPE) -> Dataset:
 
 
 def experiment(model: str, prior: str) -> Experiment:
+    options = {"standard": {}, "vhp": {"prior_hidden": (8, 8), "prior_samples": 2}}.get(prior, {"components": 6})
     return Experiment(
-        model=model, prior=prior, components=None if prior == "standard" else 6, latent=3, hidden=(8, 8),
-        weighted=prior.startswith("vamp"), warmup=0,
-    )  # fmt: skip
+        model=model, prior=prior, latent=3, hidden=(8, 8), weighted=prior.startswith("vamp"), warmup=0, **options
+    )
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "logistic256", "gaussian"])

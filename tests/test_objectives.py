@@ -1,10 +1,12 @@
 """Objectives on hand-written terms."""
 
+import math
+
 import pytest
 import torch
 
 from vaepriors.checkpoint import load_module, module_tensors
-from vaepriors.objectives import ELBO
+from vaepriors.objectives import ELBO, GECO, IWAE, REWO
 from vaepriors.vae import Terms
 
 TERMS = Terms(torch.tensor([[-3.0, -5.0], [-1.0, -3.0]]), torch.tensor([[1.0, 2.0], [0.0, 1.0]]))  # means -3 and 1
@@ -39,8 +41,8 @@ def test_an_objective_checkpoints_itself():
 
 
 def test_gradients_are_weighted():
-    halves = Terms(*(t.clone().requires_grad_() for t in TERMS))
-    gradients = torch.autograd.grad(ELBO(warmup=2)(halves), halves)
+    halves = Terms(*(t.clone().requires_grad_() for t in TERMS[:2]))
+    gradients = torch.autograd.grad(ELBO(warmup=2)(halves), halves[:2])
     torch.testing.assert_close(gradients, (torch.full((2, 2), -0.25), torch.full((2, 2), 0.125)))
 
 
@@ -49,3 +51,151 @@ def test_two_losses_before_one_backward_pass():
     kl = torch.tensor([[1.0]], requires_grad=True)
     (objective(Terms(torch.zeros(1, 1), kl)) + objective(Terms(torch.zeros(1, 1), kl))).backward()
     assert kl.grad.item() == pytest.approx(0.25 + 0.5)
+
+
+def terms_of_error(error, log_likelihood=-3.0, kl=10.0):
+    """Hand-written terms with this mean squared error."""
+    full = lambda value: torch.full((1, 2), value, dtype=torch.float64)  # noqa: E731
+    half = torch.tensor([[0.5, 1.5]], dtype=torch.float64)
+    return Terms(full(log_likelihood), full(kl), error * half)
+
+
+KAPPA, NU, TAU, ALPHA = 0.5, 0.5, 3.0, 0.9
+
+
+def double(objective, beta=0.1):
+    """In double precision from its first weight on."""
+    objective.double().log_beta.fill_(math.log(beta))
+    return objective
+
+
+def rewo(**options):
+    options = {"kappa": KAPPA, "nu": NU, "tau": TAU, "alpha": ALPHA, "beta": 0.1} | options
+    return double(REWO(**options), options["beta"])
+
+
+def test_rewo_is_algorithm_1_line_by_line():
+    """Both phases, the latch, both branches of f, the average that starts with its first value."""
+    objective = rewo()
+    beta, average, initial, phases = 0.1, None, True, []
+    for error in [1.0, 0.5] + [0.0] * 20 + [1.0] * 3 + [0.0] * 10:
+        average = error if average is None else (1 - ALPHA) * error + ALPHA * average
+        delta = average - KAPPA**2
+        if delta < 0:
+            initial = False
+        if not initial:
+            beta *= math.exp(NU * (math.tanh(TAU * (beta - 1)) if delta < 0 else -1) * delta)
+        phases.append((initial, delta < 0))
+        loss = objective(terms_of_error(error))
+        assert loss.item() == pytest.approx(3 + beta * 10, abs=1e-12)
+        assert objective.prior_gate().item() == (not initial)
+        assert objective.metrics()["beta"].item() == pytest.approx(beta, abs=1e-12)
+        assert objective.metrics()["constraint"].item() == pytest.approx(average, abs=1e-12)
+    assert set(phases) == {(True, False), (False, True), (False, False)}
+
+
+def test_rewo_ends_at_the_elbo_and_never_beyond():
+    objective = rewo(beta=0.5, nu=100.0)
+    for _ in range(200):
+        loss = objective(terms_of_error(0.0))
+    assert loss.item() == pytest.approx(13.0, abs=1e-9)
+    assert objective.log_beta.item() <= 0
+    for _ in range(200):
+        objective(terms_of_error(100.0))
+    assert objective.log_beta.item() == -16
+
+
+def test_rewo_rises_no_faster_than_its_speed_limit():
+    objective = rewo(beta=1e-3, alpha=0.0)
+    before = objective.log_beta.clone()
+    for error in torch.linspace(0.0, KAPPA**2 - 1e-6, 50, dtype=torch.float64):
+        objective(terms_of_error(error))
+        rise = (objective.log_beta - before).item()
+        assert 0 <= rise <= NU * KAPPA**2 * math.tanh(TAU) + 1e-12
+        before = objective.log_beta.clone()
+
+
+def test_the_variant_of_appendix_b1():
+    objective = rewo(scheme="gamma")
+    gamma, average = (1 / 0.1 - 1) / TAU, None
+    for error in [0.0, 1.0, 5.0, 5.0, 0.0, 0.0]:
+        average = error if average is None else (1 - ALPHA) * error + ALPHA * average
+        gamma *= math.exp(NU * (average - KAPPA**2))
+        beta = 1 / (1 + TAU * gamma)
+        assert objective(terms_of_error(error)).item() == pytest.approx(3 + beta * 10, abs=1e-9)
+
+
+def test_geco_moves_from_the_first_step_on_and_past_the_elbo():
+    objective = double(GECO(KAPPA, NU, alpha=ALPHA))
+    assert objective.prior_gate() is None
+    log_lambda, average = -math.log(0.1), None
+    for error in [0.5, 0.01] + [0.0] * 50:
+        average = error if average is None else (1 - ALPHA) * error + ALPHA * average
+        log_lambda += NU * (average - KAPPA**2)
+        assert objective(terms_of_error(error)).item() == pytest.approx(10 + 3 * math.exp(log_lambda), rel=1e-6)
+    assert objective.metrics()["beta"].item() == pytest.approx(math.exp(-log_lambda))
+    assert log_lambda < 0
+    for _ in range(10):
+        objective(terms_of_error(1e6))
+    assert objective.log_beta.item() == -16
+
+
+@pytest.mark.parametrize("objective", [rewo(), rewo(scheme="gamma"), GECO(KAPPA)])
+def test_constrained_objectives_are_the_elbo_in_evaluation_and_checkpoint_themselves(objective):
+    objective.train()
+    for error in (0.1, 0.2):
+        objective(terms_of_error(error))
+    objective.eval()
+    before = {name: tensor.clone() for name, tensor in module_tensors(objective).items()}
+    assert objective(terms_of_error(5.0)).item() == pytest.approx(13.0)
+    assert all(torch.equal(before[name], tensor) for name, tensor in module_tensors(objective).items())
+    objective.train()
+    expected = objective(terms_of_error(0.3))
+    load_module(objective, before)
+    assert torch.equal(objective(terms_of_error(0.3)), expected)
+
+
+def test_gradients_reach_both_halves_but_not_the_error():
+    for objective in (rewo(), GECO(KAPPA).double()):
+        log_likelihood, kl, error, _ = (t if t is None else t.requires_grad_() for t in terms_of_error(0.1))
+        objective(Terms(log_likelihood, kl, error)).backward()
+        beta = objective.log_beta.exp()
+        ratio = log_likelihood.grad / kl.grad
+        torch.testing.assert_close(ratio, -torch.ones_like(ratio) / beta)
+        assert error.grad is None
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match=r"error=True"):
+        rewo()(TERMS)
+    for options, words in [
+        ({"kappa": 0.0}, "kappa is 0.0"),
+        ({"nu": -1.0}, "nu is -1.0"),
+        ({"tau": 0.0}, "tau is 0.0"),
+        ({"alpha": 1.0}, "alpha is 1.0"),
+        ({"beta": 2.0}, "beta starts at 2.0"),
+        ({"scheme": "cosh"}, "'cosh'"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            rewo(**options)
+    for options, words in [
+        ({"estimator": "reinforce"}, "'reinforce'"),
+        ({"groups": 0}, "groups is 0"),
+        ({"elbo_weight": 1.5}, "elbo_weight 1.5"),
+        ({"elbo_weight": 0.5, "estimator": "dreg"}, "dreg"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            IWAE(5, **options)
+
+
+def test_iwae_and_its_relatives_are_their_formulas():
+    torch.manual_seed(0)
+    terms = Terms(torch.randn(6, 5, dtype=torch.float64), torch.randn(6, 5, dtype=torch.float64))
+    log_w = terms.log_weight
+    bound = lambda log_w: (log_w.logsumexp(0) - math.log(len(log_w))).mean()  # noqa: E731
+    for estimator in ("plain", "stl", "dreg"):
+        torch.testing.assert_close(IWAE(6, estimator)(terms), -bound(log_w))
+    torch.testing.assert_close(IWAE(3, groups=2)(terms), -(bound(log_w[:3]) + bound(log_w[3:])) / 2)
+    torch.testing.assert_close(IWAE(6, elbo_weight=0.3)(terms), -(0.3 * log_w.mean() + 0.7 * bound(log_w)))
+    torch.testing.assert_close(IWAE(1)(Terms(*(t[:1] for t in terms[:2]))), -log_w[:1].mean())
+    assert IWAE(3, groups=2).samples == 6

@@ -4,12 +4,15 @@ import math
 
 import pytest
 import torch
+from scipy.stats import kstest
 from torch import nn
 from torch.distributions import Independent, Laplace, MultivariateNormal, Normal
 
 from reference import Call, fit_of_samples
 from vaepriors import networks
-from vaepriors.priors import MixtureOfGaussians, StandardNormal, TwoLevelPrior, VampPrior
+from vaepriors.distributions import DiagonalNormal
+from vaepriors.priors import VHP, MixtureOfGaussians, StandardNormal, TwoLevelPrior, VampPrior
+from vaepriors.vae import VAE
 
 SHAPE = (1, 4, 4)
 
@@ -147,3 +150,55 @@ def test_components_are_drawn_by_their_weight_and_not_in_order():
     shares = torch.bincount(near, minlength=4) / 40_000
     torch.testing.assert_close(shares, torch.tensor([0.1, 0.2, 0.3, 0.4]), rtol=0, atol=0.01)
     assert first.std() > 10
+
+
+A, S = torch.tensor([1.0, -2.0], dtype=torch.float64), 0.5  # z = A u + S e, over the plane
+
+
+def vhp(samples=16, widen=1.5):
+    """With a posterior q(u|z) that is too wide."""
+    variance = 1 / (1 + A.square().sum() / S**2)
+    encoder = Call(lambda z: DiagonalNormal((z @ A)[..., None] * variance / S**2, widen * variance.sqrt()))
+    decoder = Call(lambda u: DiagonalNormal(u * A, torch.full_like(A, S)))
+    return VHP(VAE(encoder, decoder, StandardNormal(1).double()), samples)
+
+
+MARGINAL = MultivariateNormal(
+    torch.zeros(2, dtype=torch.float64), A.outer(A) + S**2 * torch.eye(2, dtype=torch.float64)
+)
+
+
+def test_a_vhp_with_the_exact_posterior_is_the_marginal():
+    z = MARGINAL.sample((20,))
+    for samples in (1, 5):
+        torch.testing.assert_close(vhp(samples, widen=1.0)().log_prob(z), MARGINAL.log_prob(z), rtol=0, atol=1e-10)
+
+
+def test_a_vhp_is_unbiased_whatever_its_posterior_and_tightens_with_its_samples():
+    torch.manual_seed(0)
+    z, n = MARGINAL.sample((20,)), 20_000
+    means = []
+    for samples in (1, 4, 16):
+        law = vhp(samples)()
+        estimates = law.log_prob(z.expand(n, 20, 2))
+        ratio = (estimates - MARGINAL.log_prob(z)).exp()
+        assert ((ratio.mean(0) - 1).abs() < 4.5 * ratio.std(0) / math.sqrt(n)).all()
+        means.append(estimates.mean(0))
+    assert (means[0] < means[1]).all()
+    assert (means[1] < means[2]).all()
+    assert (means[2] < MARGINAL.log_prob(z) - 1e-3).all()
+
+
+def test_samples_of_a_vhp_are_those_of_the_marginal():
+    torch.manual_seed(0)
+    z = vhp()().sample((50_000,))
+    for direction in (A / A.norm(), torch.tensor([2.0, 1.0], dtype=torch.float64) / 5**0.5):
+        width = math.sqrt(direction @ MARGINAL.covariance_matrix @ direction)
+        assert kstest((z @ direction / width).numpy(), "norm").pvalue > 1e-3
+
+
+def test_mistakes_in_a_vhp_are_named():
+    with pytest.raises(ValueError, match="samples is 0"):
+        vhp(0)
+    with pytest.raises(ValueError, match=r"events of shape \(1, 2, 2\): a prior is over vectors"):
+        VHP(VAE(networks.Encoder((1, 2, 2), [8], 1), networks.Decoder((1, 2, 2), [8], 1), StandardNormal(1)), 4)

@@ -37,12 +37,19 @@ OTHER = Experiment(
     precision="64-true",
     compile=True,
 )
+HIERARCHICAL = Experiment(
+    prior="vhp", prior_samples=4, prior_hidden=(6, 5), objective="rewo", kappa=0.3, nu=2.0, sigma=0.1
+)
+WEIGHTED = Experiment(objective="iwae", samples=5, estimator="dreg")
 
 
 def test_an_experiment_comes_back_as_it_was(tmp_path):
-    default = Experiment()
-    same = [f.name for f in dataclasses.fields(Experiment) if getattr(OTHER, f.name) == getattr(default, f.name)]
-    assert same == ["objective"]  # there is only one yet: all other fields are told apart
+    default, others = Experiment(), (OTHER, HIERARCHICAL, WEIGHTED)
+    told_apart = lambda name: any(getattr(other, name) != getattr(default, name) for other in others)  # noqa: E731
+    assert all(told_apart(field.name) for field in dataclasses.fields(Experiment))
+    for number, other in enumerate(others):
+        Run(tmp_path / str(number)).write_description(other, [])
+        assert Run(tmp_path / str(number)).experiment() == other
     folder = Run(tmp_path / "a" / "b")
     assert not folder.exists()
     folder.write_description(OTHER, [run.session(0, torch.device("cpu"))])

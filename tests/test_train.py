@@ -332,7 +332,7 @@ def test_double_precision_is_double_up_to_the_loss(tmp_path, dataset):
     experiment = tiny(precision="64-true", epochs=1)
     parts = training._Training(experiment, dataset, Run(tmp_path), make_fabric(experiment), [])
     seen = []
-    parts.objective.register_forward_pre_hook(lambda objective, args: seen.extend(part.dtype for part in args[0]))
+    parts.objective.register_forward_pre_hook(lambda objective, args: seen.extend(part.dtype for part in args[0][:2]))
     parts.run_epochs(save_every=1000)
     assert seen
     assert set(seen) == {torch.float64}
@@ -407,6 +407,52 @@ def test_adam_on_normalised_gradients_is_the_formula():
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
             x = x - 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
         assert np.abs(parameters[name].detach().numpy() - x).max() < 1e-12
+
+
+def test_gated_parameters_stand_still_and_are_as_new_to_adam_when_the_gate_opens():
+    gate = torch.zeros(())
+    a, b, fresh = (torch.nn.Parameter(torch.ones(3)) for _ in range(3))
+    gated, reference = adam([a, b], 0.1, normalize=False, gated=[b], gate=gate), adam([fresh], 0.1, normalize=False)
+    for step in range(50):
+        gate.fill_(float(step >= 40))
+        for parameter in (a, b, fresh):
+            parameter.grad = torch.tensor([1.0, -2.0, float(step % 3)])
+        gated.step()
+        if step < 40:
+            assert torch.equal(b, torch.ones(3))
+        else:
+            reference.step()
+            assert torch.equal(b, fresh)
+    assert (a != 1).all()
+
+
+def test_rewo_trains_the_prior_only_after_its_initial_phase(tmp_path, dataset):
+    """All of encoder and decoder moves from the start, nothing of a VHP's or a VampPrior's own; then everything."""
+    for prior in ({"prior": "vhp", "prior_hidden": (5,)}, {"prior": "vamp", "components": 3}):
+        for kappa, phase in ((1e-6, 0.0), (10.0, 1.0)):
+            experiment = tiny(objective="rewo", kappa=kappa, epochs=1, **prior)
+            run = Run(tmp_path / f"{prior['prior']}{kappa}")
+            parts = training._Training(experiment, dataset, run, make_fabric(experiment), [])
+            own = {id(p) for p in training.prior_parameters(parts.model)}
+            before = {name: p.detach().clone() for name, p in parts.model.named_parameters()}
+            parts.run_epochs(save_every=1000)
+            assert parts.objective.prior_gate().item() == phase
+            for name, p in parts.model.named_parameters():
+                assert torch.equal(before[name], p) == (id(p) in own and phase == 0), name
+            assert len(own) > 0
+
+
+def test_snapshots_are_the_models_of_their_epochs(tmp_path, train):
+    assert train(tmp_path / "a", "--epochs", "3", "--snapshots", "2", "3") == 0
+    assert train(tmp_path / "b", "--epochs", "2") == 0
+    tensors = lambda path: checkpoint.load(path)[0]  # noqa: E731
+    two, last = tensors(tmp_path / "a" / "epoch-2.ckpt"), tensors(tmp_path / "b" / "last.ckpt")
+    assert all(torch.equal(tensor, last[name]) for name, tensor in two.items())
+    assert checkpoint.load(tmp_path / "a" / "epoch-3.ckpt")[1]["epoch"] == 3
+    assert not (tmp_path / "a" / "epoch-1.ckpt").exists()
+    images = Run(tmp_path / "a").dataset()
+    model, _ = Run(tmp_path / "a").model(images, "epoch-2")
+    assert all(torch.equal(two[f"model.{name}"], p) for name, p in model.named_parameters())
 
 
 def test_gradients_are_left_alone_without_normalisation_and_none_is_no_gradient():
@@ -487,7 +533,7 @@ def two(function, *arguments):
 def one_plain_step(folder):
     """An epoch of one batch, and of one step down the gradient with learning rate 1."""
     training.build = noisy
-    training.adam = lambda parameters, lr, normalize: torch.optim.SGD(parameters, lr=1.0)
+    training.adam = lambda parameters, *options: torch.optim.SGD(parameters, lr=1.0)
     experiment = tiny(epochs=1, devices=2, precision="64-true")
     fabric = make_fabric(experiment)
     fabric.launch()

@@ -30,7 +30,7 @@ def test_bounds_are_ordered_under_a_wrong_posterior(name):
     torch.manual_seed(0)
     terms = model(linear.x, n=100_000)
     elbo, elbo_error = terms.elbo, terms.log_weight.std(0) / math.sqrt(100_000)
-    bounds = Terms(*(t.view(50, 2000, 7) for t in terms)).bound  # (2000, 7): 2000 bounds of 50 draws each
+    bounds = Terms(*(t.view(50, 2000, 7) for t in terms[:2])).bound  # (2000, 7): 2000 bounds of 50 draws each
     bound, bound_error = bounds.mean(0), bounds.std(0) / math.sqrt(2000)
     assert (elbo + 3 * elbo_error < bound - 3 * bound_error).all()
     assert (bound + 3 * bound_error < exact).all()

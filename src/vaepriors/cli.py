@@ -38,6 +38,7 @@ def train(
     out: Path | None = None,
     resume: bool = False,
     save_every: float = 30.0,
+    snapshots: tuple[int, ...] = (),
     tensorboard: bool = False,
 ) -> int:
     """Train a model; every option has the value of the paper unless given.
@@ -47,6 +48,7 @@ def train(
         out: Folder of the run; runs/DATA-MODEL-PRIOR-SEED unless given.
         resume: Go on with the run in that folder, if there is one, with its own options.
         save_every: Seconds between checkpoints.
+        snapshots: Epochs whose model is kept as epoch-N.ckpt.
         tensorboard: Also write TensorBoard event files (needs the extra `tensorboard`).
     """
     if Path(experiment.data).suffix in (".npy", ".npz"):  # found again from any directory
@@ -58,11 +60,11 @@ def train(
     dataset = load(experiment.data, seed=experiment.seed)
     fabric.launch()
     if not fabric.is_global_zero:
-        fit(experiment, dataset, run, fabric, save_every=save_every)
+        fit(experiment, dataset, run, fabric, save_every=save_every, snapshots=snapshots)
         return 0
     listeners = [TensorBoard(run.folder)] if tensorboard else []
     with TrainingBar(console, run.folder) as bar:
-        report = fit(experiment, dataset, run, fabric, [bar, *listeners], save_every)
+        report = fit(experiment, dataset, run, fabric, [bar, *listeners], save_every, snapshots)
     loss = f"validation loss {report.best_loss:.4f} at epoch {report.best_epoch}"
     console.print(f"{report.why} after epoch {report.epoch}: best {loss}; run in {run.folder}")
     if report.why == "interrupted":

@@ -28,7 +28,7 @@ from vaepriors.data import Dataset, binarize_once
 from vaepriors.latent import active_units
 from vaepriors.nn import evaluating
 from vaepriors.run import Run, hardware, seed_of
-from vaepriors.vae import VAE
+from vaepriors.vae import VAE, Terms
 
 __all__ = ["Estimate", "bits_per_dim", "estimate", "evaluate_run", "log_likelihood"]
 
@@ -75,7 +75,7 @@ def estimate(
             sizes = [draws] * (samples // draws) + [samples % draws] * (samples % draws > 0)
             sums = _Sums(batch)
             for n in sizes:
-                sums.add(*model.weigh(batch, posterior, prior, n))
+                sums.add(model.weigh(batch, posterior, prior, n))
             parts.append(sums.estimate(samples))
             progress(len(batch))
     return Estimate(*map(torch.cat, zip(*parts, strict=True)))
@@ -89,8 +89,8 @@ class _Sums:
         self.log_w, self.log_w2 = zero - math.inf, zero - math.inf
         self.log_likelihood, self.kl = zero.clone(), zero.clone()
 
-    def add(self, log_likelihood: Tensor, kl: Tensor) -> None:
-        log_likelihood, kl = log_likelihood.double(), kl.double()
+    def add(self, terms: Terms) -> None:
+        log_likelihood, kl = terms.log_likelihood.double(), terms.kl.double()
         log_w = log_likelihood - kl  # (n, images)
         self.log_w = torch.logaddexp(self.log_w, log_w.logsumexp(0))
         self.log_w2 = torch.logaddexp(self.log_w2, (2 * log_w).logsumexp(0))

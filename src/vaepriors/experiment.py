@@ -7,6 +7,7 @@ expected number. `build` holds every choice by name.
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,16 @@ from torch import Tensor, nn
 from vaepriors import networks, priors
 from vaepriors.data import Dataset
 from vaepriors.distributions import Shape
-from vaepriors.nn import BernoulliHead, GaussianHead, LogisticHead, SoftplusNormalHead, rectified, start_from_glorot
-from vaepriors.objectives import ELBO, Objective
+from vaepriors.nn import (
+    BernoulliHead,
+    GaussianHead,
+    LogisticHead,
+    SoftplusNormalHead,
+    gated,
+    rectified,
+    start_from_glorot,
+)
+from vaepriors.objectives import ELBO, GECO, IWAE, REWO, Objective
 from vaepriors.vae import VAE
 
 __all__ = ["MODELS", "OBJECTIVES", "PRIORS", "Experiment", "build", "steps_per_epoch"]
@@ -33,12 +42,15 @@ HIDDEN: dict[str, tuple[int, ...]] = {
 MODELS = tuple(HIDDEN)
 MAY_HAVE_NO_HIDDEN = ("conv", "strided")
 TWO_LEVELS = ("hvae", "convhvae", "pixelhvae")
-PRIORS = ("standard", "mog", "vamp", "vamp-data")
-OBJECTIVES = ("elbo",)
+RECTIFIED = ("mlp", "strided")  # the others have gated layers
+PRIORS = ("standard", "mog", "vamp", "vamp-data", "vhp")
+OBJECTIVES = ("elbo", "iwae", "rewo", "rewo-gamma", "geco")
+CONSTRAINED = ("rewo", "rewo-gamma", "geco")
 CHOICES = {
     "model": MODELS,
     "prior": PRIORS,
     "objective": OBJECTIVES,
+    "estimator": ("plain", "stl", "dreg"),
     "pseudo_inputs": ("auto", "noise", "data"),
     "init": ("he", "glorot"),
     "best_from": ("start", "warmup"),
@@ -59,8 +71,8 @@ class Experiment:
     PixelCNN as decoder), conv (one level, with convolutions), all of gated layers; of layers with ReLU: mlp (one level)
     and strided (one level, convolutions with strides)."""
     prior: str = "standard"
-    """standard (normal), mog (mixture of Gaussians), vamp (VampPrior), or vamp-data (training examples as fixed
-    pseudo-inputs). In a hierarchy it is the prior of the top level."""
+    """standard (normal), mog (mixture of Gaussians), vamp (VampPrior), vamp-data (training examples as fixed
+    pseudo-inputs), or vhp (a VAE over z). In a hierarchy it is the prior of the top level."""
     components: int | None = None
     """Components of the mixture priors; 500 unless given. (The paper takes 1000 for OMNIGLOT.)"""
     weighted: bool = False
@@ -68,10 +80,23 @@ class Experiment:
     pseudo_inputs: str = "auto"
     """Where learned pseudo-inputs start: noise (as in the paper), data (training examples plus a little noise), or
     auto: noise on the paper's data sets, data on others."""
+    prior_samples: int | None = None
+    """Draws of u for each z in the density of vhp; 16 unless given. (With 1 and iwae: the IWAE of two levels.)"""
+    prior_hidden: tuple[int, ...] | None = None
+    """Sizes of the hidden layers of vhp; unless given, 256 256, and for mlp 256 256 256 256."""
     objective: str = "elbo"
-    """What to maximise: elbo."""
+    """What to optimise: elbo, iwae (importance-weighted bound), or under a bound on the reconstruction error rewo,
+    rewo-gamma (the variant of the paper's appendix B.1) or geco."""
     samples: int = 1
     """Draws of z for each x in a training step."""
+    estimator: str = "plain"
+    """Gradient of iwae: plain, stl (no score term; biased), or dreg (doubly reparametrised; unbiased)."""
+    kappa: float | None = None
+    """Bound on the root mean squared reconstruction error per dimension, for rewo and geco."""
+    nu: float | None = None
+    """Speed of the weight in rewo and geco; 1 unless given."""
+    sigma: float | None = None
+    """Standard deviation of p(x|z) for real-valued data; kappa for rewo and geco, learned for others unless given."""
     latent: int = 40
     """Size of each level of latent variables."""
     hidden: tuple[int, ...] | None = None
@@ -126,6 +151,7 @@ class Experiment:
                 "choose a multiple"
             )
         self._check_prior_options()
+        self._check_objective_options()
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -133,11 +159,12 @@ class Experiment:
         return HIDDEN[self.model] if self.hidden is None else self.hidden
 
     def _check_prior_options(self) -> None:
-        if self.prior == "standard" and self.components is not None:
+        mixture = self.prior not in ("standard", "vhp")
+        if not mixture and self.components is not None:
             raise ValueError(
-                f"components is {self.components}, but the standard prior has none: choose prior mog, vamp or vamp-data"
+                f"components is {self.components}, but the prior {self.prior} has none: choose mog, vamp or vamp-data"
             )
-        if self.prior != "standard" and self.components is None:
+        if mixture and self.components is None:
             object.__setattr__(self, "components", 500)
         if self.components is not None and self.components < 1:
             raise ValueError(f"components is {self.components}: at least 1 is needed")
@@ -145,6 +172,41 @@ class Experiment:
             raise ValueError(f"weighted belongs to the priors vamp and vamp-data, not to {self.prior}")
         if self.pseudo_inputs != "auto" and self.prior != "vamp":
             raise ValueError(f"pseudo_inputs belongs to the prior vamp, not to {self.prior}")
+        for field in ("prior_samples", "prior_hidden"):
+            if getattr(self, field) is not None and self.prior != "vhp":
+                raise ValueError(f"{field} belongs to the prior vhp, not to {self.prior}")
+        if self.prior_samples is not None and self.prior_samples < 1:
+            raise ValueError(f"prior_samples is {self.prior_samples}: at least 1 is needed")
+        if self.prior_hidden is not None and (not self.prior_hidden or min(self.prior_hidden) < 1):
+            raise ValueError(f"prior_hidden is {self.prior_hidden}: give at least one layer of at least 1 unit")
+
+    def _check_objective_options(self) -> None:
+        constrained = self.objective in CONSTRAINED
+        if constrained and self.kappa is None:
+            raise ValueError(
+                f"the objective {self.objective} needs kappa, the bound on the root mean squared error per dimension: "
+                "0.18 for MNIST and 0.02 for the pendulum in the paper"
+            )
+        for field in ("kappa", "nu"):
+            if getattr(self, field) is not None and not constrained:
+                raise ValueError(f"{field} belongs to the objectives rewo and geco, not to {self.objective}")
+        for field in ("kappa", "nu", "sigma"):
+            value = getattr(self, field)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"{field} is {value}: a positive number is needed")
+        if self.estimator != "plain" and self.objective != "iwae":
+            raise ValueError(f"estimator belongs to the objective iwae, not to {self.objective}")
+        if constrained and self.model == "pixelhvae":
+            raise ValueError(
+                f"{self.objective} bounds the error of E[x|z], which a PixelCNN does not have: choose another model"
+            )
+
+    @property
+    def prior_sizes(self) -> tuple[int, ...]:
+        """Sizes of the hidden layers of vhp: `prior_hidden`, or those of the paper."""
+        if self.prior_hidden is not None:
+            return self.prior_hidden
+        return HIDDEN["mlp"] if self.model == "mlp" else (256, 256)
 
 
 def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
@@ -178,7 +240,7 @@ def build(experiment: Experiment, dataset: Dataset) -> tuple[VAE, Objective]:
     True
     """
     latent, hidden = experiment.latent, experiment.sizes
-    encoder, decoder = _networks(experiment.model, dataset.event_shape, hidden, latent, _head(dataset.likelihood))
+    encoder, decoder = _networks(experiment.model, dataset.event_shape, hidden, latent, _head(experiment, dataset))
     if experiment.model in TWO_LEVELS:
         bottom = networks.conditional(latent, hidden, latent)
         top = _prior(experiment, encoder.get_submodule("top"), dataset)
@@ -218,15 +280,20 @@ def _networks(
     raise ValueError(f"unknown model '{model}'")
 
 
-def _head(likelihood: str) -> Callable[..., nn.Module]:
-    match likelihood:
+def _head(experiment: Experiment, dataset: Dataset) -> Callable[..., nn.Module]:
+    if experiment.sigma is not None and dataset.likelihood != "gaussian":
+        raise ValueError(
+            f"sigma is {experiment.sigma}, but {dataset.name} has a {dataset.likelihood} likelihood: "
+            "it belongs to real-valued data"
+        )
+    match dataset.likelihood:
         case "bernoulli":
             return BernoulliHead
         case "logistic256":
             return LogisticHead
         case "gaussian":
-            return GaussianHead
-    raise ValueError(f"unknown likelihood '{likelihood}': choose one of bernoulli, logistic256, gaussian")
+            return partial(GaussianHead, scale=experiment.kappa if experiment.sigma is None else experiment.sigma)
+    raise ValueError(f"unknown likelihood '{dataset.likelihood}': choose one of bernoulli, logistic256, gaussian")
 
 
 def _prior(experiment: Experiment, encoder: nn.Module, dataset: Dataset) -> nn.Module:
@@ -247,6 +314,13 @@ def _prior(experiment: Experiment, encoder: nn.Module, dataset: Dataset) -> nn.M
                 )
             u = dataset.train[torch.randperm(len(dataset.train))[:k]]
             return priors.VampPrior(encoder, u, weighted=experiment.weighted, learn=False)
+        case "vhp":
+            layers = rectified if experiment.model in RECTIFIED else gated
+            latent, hidden = experiment.latent, experiment.prior_sizes
+            upper = networks.Encoder((latent,), hidden, latent, layers, SoftplusNormalHead)
+            lower = networks.conditional(latent, hidden, latent, layers, SoftplusNormalHead)
+            inner = VAE(upper, lower, priors.StandardNormal(latent))
+            return priors.VHP(inner, 16 if experiment.prior_samples is None else experiment.prior_samples)
     return priors.StandardNormal(experiment.latent)
 
 
@@ -262,7 +336,16 @@ def _initial_pseudo_inputs(start: str, k: int, dataset: Dataset) -> Tensor:
 
 
 def _objective(experiment: Experiment, dataset: Dataset) -> Objective:
+    kappa, nu = experiment.kappa or 0.0, 1.0 if experiment.nu is None else experiment.nu
     match experiment.objective:
         case "elbo":
             return ELBO(experiment.warmup, steps_per_epoch(experiment, dataset), experiment.samples)
+        case "iwae":
+            return IWAE(experiment.samples, experiment.estimator)
+        case "rewo":
+            return REWO(kappa, nu, samples=experiment.samples)
+        case "rewo-gamma":
+            return REWO(kappa, nu, samples=experiment.samples, scheme="gamma")
+        case "geco":
+            return GECO(kappa, nu, samples=experiment.samples)
     raise ValueError(f"unknown objective '{experiment.objective}'")

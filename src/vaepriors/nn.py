@@ -283,22 +283,31 @@ class LogisticHead(nn.Module):
 
 
 class GaussianHead(nn.Module):
-    """h -> independent normal coordinates with one learned standard deviation, at least `floor`, for real x.
+    """h -> independent normal coordinates with one standard deviation, for real x.
 
-    Without a floor the density of data that lie on a surface has no bound. Other arguments as for `BernoulliHead`.
+    Unless that is given, it is learned, and at least `floor`: without one the density of data that lie on a surface has
+    no bound. Other arguments as for `BernoulliHead`.
     """
 
     def __init__(
-        self, in_features: int, event_shape: Shape, layer: ToEvent = DenseToEvent, floor: float = 1e-3
+        self,
+        in_features: int,
+        event_shape: Shape,
+        layer: ToEvent = DenseToEvent,
+        scale: float | None = None,
+        floor: float = 1e-3,
     ) -> None:
         super().__init__()
         self.event_dims, self.floor = len(event_shape), floor
+        self.scale: Any = scale
         self.loc = layer(in_features, event_shape)
-        self.raw_scale = nn.Parameter(torch.tensor(math.log(math.e - 1)))  # softplus of it is 1
+        one = torch.tensor(math.log(math.e - 1))  # softplus of it is 1
+        self.raw_scale = nn.Parameter(one) if scale is None else None
 
     def forward(self, h: Tensor) -> Distribution:
-        scale = F.softplus(self.raw_scale) + self.floor
-        return _independent(Normal(_single(self.loc(h)), scale, validate_args=False), self.event_dims)
+        loc = _single(self.loc(h))
+        scale = self.scale if self.raw_scale is None else F.softplus(self.raw_scale) + self.floor
+        return _independent(Normal(loc, scale, validate_args=False), self.event_dims)
 
 
 def _independent(law: Distribution, event_dims: int) -> Distribution:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["adam", "normalize_gradients"]
 
@@ -27,20 +27,36 @@ def normalize_gradients(parameters: Iterable[nn.Parameter], eps: float = 1e-7) -
     torch._foreach_div_(gradients, norms)
 
 
-def adam(parameters: Iterable[nn.Parameter], lr: float, normalize: bool = True) -> torch.optim.Adam:
+def adam(
+    parameters: Iterable[nn.Parameter],
+    lr: float,
+    normalize: bool = True,
+    gated: Iterable[nn.Parameter] = (),
+    gate: Tensor | None = None,
+) -> torch.optim.Adam:
     """torch's Adam (betas 0.9 and 0.999, eps 1e-8), by default on normalised gradients.
 
     Args:
         parameters: What to train.
         lr: Learning rate.
         normalize: Whether `normalize_gradients` runs before each step.
+        gated: Parameters that stay as they are, and as new to Adam, while the gate is 0. (With gradients of zero alone
+            Adam's count of steps would go on, and its first true steps be several times too long.)
+        gate: A scalar, 0 or 1, on the device of the parameters; read in each step.
     """
-    parameters = list(parameters)
+    parameters, gated = list(parameters), list(gated)
     optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)
-    if normalize:
 
-        def before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if normalize:
             normalize_gradients(parameters)
+        if gate is not None:
+            torch._foreach_mul_([p.grad for p in gated if p.grad is not None], gate)
 
-        optimizer.register_step_pre_hook(before_step)
+    def after_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if gate is not None:
+            torch._foreach_mul_([optimizer.state[p]["step"] for p in gated if p.grad is not None], gate)
+
+    optimizer.register_step_pre_hook(before_step)
+    optimizer.register_step_post_hook(after_step)
     return optimizer

@@ -9,6 +9,7 @@ approaches it with K components (Tomczak & Welling 2018, section 3):
 | `StandardNormal` | $N(z; 0, I)$ |
 | `MixtureOfGaussians` | $\frac1K \sum_k N(z; \mu_k, \mathrm{diag}\,\sigma_k^2)$, both free |
 | `VampPrior` | $\sum_k w_k\, q(z|u_k)$: pseudo-inputs $u_k$ learned, or fixed training examples |
+| `VHP` | $\int p(z|u)\, N(u; 0, I)\, du$: a VAE over z |
 | `TwoLevelPrior` | $p(z_2)\, p(z_1|z_2)$, with any of these as $p(z_2)$ |
 
 A call computes the components once; keep the distribution for as long as the parameters stand still.
@@ -20,8 +21,9 @@ from torch.distributions import Distribution
 
 from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture
 from vaepriors.nn import evaluating
+from vaepriors.vae import VAE, Marginal
 
-__all__ = ["MixtureOfGaussians", "StandardNormal", "TwoLevelPrior", "VampPrior"]
+__all__ = ["VHP", "MixtureOfGaussians", "StandardNormal", "TwoLevelPrior", "VampPrior"]
 
 
 class StandardNormal(nn.Module):
@@ -170,6 +172,42 @@ def _check_diagonal_normal(encoder: nn.Module, pseudo_inputs: Tensor) -> None:
                 f"the encoder returns a {type(q).__name__} that is not a normal with diagonal covariance: "
                 "mix such posteriors with torch.distributions.MixtureSameFamily instead"
             )
+
+
+class VHP(nn.Module):
+    r"""Variational hierarchical prior, a VAE over z (Klushyn et al. 2019, eq. 8 to 10).
+
+    $$\log p_K(z) = \log \frac1K \sum_k \frac{p(z|u_k)\, p(u_k)}{q(u_k|z)}, \qquad u_k \sim q(u|z)$$
+
+    is at most $\log p(z)$ in the mean, and $p_K$ is $p$ in the mean: the loss with it is a bound, and the
+    importance-sampled likelihood without bias, for any K. Two calls of `log_prob` differ. Samples are exact: u from
+    N(0, I), z from p(z|u). With K = 1 and an `IWAE` objective the model is the IWAE of two levels.
+
+    Args:
+        vae: A VAE whose data are z.
+        samples: K.
+
+    Raises:
+        ValueError: If K is less than 1, or the data of the VAE are no vectors.
+
+    >>> from vaepriors import networks
+    >>> inner = VAE(networks.Encoder((2,), [8], 2), networks.conditional(2, [8], 2), StandardNormal(2))
+    >>> VHP(inner, samples=16)().log_prob(torch.zeros(5, 2)).shape
+    torch.Size([5])
+    """
+
+    def __init__(self, vae: VAE, samples: int) -> None:
+        super().__init__()
+        if samples < 1:
+            raise ValueError(f"samples is {samples}: at least 1 is needed")
+        self.vae, self.samples = vae, samples
+        with torch.random.fork_rng(devices=[]), evaluating(vae):
+            self.event_shape = vae.sample().shape
+        if len(self.event_shape) != 1:
+            raise ValueError(f"the VAE draws events of shape {tuple(self.event_shape)}: a prior is over vectors z")
+
+    def forward(self) -> Distribution:
+        return Marginal(self.vae, self.samples, self.event_shape)
 
 
 class TwoLevelPrior(nn.Module):

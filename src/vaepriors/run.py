@@ -3,7 +3,7 @@
     experiment.json    the Experiment, and for each session its commit, versions and hardware
     metrics.jsonl      a line per epoch, with its seconds and the most memory (GiB) used until then
     last.ckpt          everything needed to go on: model, best model, optimiser, objective, epoch
-    best.ckpt          the model of the best validation loss
+    best.ckpt          the model of the best validation loss; epoch-N.ckpt, those asked for as snapshots
     evaluation.json    what `evaluate` found; log_likelihood.npy has log p(x) of each example
 
 Random numbers are no part of it: those of an epoch follow from the seed, the epoch's number and the device's
@@ -83,9 +83,9 @@ class Run:
         unknown = sorted(set(fields) - known)
         if unknown:
             raise ValueError(f"{self.folder} was made by another version: it has the unknown fields {unknown}")
-        if fields.get("hidden") is not None:
-            fields["hidden"] = tuple(fields["hidden"])  # JSON has none
-        return Experiment(**fields)
+        # JSON has no tuples
+        values: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+        return Experiment(**values)
 
     def check_same(self, experiment: Experiment) -> None:
         """Refuse to go on as another experiment than was begun, but for its length and its devices.
@@ -132,7 +132,7 @@ class Run:
 
         Args:
             dataset: The run's data.
-            which: `best` or `last`.
+            which: `best`, `last`, or `epoch-N` of a snapshot.
 
         Raises:
             ValueError: If the run has no such checkpoint yet, or it does not fit the experiment.

@@ -12,7 +12,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,7 @@ from vaepriors.priors import VampPrior
 from vaepriors.run import Run, peak_memory, seed_of, session
 from vaepriors.vae import VAE
 
-__all__ = ["Diverged", "Listener", "Report", "binarize", "fit", "make_fabric"]
+__all__ = ["Diverged", "Listener", "Report", "binarize", "fit", "make_fabric", "prior_parameters"]
 
 
 class Diverged(RuntimeError):
@@ -83,8 +83,15 @@ class _Losses(nn.Module):
         self.model, self.objective = model, objective
 
     def forward(self, x: Tensor) -> Tensor:
-        terms = self.model(x, self.objective.samples)
+        o = self.objective
+        terms = self.model(x, o.samples, o.score, o.error)
         return torch.stack([self.objective(terms), terms.kl.mean(), -terms.log_likelihood.mean()])
+
+
+def prior_parameters(model: VAE) -> list[nn.Parameter]:
+    """The prior's own parameters: not those that it shares, as a VampPrior does its encoder."""
+    shared = {id(p) for part in (model.encoder, model.decoder) for p in part.parameters()}
+    return [p for p in model.prior.parameters() if id(p) not in shared]
 
 
 def binarize(probabilities: Tensor) -> Tensor:
@@ -126,6 +133,7 @@ def fit(
     fabric: Fabric | None = None,
     listeners: Sequence[Listener] = (),
     save_every: float = 30.0,
+    snapshots: Collection[int] = (),
 ) -> Report:
     """Train an experiment, or go on with it if the run's folder has a checkpoint.
 
@@ -139,6 +147,7 @@ def fit(
         fabric: Devices, launched; made from the experiment if not given.
         listeners: Told of the progress.
         save_every: Seconds between checkpoints, which are written at the end of an epoch.
+        snapshots: Epochs whose model is kept as `epoch-N.ckpt`, to see later how it came to be.
 
     Raises:
         ValueError: If the experiment does not fit the data, or the folder has the run of another experiment.
@@ -148,7 +157,7 @@ def fit(
     if run.exists():
         run.check_same(experiment)
     fabric = make_fabric(experiment) if fabric is None else fabric
-    return _Training(experiment, dataset, run, fabric, listeners).run_epochs(save_every)
+    return _Training(experiment, dataset, run, fabric, listeners).run_epochs(save_every, snapshots)
 
 
 class _Training:
@@ -165,7 +174,8 @@ class _Training:
         model, objective = build(experiment, dataset)
         self.model: VAE = model.to(fabric.device, dtype)
         self.objective: Objective = objective.to(fabric.device)
-        self.optimizer = adam(self.model.parameters(), experiment.lr, experiment.normalize)
+        own, gate = prior_parameters(self.model), self.objective.prior_gate()
+        self.optimizer = adam(self.model.parameters(), experiment.lr, experiment.normalize, own, gate)
         self.state = self._restore()
         self.train = dataset.train.to(fabric.device, dtype)
         self.valid = dataset.valid[fabric.global_rank :: fabric.world_size].to(fabric.device, dtype)
@@ -181,7 +191,7 @@ class _Training:
             run.keep_metrics(self.state.epoch)
         fabric.barrier()
 
-    def run_epochs(self, save_every: float) -> Report:
+    def run_epochs(self, save_every: float, snapshots: Collection[int] = ()) -> Report:
         experiment, state = self.experiment, self.state
         for listener in self.listeners:
             listener.start(state.epoch, experiment.epochs, self.steps)
@@ -189,7 +199,9 @@ class _Training:
         with _Interruption() as interruption:
             why = self._stopped_early()
             while not why and state.epoch < experiment.epochs:
-                self._epoch(state.epoch + 1)
+                valid_loss = self._epoch(state.epoch + 1)
+                if state.epoch in snapshots:
+                    self._save_model(f"epoch-{state.epoch}.ckpt", checkpoint.module_tensors(self.model), valid_loss)
                 stop = interruption.asked(self.fabric) and state.epoch < experiment.epochs
                 why = self._stopped_early() or ("interrupted" if stop else "")
                 if time.monotonic() - saved >= save_every or why:
@@ -202,8 +214,8 @@ class _Training:
     def _stopped_early(self) -> str:
         return "stopped early" if self.state.waited > self.experiment.patience else ""
 
-    def _epoch(self, epoch: int) -> None:
-        """One pass over the data, its validation, and its line of metrics."""
+    def _epoch(self, epoch: int) -> float:
+        """One pass over the data, its line of metrics, and its validation loss."""
         started = time.perf_counter()
         # of one epoch, seed and device; the order of the examples is the same on all devices
         order = torch.Generator().manual_seed(seed_of(self.experiment.seed, "order", epoch))
@@ -227,6 +239,7 @@ class _Training:
             self.run.add_metrics(line)
         for listener in self.listeners:
             listener.epoch(line)
+        return valid_loss
 
     def _batches(self, order: torch.Generator) -> Iterator[Tensor]:
         """This device's rows of each batch, of the same number each time."""
@@ -305,10 +318,15 @@ class _Training:
         checkpoint.save(self.run / "last.ckpt", flat, self.state.values())
 
     def _save_best(self) -> None:
-        if self.state.best and self.fabric.is_global_zero:
-            best = {f"model.{name}": tensor for name, tensor in self.state.best.items()}
-            values = {"epoch": self.state.best_epoch, "loss": self.state.best_loss}
-            checkpoint.save(self.run / "best.ckpt", best, values)
+        if self.state.best:
+            self._save_model("best.ckpt", self.state.best, self.state.best_loss, self.state.best_epoch)
+
+    def _save_model(self, name: str, tensors: dict[str, Tensor], loss: float, epoch: int | None = None) -> None:
+        """Write a model alone, of this epoch unless given."""
+        if self.fabric.is_global_zero:
+            named = {f"model.{name}": tensor for name, tensor in tensors.items()}
+            values = {"epoch": self.state.epoch if epoch is None else epoch, "loss": loss}
+            checkpoint.save(self.run / name, named, values)
 
     def _restore(self) -> _State:
         path = self.run / "last.ckpt"

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.func import functional_call
 
 from vaepriors.distributions import Shape, rsample_and_log_prob
 
@@ -28,7 +29,7 @@ __all__ = ["VAE", "Marginal", "Terms"]
 
 
 class Terms(NamedTuple):
-    """The two halves of the log-weights of n draws, in nats, both of shape `(n, *batch)`.
+    """The two halves of the log-weights of n draws, in nats, both of shape `(n, *batch)`, and what only some ask for.
 
     >>> terms = Terms(torch.tensor([[-2.0], [-4.0]]), torch.tensor([[1.0], [1.0]]))
     >>> terms.log_weight.flatten().tolist(), terms.elbo.item(), round(terms.bound.item(), 3)
@@ -37,6 +38,8 @@ class Terms(NamedTuple):
 
     log_likelihood: Tensor  # log p(x|z)
     kl: Tensor  # log q(z|x) - log p(z): one draw's share of the divergence
+    error: Tensor | None = None  # (x - E[x|z])^2, its mean over the dimensions of x; of the same shape
+    z: Tensor | None = None  # the draws, of shape (n, *batch, latent)
 
     @property
     def log_weight(self) -> Tensor:
@@ -76,22 +79,38 @@ class VAE(nn.Module):
         super().__init__()
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
 
-    def forward(self, x: Tensor, n: int = 1) -> Terms:
-        """Weigh n draws of z for each x.
+    def forward(self, x: Tensor, n: int = 1, score: bool = True, error: bool = False) -> Terms:
+        r"""Weigh n draws of z for each x.
 
         Args:
             x: Data, of shape `(*batch, *event)`.
             n: Number of draws.
+            score: Whether the gradient of log q(z|x) has its score term, the one with z held still. Its mean is zero:
+                without it the value is the same, and the gradient reaches the encoder through the draws alone
+                (Roeder, Wu & Duvenaud 2017). This costs another pass of the encoder.
+            error: Whether the squared error of the reconstruction is asked for.
 
         Returns:
             `Terms` of shape `(n, *batch)`, in nats, differentiable in every parameter.
         """
-        return self.weigh(x, self.encoder(x), self.prior(), n)
+        posterior = self.encoder(x)
+        if score:
+            return self.weigh(x, posterior, self.prior(), n, error)
+        z = posterior.rsample((n,))
+        return self._terms(
+            x, z, functional_call(_LogProb(self.encoder), _held(self.encoder), (x, z)), self.prior(), error
+        )
 
-    def weigh(self, x: Tensor, posterior: Distribution, prior: Distribution, n: int) -> Terms:
+    def weigh(self, x: Tensor, posterior: Distribution, prior: Distribution, n: int, error: bool = False) -> Terms:
         """As `forward`, with q(z|x) and p(z) at hand: an evaluation computes them once, not once a chunk."""
         z, log_q = rsample_and_log_prob(posterior, (n,))
-        return Terms(self.decoder(z).log_prob(x), log_q - prior.log_prob(z))
+        return self._terms(x, z, log_q, prior, error)
+
+    def _terms(self, x: Tensor, z: Tensor, log_q: Tensor, prior: Distribution, error: bool) -> Terms:
+        likelihood = self.decoder(z)
+        log_likelihood = likelihood.log_prob(x)
+        squares = (x - likelihood.mean).square().flatten(log_q.dim()).mean(-1) if error else None
+        return Terms(log_likelihood, log_q - prior.log_prob(z), squares, z)
 
     @torch.no_grad()
     def sample(self, shape: Shape = ()) -> Tensor:
@@ -102,6 +121,22 @@ class VAE(nn.Module):
     def reconstruct(self, x: Tensor) -> Distribution:
         """p(x|z) at one draw z ~ q(z|x)."""
         return self.decoder(self.encoder(x).sample())
+
+
+class _LogProb(nn.Module):
+    """(x, z) -> log q(z|x): all of it in one call, for a chain calls its encoder again for the lower level."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        return self.encoder(x).log_prob(z)
+
+
+def _held(encoder: nn.Module) -> dict[str, Tensor]:
+    """The parameters of the encoder, by their names in `_LogProb`, without gradients."""
+    return {f"encoder.{name}": parameter.detach() for name, parameter in encoder.named_parameters()}
 
 
 class Marginal(Distribution):

@@ -107,9 +107,15 @@ def hierarchical_encoder(event_shape: Shape, hidden: Sequence[int], latent: int)
     return two_level_encoder(Encoder(event_shape, hidden, latent), features, hidden[0], hidden[-1], latent)
 
 
-def conditional(in_features: int, hidden: Sequence[int], latent: int) -> nn.Sequential:
-    """p(z1|z2): gated dense layers and a `NormalHead`."""
-    return nn.Sequential(gated(in_features, *hidden), NormalHead(hidden[-1], latent))
+def conditional(
+    in_features: int,
+    hidden: Sequence[int],
+    latent: int,
+    layers: Callable[..., nn.Sequential] = gated,
+    head: Callable[[int, int], nn.Module] = NormalHead,
+) -> nn.Sequential:
+    """p(z1|z2): dense layers and a head, as in `networks.Encoder`."""
+    return nn.Sequential(layers(in_features, *hidden), head(hidden[-1], latent))
 
 
 def hierarchical_decoder(
