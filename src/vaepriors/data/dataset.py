@@ -41,6 +41,8 @@ class Dataset:
         likelihood: ``bernoulli``, ``logistic256`` or ``gaussian``.
         dynamic: train holds Bernoulli probabilities, to be binarised by the training loop at each visit; valid and test
             are binarised already.
+        labels: what else is known of each point (a class, an angle), by split: {"train": (N, ...), ...}. Never trained
+            on, but shown and measured with.
         pseudo: mean and standard deviation of the VampPrior's initial pseudo-inputs (Tomczak & Welling, 2018);
             None: training images plus noise.
 
@@ -62,6 +64,7 @@ class Dataset:
     likelihood: str
     dynamic: bool = False
     pseudo: tuple[float, float] | None = None
+    labels: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def event_shape(self) -> torch.Size:
@@ -83,6 +86,9 @@ class Dataset:
             _check_shape(f"{self.name}: {split}", x, self.event_shape)
             support = "probability" if self.dynamic and split == "train" else self.likelihood
             _check_values(f"{self.name}: {split}", x, support)
+            if split in self.labels and len(self.labels[split]) != len(x):
+                count = len(self.labels[split])
+                raise ValueError(f"{self.name}: {split} has {len(x)} points but {count} labels: one each is needed.")
 
 
 def _check_shape(what: str, x: Tensor, event_shape: torch.Size) -> None:
