@@ -14,7 +14,7 @@ FLOORS = [
     {"priors", "networks", "objectives"},
     {"experiment", "latent"},
     {"run"},
-    {"train", "evaluate"},
+    {"train", "evaluate", "interpolate"},
     {"report", "progress", "results"},
     {"cli"},
     {"__main__"},

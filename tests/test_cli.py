@@ -162,6 +162,11 @@ def test_what_is_no_command(here, vaepriors, capsys, arguments):
         ("evaluate RUN --number 6", ["number is 6", "1 to 5"]),
         ("evaluate RUN --accelerator cuda", ["cuda", "choose cpu or auto"]),
         ("sample RUN --number 0", ["number is 0", "at least 1"]),
+        ("interpolate nowhere", ["nowhere", "no run"]),
+        ("interpolate RUN --pairs 0", ["pairs is 0", "at least 1"]),
+        ("interpolate RUN --graphs 0", ["graphs is 0", "at least 1"]),
+        ("interpolate RUN --nodes 5 --neighbors 5", ["5 neighbours", "(5, 2)"]),
+        ("interpolate RUN --which epoch-7", ["no epoch-7.ckpt"]),
         ("data fetch", ["nothing to fetch", "digits"]),
         ("data fetch nosuch", ["'nosuch'", "digits"]),
         ("data fetch digitz", ["did you mean 'digits'?"]),
@@ -333,6 +338,47 @@ def test_own_vectors_and_colour_images_from_training_to_samples(tmp_path, vaepri
     assert vaepriors("evaluate", run, "--samples", "3", "--accelerator", "cpu") == 0
     result = json.loads((run / "evaluation.json").read_text())
     assert (result["bits_per_dim"] is None) == (event_shape == (3,))
+
+
+def test_interpolate_writes_its_numbers_and_repeats_them(vaepriors, copy, capsys):
+    results = []
+    for _ in range(2):
+        assert vaepriors("interpolate", copy, "--nodes", "40", "--neighbors", "5", "--graphs", "2", "--pairs", "3") == 0
+        results.append(json.loads((copy / "interpolation.json").read_text()))
+    told = capsys.readouterr().out
+    assert results[0] == results[1]
+    result = results[0]
+    assert [sum(each) for each in result["components"]] == [40, 40]
+    assert set(result["smoothness"]) == {"graph", "graph_resampled", "straight"}
+    for found in result["smoothness"].values():
+        assert found["mean"] == pytest.approx(np.mean(found["mean_of_each"]))
+        assert len(found["sd_of_each"]) == 16
+        assert found["mean"] > 0
+    for picture in ("interpolation.png", "graph.png"):  # z is in a plane
+        assert (copy / picture).read_bytes().startswith(b"\x89PNG")
+        assert str(copy / picture) in told
+
+
+def test_interpolate_tells_of_a_graph_in_pieces(vaepriors, copy, monkeypatch, capsys):
+    def pieces(prior, shape):
+        torch.manual_seed(0)
+        z = torch.randn(*shape, 2)
+        return z + 1000 * (torch.arange(shape[0]) >= 30)[:, None]
+
+    monkeypatch.setattr("vaepriors.distributions.NormalMixture.sample", pieces)
+    assert vaepriors("interpolate", copy, "--nodes", "40", "--neighbors", "5", "--graphs", "1", "--pairs", "3") == 0
+    assert "1 of 1 graphs are not connected: components of [30, 10] nodes" in capsys.readouterr().out
+
+
+def test_interpolated_vectors_are_curves(tmp_path, vaepriors):
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).normal(size=(30, 3)))
+    run = tmp_path / "run"
+    options = [*TINY, "--epochs", "1", "--prior", "vhp", "--prior-hidden", "8", "--objective", "rewo", "--kappa", "0.5"]
+    assert vaepriors("train", "--data", tmp_path / "mine.npy", "--out", run, *options) == 0
+    assert vaepriors("interpolate", run, "--nodes", "30", "--neighbors", "9", "--graphs", "1", "--pairs", "1") == 0
+    assert (run / "interpolation.png").is_file()
+    line = Run(run).metrics()[-1]
+    assert {"beta", "constraint", "bound"} <= set(line)
 
 
 def test_data_lists_and_fetches(vaepriors, capsys):

@@ -12,6 +12,7 @@ from vaepriors.experiment import MODELS, PRIORS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^    vaepriors (train .*|data list)$", README.replace("\\\n", ""), re.MULTILINE)
 
 
 def test_the_library_example_runs(capsys):
@@ -24,7 +25,7 @@ def test_the_table_of_results_is_that_of_the_files():
     assert results.replace_table(README, results.render(ROOT / "results")) == README
 
 
-@pytest.mark.parametrize("command", re.findall(r"^    vaepriors (train .*|data list)$", README, re.MULTILINE))
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_parse(command, tmp_path, monkeypatch, vaepriors):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("vaepriors.cli.load", lambda name, seed: (_ for _ in ()).throw(ValueError(f"asked for {name}")))

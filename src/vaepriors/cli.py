@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, sample, data.
+"""The command line: train, evaluate, sample, interpolate, data.
 
 A mistake of the user is one sentence on standard error and exit status 2, before any work. Ctrl-C leaves a run
 that `--resume` goes on with.
@@ -22,7 +22,9 @@ from vaepriors.data import CATALOGUE, fetch, load
 from vaepriors.distributions import watched
 from vaepriors.evaluate import evaluate_run
 from vaepriors.experiment import Experiment
+from vaepriors.interpolate import interpolate_run
 from vaepriors.progress import TensorBoard, TrainingBar, counting_bar
+from vaepriors.report.paths import write_interpolations
 from vaepriors.report.pictures import write_pictures
 from vaepriors.run import Run
 from vaepriors.train import Diverged, fit, make_fabric
@@ -162,6 +164,42 @@ def sample(
     return 0
 
 
+def interpolate(
+    run: tyro.conf.Positional[Path],
+    nodes: int | None = None,
+    neighbors: int | None = None,
+    graphs: int = 10,
+    pairs: int = 100,
+    which: str = "best",
+    seed: int = 0,
+) -> int:
+    """Interpolate between test examples along shortest paths in graphs of prior samples, and measure the smoothness.
+
+    Args:
+        run: Folder of the run; interpolation.json and pictures are written there.
+        nodes: Nodes of a graph; those of the paper for its data sets, 1000 for others.
+        neighbors: Nearest neighbours that a node is joined to; those of the paper, 18 for others.
+        graphs: How many graphs.
+        pairs: How many pairs of examples for each.
+        which: The model: best, last, or epoch-N of a snapshot.
+        seed: Seed of nodes and pairs.
+    """
+    folder = Run(run)
+    with counting_bar(console, "pairs") as progress:
+        result, first = interpolate_run(folder, nodes, neighbors, graphs, pairs, which, seed, progress)
+    table = Table("path", "smoothness", title=f"{result['nodes']} nodes, {result['neighbors']} neighbours")
+    for name, found in result["smoothness"].items():
+        table.add_row(name.replace("_", " "), f"{found['mean']:.5f} ± {found['sd']:.5f}")
+    console.print(table)
+    split = sum(len(each) > 1 for each in result["components"])
+    if split:
+        console.print(f"{split} of {graphs} graphs are not connected: components of {result['components'][0]} nodes")
+        console.print(f"{result['pairs_without_path']} of {graphs * pairs} pairs have no path, and are left out")
+    if first:
+        console.print("\n".join(map(str, write_interpolations(folder.folder, first, folder.dataset()))))
+    return 0
+
+
 def data(
     action: tyro.conf.Positional[Literal["list", "fetch"]],
     names: tyro.conf.Positional[tuple[str, ...]] = (),
@@ -203,6 +241,7 @@ def _run(arguments: Sequence[str]) -> int:
         "train": functools.partial(train, experiment=_stored_experiment(arguments)),
         "evaluate": evaluate,
         "sample": sample,
+        "interpolate": interpolate,
         "data": data,
     }
     return tyro.extras.subcommand_cli_from_dict(commands, prog="vaepriors", description=DESCRIPTION, args=arguments)

@@ -29,6 +29,7 @@ __all__ = [
     "DiscretizedLogistic",
     "NormalMixture",
     "a_pass_for_each_pixel",
+    "mean_or_draw",
     "rsample_and_log_prob",
     "watched",
 ]
@@ -59,6 +60,18 @@ def rsample_and_log_prob(distribution: Distribution, shape: Shape = ()) -> tuple
         return joint(shape)
     z = distribution.rsample(torch.Size(shape))
     return z, distribution.log_prob(z)
+
+
+def mean_or_draw(distribution: Distribution) -> Tensor:
+    """The mean of a distribution, or a draw from one that has no mean in closed form: what to show of it.
+
+    >>> mean_or_draw(DiagonalNormal(torch.ones(2), torch.ones(2)))
+    tensor([1., 1.])
+    """
+    try:
+        return distribution.mean
+    except NotImplementedError:
+        return distribution.sample()
 
 
 class DiagonalNormal(Distribution):

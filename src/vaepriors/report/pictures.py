@@ -7,10 +7,10 @@ import matplotlib.image
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from vaepriors.checkpoint import write_atomically
 from vaepriors.data import Dataset
+from vaepriors.distributions import mean_or_draw
 from vaepriors.priors import VampPrior
 from vaepriors.vae import VAE
 
@@ -52,14 +52,6 @@ def save_png(path: Path, sheet: np.ndarray, least_width: int = 600) -> None:
     write_atomically(path, file.getvalue())
 
 
-def _shown(law: Distribution) -> Tensor:
-    """An image of p(x|z): its mean, or a draw."""
-    try:
-        return law.mean
-    except NotImplementedError:
-        return law.sample()
-
-
 @torch.no_grad()
 def write_pictures(folder: Path, model: VAE, dataset: Dataset, number: int) -> list[Path]:
     """Write samples.npy, and for images samples.png, reconstructions.png and, for a VampPrior, pseudo_inputs.png.
@@ -76,14 +68,14 @@ def write_pictures(folder: Path, model: VAE, dataset: Dataset, number: int) -> l
     Returns:
         The files, in this order.
     """
-    samples = _shown(model.decoder(model.prior().sample((number,))))
+    samples = mean_or_draw(model.decoder(model.prior().sample((number,))))
     np.save(folder / "samples.npy", samples.cpu().numpy())
     if len(dataset.event_shape) != 3 or dataset.event_shape[0] not in (1, 3):
         return [folder / "samples.npy"]
     shown = min(number, len(dataset.test), 30)
     columns = min(shown, 10)
     examples = dataset.test[: shown - shown % columns].to(samples)  # whole rows
-    pairs = [part for x in examples.split(columns) for part in (x, _shown(model.reconstruct(x)))]
+    pairs = [part for x in examples.split(columns) for part in (x, mean_or_draw(model.reconstruct(x)))]
     sheets = {"samples": grid(samples), "reconstructions": grid(torch.cat(pairs), columns)}
     for part in model.modules():
         if isinstance(part, VampPrior):

@@ -1,0 +1,84 @@
+"""Pictures of interpolations: decoded paths, and the graph in a plane."""
+
+import io
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from vaepriors.checkpoint import write_atomically
+from vaepriors.data import Dataset
+from vaepriors.interpolate import Interpolation
+from vaepriors.report.pictures import grid, save_png
+
+__all__ = ["write_interpolations"]
+
+
+def write_interpolations(
+    folder: Path, interpolations: list[Interpolation], dataset: Dataset, shown: int = 4
+) -> list[Path]:
+    """Write interpolation.png, and for z in a plane graph.png.
+
+    Of images it has for each pair a row along the path above a row along the straight line, each between the two data
+    points; of vectors the coordinates as curves.
+
+    Args:
+        folder: Where to.
+        interpolations: Of one graph.
+        dataset: Its data.
+        shown: Pairs in the picture of paths.
+
+    Returns:
+        The files.
+    """
+    some = interpolations[:shown]
+    files = [folder / "interpolation.png"]
+    if len(dataset.event_shape) == 3 and dataset.event_shape[0] in (1, 3):
+        rows = [_along(x, each.ends) for each in some for x in (each.decoded, each.straight)]
+        save_png(files[0], grid(torch.cat(rows), columns=len(rows[0])))
+    else:
+        _save(files[0], _curves(some))
+    if interpolations[0].path.shape[1] == 2:
+        files.append(folder / "graph.png")
+        _save(files[1], _plane(interpolations[0].graph.nodes, interpolations[0].graph.edges(), [i.path for i in some]))
+    return files
+
+
+def _along(x: Tensor, ends: Tensor, points: int = 10) -> Tensor:
+    """The first data point, images at equal numbers of steps along a path, the second data point."""
+    places = torch.linspace(0, len(x) - 1, points).round().long()
+    return torch.cat([ends[:1], x[places], ends[1:]])
+
+
+def _curves(interpolations: list[Interpolation]) -> Figure:
+    figure = Figure(figsize=(10, 2.5 * len(interpolations)), layout="constrained")
+    axes = figure.subplots(len(interpolations), 2, squeeze=False, sharey="row")
+    for row, each in zip(axes, interpolations, strict=True):
+        for axis, x, title in zip(row, (each.decoded, each.straight), ("along the graph", "straight"), strict=True):
+            axis.plot(np.linspace(0, 1, len(x)), x.flatten(1).cpu().numpy(), linewidth=0.8)
+            axis.set_title(title)
+    return figure
+
+
+def _plane(nodes: Tensor, edges: Tensor, paths: list[Tensor]) -> Figure:
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axis = figure.subplots()
+    lengths = (nodes[edges[:, 0]] - nodes[edges[:, 1]]).norm(dim=1).numpy()
+    lines = LineCollection(list(nodes[edges].numpy()), array=lengths, cmap="Blues_r", linewidths=0.4)
+    figure.colorbar(axis.add_collection(lines), ax=axis, label="length of an edge", shrink=0.7)
+    axis.plot(*nodes.T.numpy(), ".", markersize=1, color="0.5")
+    for number, path in enumerate(paths):
+        axis.plot(*path.cpu().T.numpy(), color=matplotlib.color_sequences["tab10"][number % 10], linewidth=1.5)
+    axis.set_aspect("equal")
+    axis.set(xlabel="z1", ylabel="z2")
+    return figure
+
+
+def _save(path: Path, figure: Figure) -> None:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    write_atomically(path, file.getvalue())
