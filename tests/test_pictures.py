@@ -7,7 +7,9 @@ import torch
 
 from vaepriors import networks
 from vaepriors.data import Dataset
+from vaepriors.interpolate import Graph, Interpolation
 from vaepriors.priors import StandardNormal, VampPrior
+from vaepriors.report.paths import write_interpolations
 from vaepriors.report.pictures import grid, save_png, write_pictures
 from vaepriors.vae import VAE
 
@@ -77,6 +79,22 @@ def test_a_reconstruction_stands_below_its_example(tmp_path, monkeypatch, test, 
     assert min(number, test, 10) <= len(above) <= min(number, test)
     assert (above == (data.test[: len(above), 0] * 255).numpy()).all()
     assert (below == 255 - above).all()
+
+
+@pytest.mark.parametrize("kind", ["images", "figures", "curves"])
+def test_interpolations_are_drawn_as_what_they_are(tmp_path, kind):
+    torch.manual_seed(0)
+    nodes = torch.randn(30, 2)
+    shape = (1, 2, 2) if kind == "images" else (6,)
+    x = torch.rand(5, *shape)
+    figures = lambda x: torch.rand(len(x), 4, 2, 3)  # noqa: E731
+    data = Dataset("some", x, x, x, "gaussian", segments=figures if kind == "figures" else None)
+    each = Interpolation(Graph(nodes, 5), nodes[:3], torch.rand(3, *shape), torch.rand(50, *shape), x[:2])
+    files = write_interpolations(tmp_path, [each, each], data)
+    assert [file.name for file in files] == ["interpolation.png", "graph.png"]
+    assert all(matplotlib.image.imread(file).std() > 0.01 for file in files)
+    space = each._replace(path=torch.rand(3, 5))
+    assert [file.name for file in write_interpolations(tmp_path, [space], data)] == ["interpolation.png"]
 
 
 def test_files_of_a_vamp_prior_and_of_vectors(tmp_path):

@@ -43,6 +43,7 @@ class Dataset:
             are binarised already.
         labels: what else is known of each point (a class, an angle), by split: {"train": (N, ...), ...}. Never trained
             on, but shown and measured with.
+        segments: how to draw points that are stick figures: (N, D) -> (N, lines, 2, 3), the two ends of each line.
         pseudo: mean and standard deviation of the VampPrior's initial pseudo-inputs (Tomczak & Welling, 2018);
             None: training images plus noise.
 
@@ -65,6 +66,7 @@ class Dataset:
     dynamic: bool = False
     pseudo: tuple[float, float] | None = None
     labels: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    segments: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
 
     @property
     def event_shape(self) -> torch.Size:

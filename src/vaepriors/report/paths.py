@@ -1,6 +1,7 @@
 """Pictures of interpolations: decoded paths, and the graph in a plane."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -23,8 +24,8 @@ def write_interpolations(
 ) -> list[Path]:
     """Write interpolation.png, and for z in a plane graph.png.
 
-    Of images it has for each pair a row along the path above a row along the straight line, each between the two data
-    points; of vectors the coordinates as curves.
+    Of images and stick figures it has for each pair a row along the path above a row along the straight line, each
+    between the two data points; of other vectors the coordinates as curves.
 
     Args:
         folder: Where to.
@@ -37,7 +38,9 @@ def write_interpolations(
     """
     some = interpolations[:shown]
     files = [folder / "interpolation.png"]
-    if len(dataset.event_shape) == 3 and dataset.event_shape[0] in (1, 3):
+    if dataset.segments is not None:
+        _save(files[0], _figures(some, dataset.segments))
+    elif len(dataset.event_shape) == 3 and dataset.event_shape[0] in (1, 3):
         rows = [_along(x, each.ends) for each in some for x in (each.decoded, each.straight)]
         save_png(files[0], grid(torch.cat(rows), columns=len(rows[0])))
     else:
@@ -52,6 +55,21 @@ def _along(x: Tensor, ends: Tensor, points: int = 10) -> Tensor:
     """The first data point, images at equal numbers of steps along a path, the second data point."""
     places = torch.linspace(0, len(x) - 1, points).round().long()
     return torch.cat([ends[:1], x[places], ends[1:]])
+
+
+def _figures(interpolations: list[Interpolation], segments: Callable[[Tensor], Tensor]) -> Figure:
+    """Stick figures, seen from the front: for each pair a row along the path above one along the straight line."""
+    rows = [segments(_along(x, each.ends)) for each in interpolations for x in (each.decoded, each.straight)]
+    figure = Figure(figsize=(12, 1.6 * len(rows)), layout="constrained")
+    axis = figure.subplots()
+    for number, row in enumerate(rows):
+        for place, lines in enumerate(row[..., :2].numpy()):
+            shift = np.array([24.0 * place, -40.0 * number])
+            axis.add_collection(LineCollection(list(lines + shift), colors="C1" if number % 2 else "C0", linewidths=1))
+    axis.autoscale_view()
+    axis.set_aspect("equal")
+    axis.axis("off")
+    return figure
 
 
 def _curves(interpolations: list[Interpolation]) -> Figure:

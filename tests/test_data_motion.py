@@ -1,0 +1,205 @@
+"""Skeletons and motions of the CMU database: small files of their formats, and the real ones where they are."""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vaepriors.data import load, motion
+from vaepriors.data.skeleton import channels_of, parse_amc, parse_asf, segments
+
+ASF = """# a leg of two bones
+:version 1.10
+:units
+  mass 1.0
+  angle deg
+:documentation
+   nothing
+:root
+   order TX TY TZ RX RY RZ
+   axis XYZ
+   position 0 0 0
+   orientation 0 0 0
+:bonedata
+  begin
+     id 1
+     name thigh
+     direction 0 -1 0
+     length 2.0
+     axis 0 0 0 XYZ
+    dof rx rz
+  end
+  begin
+     id 2
+     name shin
+     direction 0 -1 0
+     length 1.0
+     axis 0 90 0 XYZ
+    dof rx
+  end
+:hierarchy
+  begin
+    root thigh
+    thigh shin
+  end
+"""
+AMC = """#!OML:ASF leg
+:FULLY-SPECIFIED
+:DEGREES
+1
+root 0 0 0 0 0 0
+thigh 0 0
+shin 0
+2
+root 1 2 3 0 90 0
+thigh 90 0
+shin 0
+3
+root 0 0 0 0 0 0
+thigh 0 90
+shin 90
+"""
+
+
+def leg():
+    bones = parse_asf(ASF)
+    names, frames = parse_amc(AMC)
+    return bones, channels_of(names, bones), frames
+
+
+def test_bones_are_where_their_angles_say():
+    bones, channels, frames = leg()
+    assert channels == [
+        *(f"root.{each}" for each in ["TX", "TY", "TZ", "RX", "RY", "RZ"]),
+        "thigh.rx",
+        "thigh.rz",
+        "shin.rx",
+    ]
+    found = segments(bones, channels, frames)
+    assert found.shape == (3, 2, 2, 3)
+    np.testing.assert_allclose(found[0], [[[0, 0, 0], [0, -2, 0]], [[0, -2, 0], [0, -3, 0]]], atol=1e-12)
+    # about x, "down" swings to -z; the root's turn about y takes that to -x
+    np.testing.assert_allclose(found[1], [[[1, 2, 3], [-1, 2, 3]], [[-1, 2, 3], [-2, 2, 3]]], atol=1e-12)
+    # about z, "down" swings to +x; the shin's own axis x is the body's -z, about which it swings on by a right angle
+    np.testing.assert_allclose(found[2][0], [[0, 0, 0], [2, 0, 0]], atol=1e-12)
+    np.testing.assert_allclose(np.abs(found[2][1] - found[2][1][0]), [[0, 0, 0], [0, 1, 0]], atol=1e-12)
+
+
+def test_lengths_of_bones_never_change():
+    bones, channels, _ = leg()
+    frames = np.random.default_rng(0).uniform(-180, 180, (50, len(channels)))
+    found = segments(bones, channels, frames)
+    np.testing.assert_allclose(np.linalg.norm(found[:, :, 1] - found[:, :, 0], axis=-1), [[2.0, 1.0]] * 50)
+    np.testing.assert_allclose(found[:, 1, 0], found[:, 0, 1])
+
+
+def test_channels_that_are_left_out_count_as_zero():
+    bones, channels, frames = leg()
+    np.testing.assert_allclose(
+        segments(bones, channels[:-1], frames[:, :-1]), segments(bones, channels, frames * [*[1] * 8, 0])
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no frame"),
+        (AMC.replace(":DEGREES", ":RADIANS"), "radians"),
+        (AMC.replace("\n2\n", "\n4\n"), "frame 2 is expected where '4' stands"),
+        (AMC.replace("thigh 90 0\n", ""), "frame 2 has other bones"),
+        (AMC[: AMC.rindex("shin")], "frame 3 has other bones than the first, or is cut short"),
+        (AMC.replace("thigh 90 0", "thigh 90 zero"), "frame 2 has 'thigh 90 zero', which holds no numbers"),
+        (AMC.replace("thigh 90 0", "thigh 90 nan"), "not finite"),
+        ("root 1 2\n", "before the first frame"),
+    ],
+)
+def test_a_damaged_motion_is_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_amc(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (ASF.replace(":hierarchy", ":tree"), "no :hierarchy"),
+        (ASF.replace("angle deg", "angle rad"), "not in degrees"),
+        (ASF.replace("    thigh shin\n", ""), "1 bones of the skeleton hang on no other"),
+    ],
+)
+def test_a_damaged_skeleton_is_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_asf(text)
+
+
+def test_a_motion_of_another_skeleton_is_refused():
+    with pytest.raises(ValueError, match="2 values for shin"):
+        channels_of(["root:6", "thigh:2", "shin:2"], parse_asf(ASF))
+
+
+def walking(frames):
+    """A motion of the leg, with a hand that is to be dropped, which turns past half a turn."""
+    lines = [":DEGREES"]
+    for number in range(frames):
+        lines += [str(number + 1), f"root {number} 0 0 0 {3 * number} 0", f"thigh {number % 40} 1", f"lhand {number}"]
+    return "\n".join(lines)
+
+
+HAND = ASF.replace("name shin", "name lhand").replace("thigh shin", "thigh lhand")
+
+
+@pytest.fixture
+def upstream(tmp_path, monkeypatch):
+    """Single files under their upstream names."""
+    folder = tmp_path / "cmu_mocap"
+    folder.mkdir()
+    for subject in motion.SUBJECTS:
+        (folder / f"{subject}.asf").write_text(HAND)
+    for take in motion.TAKES:
+        (folder / f"{take}.amc").write_text(walking(400))
+    monkeypatch.setenv("VAEPRIORS_DATA", str(tmp_path))
+    return folder
+
+
+def test_single_files_as_upstream_has_them(upstream):
+    data = load("cmu_motion")
+    n = len(motion.TAKES) * 99  # every fourth frame, and one less for the velocity
+    assert len(data.train) + len(data.valid) + len(data.test) == n
+    assert data.event_shape == (8,)  # without the hand
+    assert data.train.min() == 0
+    assert data.train.max() == 1
+    assert (data.train[:, 0] == 0).all()  # an even speed: a channel without width
+    assert data.labels["train"].unique().tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(load("cmu_motion", seed=1).train, data.train)
+    drawn = data.segments(data.test[:3])
+    assert drawn.shape == (3, 2, 2, 3)
+    assert drawn[:, 0, 0].abs().max() == 0
+
+
+def test_angles_stay_within_half_a_turn_and_pieces_within_a_take(upstream):
+    frames, channels = motion._prepared("35_01", {})
+    assert channels[4] == "root.RY"
+    assert np.abs(frames[:, 3:]).max() <= math.pi
+    parts = motion._split([250, 133])
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(383))
+
+
+def test_a_damaged_file_is_named_with_its_remedy(upstream):
+    (upstream / "09_06.amc").write_text("1\nroot 0")
+    with pytest.raises(ValueError, match=r"cmu_mocap/09_06\.amc: .*root.*delete the file"):
+        load("cmu_motion")
+
+
+REAL = Path(os.environ.get("VAEPRIORS_DATA", "nowhere")) / motion.ARCHIVE.path
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="the real motions are not here")
+def test_the_real_motions():
+    data = load("cmu_motion")
+    assert data.event_shape == (50,)
+    assert [len(x) for x in (data.train, data.valid, data.test)] == [1669, 203, 205]
+    drawn = data.segments(data.train[data.labels["train"] == 0])
+    height = (drawn[..., 1].amax((1, 2)) - drawn[..., 1].amin((1, 2))).mean()
+    assert 25 < height < 32  # of somebody who walks, in units of 5.6 cm
