@@ -298,7 +298,7 @@ def test_histopathology_outside_the_gray_levels_is_not_clipped_silently(folder):
 def test_names_and_entries():
     assert data.names() == [
         "digits", "static_mnist", "dynamic_mnist", "fashion_mnist", "omniglot", "omniglot_derived", "caltech101",
-        "frey_faces", "pendulum", "cmu_motion", "histopathology",
+        "frey_faces", "pendulum", "cmu_motion", "chairs", "faces", "histopathology",
     ]  # fmt: skip
     assert all(entry.about for entry in data.CATALOGUE.values())
 

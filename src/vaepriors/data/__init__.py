@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vaepriors.data import caltech, digits, files, frey, histopathology, mnist, motion, omniglot, own, pendulum
+from vaepriors.data import caltech, digits, files, frey, histopathology, mnist, motion, omniglot, own, pendulum, views
 from vaepriors.data.dataset import LIKELIHOODS, Dataset, binarize_once
 from vaepriors.data.files import Source
 
@@ -46,6 +46,8 @@ CATALOGUE: dict[str, Entry] = {
     "frey_faces": Entry(frey.load, "Frey Faces, 28x20, 256 gray levels, split at random by seed", (frey.FRAMES,)),
     "pendulum": Entry(pendulum.load, "15,000 rendered images of a pendulum, 16x16, real-valued: no download"),
     "cmu_motion": Entry(motion.load, "CMU motion capture: five motions, 50 channels (no checksum)", motion.SOURCES),
+    "chairs": Entry(views.load_chairs, "3D chairs, 64x64, 62 views each (no checksum published)", (views.CHAIRS,)),
+    "faces": Entry(views.load_faces, "3D faces, 64x64, rendered by yourself (their model is licensed)", (views.FACES,)),
     "histopathology": Entry(
         histopathology.load, "Histopathology, 28x28, 256 gray levels (no checksum published)", (histopathology.PATCHES,)
     ),
