@@ -98,9 +98,10 @@ def picture(run: Run, dataset: Dataset) -> Figure:
     axes[1, 0].set_ylabel("prior samples")
     axes[0, -1].plot([line["epoch"] for line in metrics], [line["beta"] for line in metrics])
     axes[0, -1].set(title="beta", yscale="log")
-    if "constraint" in metrics[-1]:
-        axes[1, -1].plot([line["epoch"] for line in metrics], [line["constraint"] for line in metrics])
-        axes[1, -1].axhline(metrics[-1]["bound"], linestyle="--", color="0.5")
+    names = ("error_average", "error_bound") if "error_average" in metrics[-1] else ("constraint", "bound")
+    if names[0] in metrics[-1]:
+        axes[1, -1].plot([line["epoch"] for line in metrics], [line[names[0]] for line in metrics])
+        axes[1, -1].axhline(metrics[-1][names[1]], linestyle="--", color="0.5")
         axes[1, -1].set(title="error and its bound", yscale="log")
     else:
         axes[1, -1].axis("off")

@@ -378,7 +378,7 @@ def test_interpolated_vectors_are_curves(tmp_path, vaepriors):
     assert vaepriors("interpolate", run, "--nodes", "30", "--neighbors", "9", "--graphs", "1", "--pairs", "1") == 0
     assert (run / "interpolation.png").is_file()
     line = Run(run).metrics()[-1]
-    assert {"beta", "constraint", "bound"} <= set(line)
+    assert {"beta", "error", "error_average", "error_bound"} <= set(line)
 
 
 def test_data_lists_and_fetches(vaepriors, capsys):

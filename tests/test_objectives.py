@@ -1,13 +1,20 @@
 """Objectives on hand-written terms."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
+from torch.distributions import Independent, Normal
 
+from reference import Call
 from vaepriors.checkpoint import load_module, module_tensors
+from vaepriors.distributions import DiagonalNormal
 from vaepriors.objectives import ELBO, GECO, IWAE, REWO
-from vaepriors.vae import Terms
+from vaepriors.optim import adam
+from vaepriors.priors import StandardNormal
+from vaepriors.vae import VAE, Terms
 
 TERMS = Terms(torch.tensor([[-3.0, -5.0], [-1.0, -3.0]]), torch.tensor([[1.0, 2.0], [0.0, 1.0]]))  # means -3 and 1
 
@@ -90,7 +97,9 @@ def test_rewo_is_algorithm_1_line_by_line():
         assert loss.item() == pytest.approx(3 + beta * 10, abs=1e-12)
         assert objective.prior_gate().item() == (not initial)
         assert objective.metrics()["beta"].item() == pytest.approx(beta, abs=1e-12)
-        assert objective.metrics()["constraint"].item() == pytest.approx(average, abs=1e-12)
+        assert objective.metrics()["error_average"].item() == pytest.approx(average, abs=1e-12)
+        assert objective.metrics()["error"].item() == pytest.approx(error, abs=1e-12)
+        assert objective.metrics()["error_bound"].item() == KAPPA**2
     assert set(phases) == {(True, False), (False, True), (False, False)}
 
 
@@ -199,3 +208,49 @@ def test_iwae_and_its_relatives_are_their_formulas():
     torch.testing.assert_close(IWAE(6, elbo_weight=0.3)(terms), -(0.3 * log_w.mean() + 0.7 * bound(log_w)))
     torch.testing.assert_close(IWAE(1)(Terms(*(t[:1] for t in terms[:2]))), -log_w[:1].mean())
     assert IWAE(3, groups=2).samples == 6
+
+
+class Linear(nn.Module):
+    """x -> q(z|x) with a mean linear in x and free scales."""
+
+    def __init__(self, size, latent):
+        super().__init__()
+        self.loc, self.log_scale = nn.Linear(size, latent), nn.Parameter(torch.zeros(latent))
+
+    def forward(self, x):
+        return DiagonalNormal(self.loc(x), self.log_scale.exp())
+
+
+@pytest.mark.parametrize("kind", ["rewo", "geco"])
+def test_beta_settles_where_the_error_meets_its_bound(kind):
+    """With p(x|z) = N(W z, sigma^2), each of the d units that are in use adds beta sigma^2 to the squared error of x.
+
+    So beta = kappa^2 D / (sigma^2 d) (that is 0.5 here), and REWO is on its way there no faster than its speed limit.
+    """
+    torch.manual_seed(0)
+    size, used, sigma, target = 6, 2, 0.2, 0.5
+    kappa = sigma * math.sqrt(target * used / size)
+    directions = torch.linalg.qr(torch.randn(size, used)).Q
+    data = 3 * torch.randn(2000, used) @ directions.T
+    decoder = nn.Sequential(nn.Linear(2, size), Call(lambda loc: Independent(Normal(loc, sigma), 1)))
+    model = VAE(Linear(size, 2), decoder, StandardNormal(2))
+    with torch.no_grad():  # all but the scales is right from the start, so that beta alone is on its way
+        decoder[0].weight.copy_(3 * directions)
+        model.encoder.loc.weight.copy_(directions.T / 3)
+        for layer in (decoder[0], model.encoder.loc):
+            layer.bias.zero_()
+        model.encoder.log_scale.fill_(-3.5)
+    nu = 1.0
+    objective = REWO(kappa, nu, alpha=0.9, beta=0.2) if kind == "rewo" else GECO(kappa, nu, alpha=0.9, beta=0.2)
+    optimizer = adam(model.parameters(), 1e-2, normalize=False)
+    betas = []
+    for _ in range(1500):
+        optimizer.zero_grad()
+        objective(model(data[torch.randint(2000, (100,))], 1, objective.score, objective.error)).backward()
+        optimizer.step()
+        betas.append(objective.log_beta.exp().item())
+    # the jitter of Adam adds a little to the error, too
+    assert sum(betas[-500:]) / 500 == pytest.approx(target, rel=0.1)
+    if kind == "rewo":
+        rises = [math.log(after / before) for before, after in pairwise(betas)]
+        assert max(rises) <= nu * kappa**2 * math.tanh(3) + 1e-5

@@ -168,7 +168,9 @@ class _Constrained(Objective):
         self.step: Tensor
         self.average: Tensor
         self.log_beta: Tensor
+        self.last: Tensor
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("last", torch.zeros(()))
         self.register_buffer("average", torch.zeros(()))
         self.register_buffer("log_beta", torch.tensor(math.log(beta)))
 
@@ -178,16 +180,14 @@ class _Constrained(Objective):
             raise ValueError("the terms have no reconstruction error: call model(x, n, error=True)")
         error = terms.error.detach().mean().to(self.average.dtype)
         average = torch.where(self.step == 0, error, (1 - self.alpha) * error + self.alpha * self.average)
+        self.last.copy_(error)
         self.average.copy_(average)
         self.step += 1
         return average - self.kappa**2
 
     def metrics(self) -> dict[str, Tensor]:
-        return {
-            "beta": self.log_beta.exp(),
-            "constraint": self.average,
-            "bound": self.average.new_tensor(self.kappa**2),
-        }
+        bound = torch.full_like(self.average, self.kappa**2)
+        return {"beta": self.log_beta.exp(), "error": self.last, "error_average": self.average, "error_bound": bound}
 
 
 class REWO(_Constrained):
