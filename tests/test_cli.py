@@ -370,6 +370,20 @@ def test_interpolate_tells_of_a_graph_in_pieces(vaepriors, copy, monkeypatch, ca
     assert "1 of 1 graphs are not connected: components of [30, 10] nodes" in capsys.readouterr().out
 
 
+def test_evaluate_a_hierarchical_prior_with_other_draws(tmp_path, vaepriors, train, copy, capsys):
+    run = tmp_path / "run"
+    assert train(run, "--prior", "vhp", "--prior-hidden", "8", "--prior-samples", "3", "--epochs", "1") == 0
+    found = []
+    for options, used in ([], 3), (["--prior-samples", "1"], 1):
+        assert vaepriors("evaluate", run, "--samples", "20", "--accelerator", "cpu", *options) == 0
+        found.append(json.loads((run / "evaluation.json").read_text()))
+        assert found[-1]["prior_samples"] == used
+    assert found[0]["nll"] != found[1]["nll"]
+    capsys.readouterr()
+    assert vaepriors("evaluate", copy, "--prior-samples", "2", "--accelerator", "cpu") == 2
+    assert "belongs to the prior vhp" in sentence(capsys)
+
+
 def test_interpolated_vectors_are_curves(tmp_path, vaepriors):
     np.save(tmp_path / "mine.npy", np.random.default_rng(0).normal(size=(30, 3)))
     run = tmp_path / "run"

@@ -100,6 +100,7 @@ def evaluate(
     which: Literal["best", "last"] = "best",
     seed: int = 0,
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+    prior_samples: int | None = None,
 ) -> int:
     """Estimate the log-likelihood of a trained model, its ELBO, rate and distortion, and the active units.
 
@@ -112,9 +113,11 @@ def evaluate(
         which: The model of the best epoch, or of the last one.
         seed: Seed of the draws.
         accelerator: Where to compute.
+        prior_samples: Draws of u for each z in the density of the prior vhp; those of the training unless given.
     """
     with counting_bar(console, f"{samples} samples") as progress:
-        result = evaluate_run(Run(run), samples, split, number, chunk, which, seed, accelerator, progress)
+        options = (samples, split, number, chunk, which, seed, accelerator, progress, prior_samples)
+        result = evaluate_run(Run(run), *options)
     console.print(_table(Run(run), result))
     return 0
 

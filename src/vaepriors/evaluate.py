@@ -27,6 +27,7 @@ from vaepriors.checkpoint import write_atomically
 from vaepriors.data import Dataset, binarize_once
 from vaepriors.latent import active_units
 from vaepriors.nn import evaluating
+from vaepriors.priors import VHP
 from vaepriors.run import Run, hardware, seed_of
 from vaepriors.vae import VAE, Terms
 
@@ -132,6 +133,7 @@ def evaluate_run(
     seed: int = 0,
     accelerator: str = "auto",
     progress: Callable[[int, int], None] = lambda done, total: None,
+    prior_samples: int | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run's model; write evaluation.json, and log p(x) of each example as log_likelihood.npy.
 
@@ -145,6 +147,8 @@ def evaluate_run(
         seed: Seed of the draws.
         accelerator: `cpu`, `cuda`, or `auto`.
         progress: Called with the number of examples done and their total.
+        prior_samples: Draws of u for each z in the density of a `VHP`; those of the training unless given. The
+            likelihood is unbiased for any; with 1 it is that of the IWAE of two levels.
 
     Returns:
         What evaluation.json holds. `nll`, its standard error over examples `nll_se`, `elbo`, `rate` and
@@ -155,6 +159,11 @@ def evaluate_run(
         raise ValueError("accelerator is cuda, but torch sees no CUDA device: choose cpu or auto")
     dataset = run.dataset()
     model, values = run.model(dataset, which)
+    hierarchical = [part for part in model.modules() if isinstance(part, VHP)]
+    if prior_samples is not None and (prior_samples < 1 or not hierarchical):
+        raise ValueError(f"prior_samples is {prior_samples}: it must be at least 1, and belongs to the prior vhp")
+    for prior in hierarchical:
+        prior.samples = prior_samples or prior.samples
     dtype = next(model.parameters()).dtype
     torch.manual_seed(seed_of(seed, "evaluation"))
     x = _examples(dataset, split, number).to(device, dtype)
@@ -177,6 +186,7 @@ def evaluate_run(
         "epoch": values["epoch"],
         "seed": seed,
         "samples": samples,
+        "prior_samples": hierarchical[0].samples if hierarchical else None,
         **summary(found, dataset),
         "active_units": active_units(model, x) if len(x) > 1 else None,
         "latent_units": model.encoder(x[:1]).sample().shape[-1],

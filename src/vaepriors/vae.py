@@ -97,9 +97,8 @@ class VAE(nn.Module):
         if score:
             return self.weigh(x, posterior, self.prior(), n, error)
         z = posterior.rsample((n,))
-        return self._terms(
-            x, z, functional_call(_LogProb(self.encoder), _held(self.encoder), (x, z)), self.prior(), error
-        )
+        log_q = functional_call(_LogProb(self.encoder), _held(self.encoder), (x, z))
+        return self._terms(x, z, log_q, self.prior(), error)
 
     def weigh(self, x: Tensor, posterior: Distribution, prior: Distribution, n: int, error: bool = False) -> Terms:
         """As `forward`, with q(z|x) and p(z) at hand: an evaluation computes them once, not once a chunk."""
