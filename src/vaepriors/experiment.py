@@ -107,8 +107,8 @@ class Experiment:
     epochs: int = 2000
     """Epochs at the most."""
     warmup: int = 100
-    """Epochs over which the weight of the divergence in elbo grows to 1; 0 for none. Early stopping counts from then on,
-    whatever the objective."""
+    """Epochs over which the weight of the divergence in elbo grows to 1; 0 for none. Early stopping counts from then
+    on, whatever the objective."""
     patience: int = 50
     """Stop after more epochs than this without a better validation loss, counted from the end of the warm-up."""
     best_from: str = "start"
