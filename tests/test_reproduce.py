@@ -1,0 +1,57 @@
+"""The scripts of reproduce/: every method trains on stand-in data, and the table is made of what has finished."""
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from vaepriors.data import Dataset
+from vaepriors.data.pendulum import render
+
+FOLDER = Path(__file__).parents[1] / "reproduce"
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"reproduce_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def stand_in(name):
+    torch.manual_seed(0)
+    if name == "pendulum":
+        angles = 2 * math.pi * torch.rand(60)
+        x, labels = render(angles), {"train": angles, "valid": angles, "test": angles}
+        return Dataset("pendulum", x, x, x, "gaussian", labels=labels)
+    x = torch.rand(60, 50)
+    return Dataset("cmu_motion", x, x, x, "gaussian", segments=lambda x: x[:, :24].view(-1, 4, 2, 3))
+
+
+@pytest.mark.parametrize("name", ["pendulum", "motion"])
+def test_every_method_trains_and_the_table_has_those_that_finished(tmp_path, monkeypatch, name):
+    module, data = script(name), stand_in(name)
+    for place in ("vaepriors.cli.load", "vaepriors.run.load"):
+        monkeypatch.setattr(place, lambda name, seed: data)
+    if name == "motion":
+        once = module.interpolate_run
+        monkeypatch.setattr(module, "interpolate_run", lambda run, which: once(run, 40, 12, 1, 3, which))
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    module.table(runs, out)
+    assert len((out / "table.md").read_text().splitlines()) == 2  # of nothing, its head
+    module.train(list(module.METHODS), [0], epochs=1, runs=runs)
+    for path in runs.glob("*/experiment.json"):
+        assert json.loads(path.read_text())["experiment"]["latent"] == 2
+    unfinished = sorted(runs.iterdir())[0]
+    content = json.loads((unfinished / "experiment.json").read_text())
+    content["experiment"]["epochs"] = 2
+    (unfinished / "experiment.json").write_text(json.dumps(content))
+    module.table(runs, out)
+    rows = (out / "table.md").read_text().splitlines()[2:]
+    assert len(rows) == len(module.METHODS) - 1
+    assert len(list(out.glob("*.json"))) == len(rows)
+    assert not (out / f"{unfinished.name}.json").exists()
+    assert len(list(out.glob("*.png"))) >= len(rows)
