@@ -36,6 +36,13 @@ def test_the_tables_have_every_model_and_prior():
     assert [name for name in (*MODELS, *PRIORS) if f"\n| `{name}` |" not in README] == []
 
 
+def test_the_time_of_drawing_pixels_is_that_of_the_benchmark():
+    rows = json.loads((ROOT / "results" / "benchmarks" / "sampling.json").read_text())["pixelhvae"]
+    (row,) = [row for row in rows if row["images"] == 64]
+    assert f"take {row['seconds']:.1f} s on one CPU thread" in README
+    assert f"takes {row['plain_loop_seconds']:.0f} s" in README
+
+
 def test_a_result_has_all_that_a_number_needs():
     for path in (ROOT / "results").glob("*.json"):
         result = json.loads(path.read_text())
