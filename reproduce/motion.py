@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from vaepriors import cli
+from rows import finished, train
 from vaepriors.checkpoint import write_atomically
 from vaepriors.interpolate import interpolate_run
 from vaepriors.report.paths import write_interpolations
@@ -35,15 +35,12 @@ METHODS = {
 }
 
 
-def train(methods: list[str], seeds: list[int], epochs: int, runs: Path) -> None:
-    for seed in seeds:
-        for method in methods:
-            options = [*COMMON, *METHODS[method][0], "--epochs", str(epochs), "--seed", str(seed), "--resume"]
-            try:
-                cli.main(["train", *options, "--out", str(runs / f"motion-{method}-{seed}")])
-            except SystemExit as end:
-                if end.code:
-                    raise
+def rows(methods: list[str], seeds: list[int], epochs: int) -> dict[str, list[str]]:
+    return {
+        f"motion-{method}-{seed}": [*COMMON, *METHODS[method][0], "--epochs", str(epochs), "--seed", str(seed)]
+        for seed in seeds
+        for method in methods
+    }
 
 
 def table(runs: Path, out: Path) -> None:
@@ -53,10 +50,8 @@ def table(runs: Path, out: Path) -> None:
         "|---|---|---|---|---|---|---|---|",
     ]
     for method, (_, name) in METHODS.items():
-        for folder in sorted(runs.glob(f"motion-{method}-*")):
+        for folder in finished(runs, f"motion-{method}-*"):
             run = Run(folder)
-            if not run.exists() or len(run.metrics()) < run.experiment().epochs:
-                continue
             result, first = interpolate_run(run, which="last")
             metrics = run.metrics()
             content = {
@@ -90,7 +85,7 @@ def main() -> None:
     tabler.add_argument("--out", type=Path, default=Path("results/motion"))
     given = parser.parse_args()
     if given.command == "train":
-        train(given.methods, given.seeds, given.epochs, given.runs)
+        train(rows(given.methods, given.seeds, given.epochs), given.runs)
     else:
         torch.set_flush_denormal(True)
         table(given.runs, given.out)

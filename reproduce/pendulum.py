@@ -1,4 +1,4 @@
-"""The pendulum of Klushyn et al. 2019: table 1 and the latent pictures of figure 2, from trained runs.
+"""The pendulum of Klushyn et al. 2019: table 1 and the pictures of figures 2 to 4, from trained runs.
 
     for seed in 0 1 2 3 4; do
         python reproduce/pendulum.py train rewo geco elbo wu20 wu200 --seeds $seed --epochs 256 --runs runs
@@ -19,37 +19,38 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from vaepriors import cli
+from rows import finished, train
 from vaepriors.checkpoint import write_atomically
 from vaepriors.data import Dataset
+from vaepriors.interpolate import Graph, NoPath
 from vaepriors.latent import angle_regression
+from vaepriors.report.pictures import grid, save_png
 from vaepriors.run import Run, hardware, session
 
 COMMON = [
-    "--data", "pendulum", "--model", "mlp", "--prior", "vhp", "--latent", "2", "--batch-size", "128", "--lr", "1e-4",
+    "--data", "pendulum", "--model", "mlp", "--latent", "2", "--batch-size", "128", "--lr", "1e-4",
     "--no-normalize", "--patience", "1000000", "--sigma", "0.02",
 ]  # fmt: skip
+VHP = ["--prior", "vhp"]
 CONSTRAINT = ["--kappa", "0.02", "--nu", "5"]
 METHODS = {
-    "rewo": (["--objective", "rewo", *CONSTRAINT], "VHP + REWO", 0.054),
-    "geco": (["--objective", "geco", *CONSTRAINT], "VHP + GECO", 0.53),
-    "elbo": (["--objective", "elbo", "--warmup", "0"], "VHP", 0.49),
-    "wu20": (["--objective", "elbo", "--warmup", "20"], "VHP + warm-up of 20 epochs", 0.20),
-    "wu200": (["--objective", "elbo", "--warmup", "200"], "VHP + warm-up of 200 epochs", 0.31),
+    "rewo": ([*VHP, "--objective", "rewo", *CONSTRAINT], "VHP + REWO", 0.054),
+    "geco": ([*VHP, "--objective", "geco", *CONSTRAINT], "VHP + GECO", 0.53),
+    "elbo": ([*VHP, "--objective", "elbo", "--warmup", "0"], "VHP", 0.49),
+    "wu20": ([*VHP, "--objective", "elbo", "--warmup", "20"], "VHP + warm-up of 20 epochs", 0.20),
+    "wu200": ([*VHP, "--objective", "elbo", "--warmup", "200"], "VHP + warm-up of 200 epochs", 0.31),
+    "iwae": (["--objective", "iwae", "--samples", "16"], "IWAE (figures 3 and 4)", None),
 }
 SNAPSHOTS = [3, 17, 43, 85]  # epochs of 118 steps: iterations 350, 2,000, 5,000, 10,000
 
 
-def train(methods: list[str], seeds: list[int], epochs: int, runs: Path) -> None:
-    for seed in seeds:
-        for method in methods:
-            options = [*COMMON, *METHODS[method][0], "--epochs", str(epochs), "--seed", str(seed), "--resume"]
-            snapshots = ["--snapshots", *map(str, SNAPSHOTS)]
-            try:
-                cli.main(["train", *options, *snapshots, "--out", str(runs / f"pendulum-{method}-{seed}")])
-            except SystemExit as end:
-                if end.code:
-                    raise
+def rows(methods: list[str], seeds: list[int], epochs: int) -> dict[str, list[str]]:
+    length = ["--epochs", str(epochs), "--snapshots", *map(str, SNAPSHOTS)]
+    return {
+        f"pendulum-{method}-{seed}": [*COMMON, *METHODS[method][0], *length, "--seed", str(seed)]
+        for seed in seeds
+        for method in methods
+    }
 
 
 @torch.no_grad()
@@ -68,7 +69,7 @@ def measure(run: Run, dataset: Dataset) -> dict[str, object]:
         "angle_error": found.error,
         "winding": found.winding,
         "reconstruction_error": error,
-        "beta": metrics[-1]["beta"],
+        "beta": metrics[-1].get("beta"),
         "valid_loss": metrics[-1]["valid_loss"],
         "measured_on": hardware(torch.device("cpu")),
         "measured_by": session(values["epoch"], torch.device("cpu"))["commit"],
@@ -96,8 +97,11 @@ def picture(run: Run, dataset: Dataset) -> Figure:
             axis.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[])
     axes[0, 0].set_ylabel("posterior means")
     axes[1, 0].set_ylabel("prior samples")
-    axes[0, -1].plot([line["epoch"] for line in metrics], [line["beta"] for line in metrics])
-    axes[0, -1].set(title="beta", yscale="log")
+    if "beta" in metrics[-1]:
+        axes[0, -1].plot([line["epoch"] for line in metrics], [line["beta"] for line in metrics])
+        axes[0, -1].set(title="beta", yscale="log")
+    else:
+        axes[0, -1].axis("off")
     names = ("error_average", "error_bound") if "error_average" in metrics[-1] else ("constraint", "bound")
     if names[0] in metrics[-1]:
         axes[1, -1].plot([line["epoch"] for line in metrics], [line[names[0]] for line in metrics])
@@ -108,20 +112,34 @@ def picture(run: Run, dataset: Dataset) -> Figure:
     return figure
 
 
+@torch.no_grad()
+def half_a_turn(run: Run, dataset: Dataset, path: Path) -> None:
+    """Figures 3 and 4: the way from the pendulum at 0 to that at 180 degrees through a graph of 1,000 prior samples."""
+    model, _ = run.model(dataset, "last")
+    torch.manual_seed(0)
+    angles = dataset.labels["test"]
+    ends = [int((angles - angle).abs().argmin()) for angle in (0.0, math.pi)]
+    start, goal = model.encoder(dataset.test[ends]).mean
+    try:
+        through = Graph(model.prior().sample((1000,)), 18).path(start, goal)
+    except NoPath as none:
+        print(f"{run.folder}: {none}")
+        return
+    shown = through[torch.linspace(0, len(through) - 1, 20).round().long()]
+    save_png(path, grid(model.decoder(shown).mean, columns=20))
+
+
 def table(runs: Path, out: Path) -> None:
     found: dict[str, list[dict[str, object]]] = defaultdict(list)
     out.mkdir(parents=True, exist_ok=True)
     for method in METHODS:
-        for folder in sorted(runs.glob(f"pendulum-{method}-*")):
+        for folder in finished(runs, f"pendulum-{method}-*"):
             run = Run(folder)
-            if not run.exists() or not (run / "last.ckpt").is_file():
-                continue
-            if len(run.metrics()) < run.experiment().epochs:
-                continue  # not finished
             dataset = run.dataset()
             result = measure(run, dataset)
             write_atomically(out / f"{folder.name}.json", (json.dumps(result, indent=2) + "\n").encode())
             picture(run, dataset).savefig(out / f"{folder.name}.png", dpi=80)
+            half_a_turn(run, dataset, out / f"{folder.name}-path.png")
             found[method].append(result)
     lines = [
         "| method | paper | absolute error, radians | each seed (turns) | beta at the end | epochs |",
@@ -131,9 +149,9 @@ def table(runs: Path, out: Path) -> None:
         errors = [float(result["angle_error"]) for result in results]  # type: ignore[arg-type]
         spread = f" ± {statistics.stdev(errors):.3f}" if len(errors) > 1 else ""
         each = ", ".join(f"{e:.3f} ({r['winding']})" for e, r in zip(errors, results, strict=True))
-        betas = ", ".join(f"{r['beta']:.3g}" for r in results)
+        betas = ", ".join("" if r["beta"] is None else f"{r['beta']:.3g}" for r in results)
         epochs = ", ".join(sorted({str(r["epoch"]) for r in results}))
-        name, paper = METHODS[method][1:]
+        name, paper = METHODS[method][1], METHODS[method][2] or ""
         lines.append(f"| {name} | {paper} | {statistics.mean(errors):.3f}{spread} | {each} | {betas} | {epochs} |")
     write_atomically(out / "table.md", ("\n".join(lines) + "\n").encode())
     print("\n".join(lines))
@@ -152,7 +170,7 @@ def main() -> None:
     tabler.add_argument("--out", type=Path, default=Path("results/pendulum"))
     given = parser.parse_args()
     if given.command == "train":
-        train(given.methods, given.seeds, given.epochs, given.runs)
+        train(rows(given.methods, given.seeds, given.epochs), given.runs)
     else:
         table(given.runs, given.out)
 

@@ -1,6 +1,7 @@
 """The scripts of reproduce/: every method trains on stand-in data, and the table is made of what has finished."""
 
 import importlib.util
+import itertools
 import json
 import math
 from pathlib import Path
@@ -14,11 +15,18 @@ from vaepriors.data.pendulum import render
 FOLDER = Path(__file__).parents[1] / "reproduce"
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(f"reproduce_{name}", FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def script(monkeypatch):
+    """A script, imported as if it were run."""
+
+    def run(name):
+        monkeypatch.syspath_prepend(FOLDER)
+        spec = importlib.util.spec_from_file_location(f"reproduce_{name}", FOLDER / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return run
 
 
 def stand_in(name):
@@ -32,7 +40,7 @@ def stand_in(name):
 
 
 @pytest.mark.parametrize("name", ["pendulum", "motion"])
-def test_every_method_trains_and_the_table_has_those_that_finished(tmp_path, monkeypatch, name):
+def test_every_method_trains_and_the_table_has_those_that_finished(tmp_path, monkeypatch, script, name):
     module, data = script(name), stand_in(name)
     for place in ("vaepriors.cli.load", "vaepriors.run.load"):
         monkeypatch.setattr(place, lambda name, seed: data)
@@ -42,7 +50,7 @@ def test_every_method_trains_and_the_table_has_those_that_finished(tmp_path, mon
     runs, out = tmp_path / "runs", tmp_path / "out"
     module.table(runs, out)
     assert len((out / "table.md").read_text().splitlines()) == 2  # of nothing, its head
-    module.train(list(module.METHODS), [0], epochs=1, runs=runs)
+    module.train(module.rows(list(module.METHODS), [0], epochs=1), runs)
     for path in runs.glob("*/experiment.json"):
         assert json.loads(path.read_text())["experiment"]["latent"] == 2
     unfinished = sorted(runs.iterdir())[0]
@@ -55,3 +63,24 @@ def test_every_method_trains_and_the_table_has_those_that_finished(tmp_path, mon
     assert len(list(out.glob("*.json"))) == len(rows)
     assert not (out / f"{unfinished.name}.json").exists()
     assert len(list(out.glob("*.png"))) >= len(rows)
+
+
+def test_every_row_of_the_image_sets_trains_and_is_evaluated(tmp_path, monkeypatch, script):
+    module = script("images")
+    torch.manual_seed(0)
+    x = torch.rand(20, 1, 8, 8).round()
+    data = Dataset("bits", x, x[:5], x[:3], "bernoulli", pseudo=(0.5, 0.1))
+    for place in ("vaepriors.cli.load", "vaepriors.run.load"):
+        monkeypatch.setattr(place, lambda name, seed: data)
+    some = list(itertools.product(module.DATA, module.METHODS))
+    assert len(module.rows(list(module.DATA), list(module.METHODS), [0], [])) == len(some) == 20
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    for method in module.METHODS:  # the rows of the other sets differ in kappa alone
+        module.train(module.rows(["fashion_mnist"], [method], [0], ["--epochs", "1"]), runs)
+    module.table(runs, out, samples=10)
+    rows = (out / "table.md").read_text().splitlines()[2:]
+    assert len(rows) == len(module.METHODS)
+    assert "| fashion_mnist | VHP + REWO | 0 | 225.37 | " in rows[0]
+    rewo = json.loads((out / "fashion_mnist-conv-rewo-0.json").read_text())
+    assert rewo["experiment"]["kappa"] == 0.31
+    assert rewo["evaluation"]["samples"] == 10
