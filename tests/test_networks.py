@@ -83,7 +83,7 @@ def test_vamp_prior_of_a_hierarchy_shares_the_top_encoder(model):
     assert vae.prior.top.pseudo_inputs.shape == (6, *SHAPE)  # the event shape of the data, whatever the network
 
 
-@pytest.mark.parametrize("model", sorted(set(MODELS) - {"vae", "hvae", "mlp"}))
+@pytest.mark.parametrize("model", sorted(set(MODELS) - {"vae", "hvae", "mlp", "tanh"}))
 def test_convolutions_refuse_vectors(model):
     vectors = torch.zeros(5, 12)
     with pytest.raises(ValueError, match=r"needs images .* one x has shape \(12,\): choose a dense model"):
@@ -92,9 +92,20 @@ def test_convolutions_refuse_vectors(model):
 
 def test_dense_networks_take_vectors():
     vectors = torch.rand(5, 12).round()
-    for model in ("vae", "hvae", "mlp"):
+    for model in ("vae", "hvae", "mlp", "tanh"):
         vae, _ = build(experiment(model, "vamp"), Dataset("vectors", vectors, vectors, vectors, "bernoulli"))
         assert vae(vectors).elbo.shape == (5,)
+
+
+def test_the_two_levels_of_the_iwae_paper_have_its_sizes():
+    options = {"model": "tanh", "latent": 100, "prior": "vhp", "prior_samples": 1, "prior_latent": 50}
+    vae, _ = build(Experiment(**options, objective="iwae", samples=5), dataset("bernoulli", (784,)))
+    sizes = lambda net: [(p.in_features, p.out_features) for p in net.modules() if isinstance(p, nn.Linear)]  # noqa: E731
+    assert sizes(vae.encoder) == [(784, 200), (200, 200), (200, 100), (200, 100)]
+    assert sizes(vae.decoder) == [(100, 200), (200, 200), (200, 784)]
+    assert sizes(vae.prior.vae.encoder) == [(100, 100), (100, 100), (100, 50), (100, 50)]
+    assert sizes(vae.prior.vae.decoder) == [(50, 100), (100, 100), (100, 100), (100, 100)]
+    assert sum(isinstance(part, nn.Tanh) for part in vae.modules()) == 8
 
 
 def test_hidden_sizes_are_those_of_the_model_unless_given():
@@ -202,7 +213,7 @@ def test_dense_models_overfit_three_images():
     torch.manual_seed(0)
     x = torch.rand(3, *SHAPE).round()
     data = Dataset("three", x, x, x, "bernoulli", pseudo=(0.5, 0.1))
-    for model in ("vae", "hvae", "mlp"):
+    for model in ("vae", "hvae", "mlp", "tanh"):
         vae, _ = build(Experiment(model=model, prior="vamp", components=3, latent=2, hidden=(32, 32)), data)
         optimizer, objective = torch.optim.Adam(vae.parameters(), 5e-3), ELBO(samples=8)
         for _ in range(600):

@@ -38,7 +38,7 @@ OTHER = Experiment(
     compile=True,
 )
 HIERARCHICAL = Experiment(
-    prior="vhp", prior_samples=4, prior_hidden=(6, 5), objective="rewo", kappa=0.3, nu=2.0, sigma=0.1
+    prior="vhp", prior_samples=4, prior_hidden=(6, 5), prior_latent=2, objective="rewo", kappa=0.3, nu=2.0, sigma=0.1
 )
 WEIGHTED = Experiment(objective="iwae", samples=5, estimator="dreg")
 

@@ -22,6 +22,7 @@ from vaepriors.nn import (
     SoftplusNormalHead,
     gated,
     rectified,
+    squashed,
     start_from_glorot,
 )
 from vaepriors.objectives import ELBO, GECO, IWAE, REWO, Objective
@@ -38,11 +39,14 @@ HIDDEN: dict[str, tuple[int, ...]] = {
     "mlp": (256, 256, 256, 256),
     "conv": (),
     "strided": (256,),
+    "tanh": (200, 200),
 }
 MODELS = tuple(HIDDEN)
 MAY_HAVE_NO_HIDDEN = ("conv", "strided")
 TWO_LEVELS = ("hvae", "convhvae", "pixelhvae")
-RECTIFIED = ("mlp", "strided")  # the others have gated layers
+# layers of the dense parts, where not gated, and of a hierarchical prior's networks with their sizes in the papers
+LAYERS = {"mlp": rectified, "strided": rectified, "tanh": squashed}
+PRIOR_HIDDEN: dict[str, tuple[int, ...]] = {"mlp": (256, 256, 256, 256), "tanh": (100, 100)}  # else (256, 256)
 PRIORS = ("standard", "mog", "vamp", "vamp-data", "vhp")
 OBJECTIVES = ("elbo", "iwae", "rewo", "rewo-gamma", "geco")
 CONSTRAINED = ("rewo", "rewo-gamma", "geco")
@@ -69,7 +73,7 @@ class Experiment:
     model: str = "vae"
     """vae (one level of latent variables), hvae (two), convhvae (two, with convolutions), pixelhvae (convhvae with a
     PixelCNN as decoder), conv (one level, with convolutions), all of gated layers; of layers with ReLU: mlp (one level)
-    and strided (one level, convolutions with strides)."""
+    and strided (one level, convolutions with strides); tanh (one level, the dense networks of the IWAE paper)."""
     prior: str = "standard"
     """standard (normal), mog (mixture of Gaussians), vamp (VampPrior), vamp-data (training examples as fixed
     pseudo-inputs), or vhp (a VAE over z). In a hierarchy it is the prior of the top level."""
@@ -83,7 +87,10 @@ class Experiment:
     prior_samples: int | None = None
     """Draws of u for each z in the density of vhp; 16 unless given. (With 1 and iwae: the IWAE of two levels.)"""
     prior_hidden: tuple[int, ...] | None = None
-    """Sizes of the hidden layers of vhp; unless given, 256 256, and for mlp 256 256 256 256."""
+    """Sizes of the hidden layers of vhp. Unless given, those of the papers: 256 256, but for mlp 256 256 256 256, and
+    for tanh 100 100."""
+    prior_latent: int | None = None
+    """Size of u in vhp; that of z unless given."""
     objective: str = "elbo"
     """What to optimise: elbo, iwae (importance-weighted bound), or under a bound on the reconstruction error rewo,
     rewo-gamma (the variant of the paper's appendix B.1) or geco."""
@@ -101,7 +108,7 @@ class Experiment:
     """Size of each level of latent variables."""
     hidden: tuple[int, ...] | None = None
     """Sizes of the dense hidden layers. Unless given, those of the papers: 300 300, but for mlp 256 256 256 256, for
-    strided 256, and for conv none."""
+    strided 256, for tanh 200 200, and for conv none."""
     init: str = "he"
     """Law of the initial weights of dense layers: he (as in the authors' program) or glorot (as in the paper)."""
     epochs: int = 2000
@@ -173,11 +180,12 @@ class Experiment:
             raise ValueError(f"weighted belongs to the priors vamp and vamp-data, not to {self.prior}")
         if self.pseudo_inputs != "auto" and self.prior != "vamp":
             raise ValueError(f"pseudo_inputs belongs to the prior vamp, not to {self.prior}")
-        for field in ("prior_samples", "prior_hidden"):
+        for field in ("prior_samples", "prior_hidden", "prior_latent"):
             if getattr(self, field) is not None and self.prior != "vhp":
                 raise ValueError(f"{field} belongs to the prior vhp, not to {self.prior}")
-        if self.prior_samples is not None and self.prior_samples < 1:
-            raise ValueError(f"prior_samples is {self.prior_samples}: at least 1 is needed")
+        for field in ("prior_samples", "prior_latent"):
+            if getattr(self, field) is not None and getattr(self, field) < 1:
+                raise ValueError(f"{field} is {getattr(self, field)}: at least 1 is needed")
         if self.prior_hidden is not None and (not self.prior_hidden or min(self.prior_hidden) < 1):
             raise ValueError(f"prior_hidden is {self.prior_hidden}: give at least one layer of at least 1 unit")
 
@@ -207,7 +215,7 @@ class Experiment:
         """Sizes of the hidden layers of vhp: `prior_hidden`, or those of the paper."""
         if self.prior_hidden is not None:
             return self.prior_hidden
-        return HIDDEN["mlp"] if self.model == "mlp" else (256, 256)
+        return PRIOR_HIDDEN.get(self.model, (256, 256))
 
 
 def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
@@ -264,6 +272,9 @@ def _networks(
         case "mlp":
             encoder = networks.Encoder(shape, hidden, latent, rectified, SoftplusNormalHead)
             return encoder, networks.Decoder(shape, hidden, latent, head, rectified)
+        case "tanh":
+            encoder = networks.Encoder(shape, hidden, latent, squashed, SoftplusNormalHead)
+            return encoder, networks.Decoder(shape, hidden, latent, head, squashed)
         case "conv":
             return networks.conv_encoder(shape, hidden, latent), networks.conv_decoder(shape, hidden, latent, head)
         case "strided":
@@ -316,11 +327,11 @@ def _prior(experiment: Experiment, encoder: nn.Module, dataset: Dataset) -> nn.M
             u = dataset.train[torch.randperm(len(dataset.train))[:k]]
             return priors.VampPrior(encoder, u, weighted=experiment.weighted, learn=False)
         case "vhp":
-            layers = rectified if experiment.model in RECTIFIED else gated
             latent, hidden = experiment.latent, experiment.prior_sizes
-            upper = networks.Encoder((latent,), hidden, latent, layers, SoftplusNormalHead)
-            lower = networks.conditional(latent, hidden, latent, layers, SoftplusNormalHead)
-            inner = VAE(upper, lower, priors.StandardNormal(latent))
+            size, layers = experiment.prior_latent or latent, LAYERS.get(experiment.model, gated)
+            upper = networks.Encoder((latent,), hidden, size, layers, SoftplusNormalHead)
+            lower = networks.conditional(size, hidden, latent, layers, SoftplusNormalHead)
+            inner = VAE(upper, lower, priors.StandardNormal(size))
             return priors.VHP(inner, 16 if experiment.prior_samples is None else experiment.prior_samples)
     return priors.StandardNormal(experiment.latent)
 

@@ -39,6 +39,7 @@ __all__ = [
     "gated",
     "over_images",
     "rectified",
+    "squashed",
     "start_from_glorot",
 ]
 
@@ -101,6 +102,11 @@ def gated(*sizes: int) -> nn.Sequential:
 def rectified(*sizes: int) -> nn.Sequential:
     """Dense layers of the given sizes, each followed by a ReLU."""
     return nn.Sequential(*(nn.Sequential(dense(a, b), nn.ReLU()) for a, b in pairwise(sizes)))
+
+
+def squashed(*sizes: int) -> nn.Sequential:
+    """Dense layers of the given sizes, each followed by a hyperbolic tangent."""
+    return nn.Sequential(*(nn.Sequential(dense(a, b), nn.Tanh()) for a, b in pairwise(sizes)))
 
 
 def over_images(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
