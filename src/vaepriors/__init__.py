@@ -1,14 +1,16 @@
 """Variational autoencoders with learned priors, in PyTorch."""
 
-from vaepriors import data, distributions, evaluate, networks, nn, objectives, optim, priors
-from vaepriors.distributions import Chain, DiagonalNormal, DiscretizedLogistic, NormalMixture
-from vaepriors.priors import MixtureOfGaussians, StandardNormal, TwoLevelPrior, VampPrior
+from vaepriors import data, distributions, evaluate, interpolate, latent, networks, nn, objectives, optim, priors
+from vaepriors.distributions import Autoregressive, Chain, DiagonalNormal, DiscretizedLogistic, NormalMixture
+from vaepriors.priors import VHP, MixtureOfGaussians, StandardNormal, TwoLevelPrior, VampPrior
 from vaepriors.vae import VAE, Marginal, Terms
 
 __version__ = "0.1.0"
 
 __all__ = [
     "VAE",
+    "VHP",
+    "Autoregressive",
     "Chain",
     "DiagonalNormal",
     "DiscretizedLogistic",
@@ -22,6 +24,8 @@ __all__ = [
     "data",
     "distributions",
     "evaluate",
+    "interpolate",
+    "latent",
     "networks",
     "nn",
     "objectives",
