@@ -570,6 +570,33 @@ def test_two_processes_draw_noise_of_their_own(tmp_path, processes):
     assert len({row.tobytes() for row in x}) == 20
 
 
+def train_rewo(folder):
+    """REWO whose bound is met in the middle of the run; what each device has after every step."""
+    torch.manual_seed(0)
+    x = torch.rand(40, 6, generator=torch.Generator().manual_seed(0))
+    bound = {"objective": "rewo", "kappa": 1.3, "nu": 20.0, "prior": "vhp", "prior_hidden": (5,)}
+    experiment = tiny(**bound, lr=0.003, epochs=30, devices=2)
+    fabric = make_fabric(experiment)
+    fabric.launch()
+    parts = training._Training(experiment, Dataset("x", x, x, x, "gaussian"), Run(folder / "run"), fabric, [])
+    seen = []
+    parts.optimizer.register_step_post_hook(
+        lambda *_: seen.append(torch.cat([p.detach().flatten().clone() for p in parts.model.parameters()]
+                                         + [t[None] for t in parts.objective.metrics().values()]
+                                         + [parts.objective.prior_gate()[None].clone()]))
+    )  # fmt: skip
+    parts.run_epochs(save_every=1000)
+    np.save(folder / f"{os.environ['LOCAL_RANK']}.npy", torch.stack(seen))
+
+
+def test_two_processes_meet_the_bound_of_rewo_at_the_same_step(tmp_path, processes):
+    """Each has other examples and another error: apart, one would train the prior a step before the other."""
+    assert processes(*two(train_rewo, tmp_path)) == [0, 0]
+    first, second = (np.load(tmp_path / f"{rank}.npy") for rank in (0, 1))
+    assert set(first[:, -1]) == {0, 1}
+    assert (first == second).all()
+
+
 def train_and_copy(arguments, copy):
     """The command line; the folder as it is after epoch 1 is copied."""
 

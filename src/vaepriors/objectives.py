@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from vaepriors.vae import Terms
 
@@ -178,7 +178,7 @@ class _Constrained(Objective):
         """Take the batch's error into the average; by how much this is beyond kappa^2."""
         if terms.error is None:
             raise ValueError("the terms have no reconstruction error: call model(x, n, error=True)")
-        error = terms.error.detach().mean().to(self.average.dtype)
+        error = _mean_over_devices(terms.error.detach().mean().to(self.average.dtype))
         average = torch.where(self.step == 0, error, (1 - self.alpha) * error + self.alpha * self.average)
         self.last.copy_(error)
         self.average.copy_(average)
@@ -188,6 +188,14 @@ class _Constrained(Objective):
     def metrics(self) -> dict[str, Tensor]:
         bound = torch.full_like(self.average, self.kappa**2)
         return {"beta": self.log_beta.exp(), "error": self.last, "error_average": self.average, "error_bound": bound}
+
+
+def _mean_over_devices(value: Tensor) -> Tensor:
+    """The same number on all devices, or their phases would part and with them the models."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(value)
+        value = value / distributed.get_world_size()
+    return value
 
 
 class REWO(_Constrained):
@@ -205,13 +213,12 @@ class REWO(_Constrained):
     prior's own parameters are not trained (`prior_gate`). While the error is within the bound, $\beta$ rises towards
     1, the ELBO, by at most $\nu \kappa^2 \tanh\tau$ a step in its logarithm; beyond it, $\beta$ falls.
 
-    The paper does not say what $\hat C$ is of; the mean squared error per dimension is the reading under which its
-    $\kappa$ are feasible, for Gaussian and Bernoulli decoders. The clamp and the start are our choice.
+    The paper does not say what $\hat C$ is of; the mean squared error per dimension (of the batch over all devices) is
+    the reading under which its $\kappa$ are feasible, for Gaussian and Bernoulli decoders. The clamp and the start are
+    our choice.
 
     `scheme="gamma"` is the variant of appendix B.1: $\gamma \leftarrow \gamma \exp(\nu\delta)$,
     $\beta = 1 / (1 + \tau\gamma)$.
-
-    On several devices each feels its own share's error, and all take on the state of the first.
 
     Args:
         kappa: $\kappa$, the bound on the root mean squared error per dimension.
