@@ -39,7 +39,7 @@ def record(run: Run, folder: Path, paper: float | None = None, source: str | Non
     content = {
         **run.description(),
         "epochs_run": len(metrics),
-        "gib": max(line["memory"] for line in metrics),
+        "gib": max((line["memory"] for line in metrics if "memory" in line), default=None),  # older runs have none
         "hours": round(sum(line["seconds"] for line in metrics) / 3600, 3),
         "evaluation": json.loads(evaluation.read_text()),
         "paper": paper,
