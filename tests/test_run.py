@@ -40,7 +40,7 @@ OTHER = Experiment(
 HIERARCHICAL = Experiment(
     prior="vhp", prior_samples=4, prior_hidden=(6, 5), prior_latent=2, objective="rewo", kappa=0.3, nu=2.0, sigma=0.1
 )
-WEIGHTED = Experiment(objective="iwae", samples=5, estimator="dreg")
+WEIGHTED = Experiment(objective="iwae", samples=5, estimator="dreg", lr_stages=8, adam_eps=1e-4)
 
 
 def test_an_experiment_comes_back_as_it_was(tmp_path):

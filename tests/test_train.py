@@ -23,7 +23,7 @@ from vaepriors.data import Dataset, load
 from vaepriors.distributions import DiagonalNormal
 from vaepriors.experiment import Experiment
 from vaepriors.objectives import ELBO
-from vaepriors.optim import adam, normalize_gradients
+from vaepriors.optim import adam, normalize_gradients, staged_rate
 from vaepriors.priors import VampPrior
 from vaepriors.run import Run
 from vaepriors.train import Report, binarize, fit, make_fabric
@@ -389,13 +389,14 @@ def test_probabilities_are_binarised_anew_at_each_visit_and_bits_are_left_alone(
         assert torch.equal(x.sum(0), bits.sum(0))
 
 
-def test_adam_on_normalised_gradients_is_the_formula():
+@pytest.mark.parametrize("eps", [1e-8, 1e-4])
+def test_adam_on_normalised_gradients_is_the_formula(eps):
     """Against NumPy, with gradients of very different size; eps is added to the norm (SPEC of Tomczak & Welling)."""
     generator = np.random.default_rng(0)
     start = {"a": generator.normal(size=(3, 2)), "b": generator.normal(size=4)}
     gradients = [{"a": 1e3 * generator.normal(size=(3, 2)), "b": 1e-6 * generator.normal(size=4)} for _ in range(3)]
     parameters = {name: nn.Parameter(torch.tensor(value)) for name, value in start.items()}
-    optimizer = adam(parameters.values(), lr=0.01)
+    optimizer = adam(parameters.values(), lr=0.01, eps=eps)
     for step in gradients:
         for name, parameter in parameters.items():
             parameter.grad = torch.tensor(step[name])
@@ -405,8 +406,24 @@ def test_adam_on_normalised_gradients_is_the_formula():
         for t, step in enumerate(gradients, 1):
             g = step[name] / (np.linalg.norm(step[name]) + 1e-7)
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-            x = x - 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+            x = x - 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + eps)
         assert np.abs(parameters[name].detach().numpy() - x).max() < 1e-12
+
+
+def test_the_learning_rate_has_stages_of_powers_of_three_epochs(tmp_path, dataset):
+    """Burda et al.: 3^i epochs at 1e-3 * 10^(-i/7), i = 0 ... 7; and the optimiser takes it, a resumed one too."""
+    by_hand = [1e-3 * 10 ** (-i / 7) for i in range(8) for _ in range(3**i)]
+    assert len(by_hand) == 3280
+    assert [staged_rate(1e-3, epoch, 8) for epoch in range(1, 3281)] == pytest.approx(by_hand, rel=1e-12)
+    assert {staged_rate(1e-3, epoch, 1) for epoch in (1, 2, 5, 10_000)} == {1e-3}
+    for epochs, rate in ((1, 0.01), (3, 0.01 * 10**-0.5), (6, 0.001)):
+        experiment = tiny(lr=0.01, lr_stages=3, adam_eps=1e-4, epochs=epochs)
+        run = Run(tmp_path / "run")
+        parts = training._Training(experiment, dataset, run, make_fabric(experiment), [])
+        assert parts.state.epoch == {1: 0, 3: 1, 6: 3}[epochs]
+        parts.run_epochs(save_every=1000)
+        (group,) = parts.optimizer.param_groups
+        assert (group["lr"], group["eps"]) == (pytest.approx(rate), 1e-4)
 
 
 def test_gated_parameters_stand_still_and_are_as_new_to_adam_when_the_gate_opens():

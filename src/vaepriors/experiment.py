@@ -61,7 +61,7 @@ CHOICES = {
     "accelerator": ("auto", "cpu", "cuda"),
     "precision": ("32-true", "64-true", "bf16-mixed"),
 }
-AT_LEAST_ONE = ("samples", "latent", "epochs", "batch_size", "devices", "nodes")
+AT_LEAST_ONE = ("samples", "latent", "epochs", "batch_size", "lr_stages", "devices", "nodes")
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,11 @@ class Experiment:
     """Examples in a step, over all devices."""
     lr: float = 5e-4
     """Learning rate of Adam."""
+    lr_stages: int = 1
+    """Stages of 1, 3, 9, ... epochs over which the learning rate falls to a tenth; constant for 1. (8 in the IWAE
+    paper.)"""
+    adam_eps: float = 1e-8
+    """What Adam adds to the root of the second moment. (1e-4 in the IWAE paper.)"""
     normalize: bool = True
     """Divide each gradient by its norm before Adam."""
     seed: int = 0
@@ -151,8 +156,9 @@ class Experiment:
         least = 0 if self.model in MAY_HAVE_NO_HIDDEN else 1
         if len(self.sizes) < least or min(self.sizes, default=1) < 1:
             raise ValueError(f"hidden is {self.hidden}: give at least {least} layer of at least 1 unit")
-        if not 0 < self.lr < float("inf"):
-            raise ValueError(f"lr is {self.lr}: a positive number is needed")
+        for field in ("lr", "adam_eps"):
+            if not 0 < getattr(self, field) < float("inf"):
+                raise ValueError(f"{field} is {getattr(self, field)}: a positive number is needed")
         if self.batch_size % (self.devices * self.nodes):
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be shared equally by {self.devices * self.nodes} devices: "

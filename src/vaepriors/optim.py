@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["adam", "normalize_gradients"]
+__all__ = ["adam", "normalize_gradients", "staged_rate"]
 
 
 @torch.no_grad()
@@ -33,8 +33,9 @@ def adam(
     normalize: bool = True,
     gated: Iterable[nn.Parameter] = (),
     gate: Tensor | None = None,
+    eps: float = 1e-8,
 ) -> torch.optim.Adam:
-    """torch's Adam (betas 0.9 and 0.999, eps 1e-8), by default on normalised gradients.
+    """torch's Adam (betas 0.9 and 0.999), by default on normalised gradients.
 
     Args:
         parameters: What to train.
@@ -43,9 +44,10 @@ def adam(
         gated: Parameters that stay as they are, and as new to Adam, while the gate is 0. (With gradients of zero alone
             Adam's count of steps would go on, and its first true steps be several times too long.)
         gate: A scalar, 0 or 1, on the device of the parameters; read in each step.
+        eps: What is added to the root of the second moment.
     """
     parameters, gated = list(parameters), list(gated)
-    optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)
+    optimizer = torch.optim.Adam(parameters, lr=lr, eps=eps, fused=True)
 
     def before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if normalize:
@@ -60,3 +62,18 @@ def adam(
     optimizer.register_step_pre_hook(before_step)
     optimizer.register_step_post_hook(after_step)
     return optimizer
+
+
+def staged_rate(lr: float, epoch: int, stages: int) -> float:
+    r"""The learning rate of an epoch, $\text{lr} \cdot 10^{-i / (n - 1)}$ in stage $i < n$, which has $3^i$ epochs.
+
+    Epochs are counted from 1, and those after the last stage have its rate. With one stage the rate is constant. The
+    schedule of Burda, Grosse & Salakhutdinov 2016 has 8 of them, which are 3,280 epochs, from 1e-3 down to 1e-4.
+
+    >>> [round(staged_rate(1e-3, epoch, 3), 6) for epoch in (1, 2, 4, 5, 13, 14)]
+    [0.001, 0.000316, 0.000316, 0.0001, 0.0001, 0.0001]
+    """
+    stage = 0
+    while stage < stages - 1 and epoch > (3 ** (stage + 1) - 1) // 2:
+        stage += 1
+    return lr * 10 ** (-stage / max(stages - 1, 1))

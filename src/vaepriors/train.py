@@ -24,7 +24,7 @@ from vaepriors import checkpoint
 from vaepriors.data import Dataset
 from vaepriors.experiment import Experiment, build, steps_per_epoch
 from vaepriors.objectives import Objective
-from vaepriors.optim import adam
+from vaepriors.optim import adam, staged_rate
 from vaepriors.priors import VampPrior
 from vaepriors.run import Run, peak_memory, seed_of, session
 from vaepriors.vae import VAE
@@ -175,7 +175,8 @@ class _Training:
         self.model: VAE = model.to(fabric.device, dtype)
         self.objective: Objective = objective.to(fabric.device)
         own, gate = prior_parameters(self.model), self.objective.prior_gate()
-        self.optimizer = adam(self.model.parameters(), experiment.lr, experiment.normalize, own, gate)
+        lr, eps = experiment.lr, experiment.adam_eps
+        self.optimizer = adam(self.model.parameters(), lr, experiment.normalize, own, gate, eps)
         self.state = self._restore()
         self.train = dataset.train.to(fabric.device, dtype)
         self.valid = dataset.valid[fabric.global_rank :: fabric.world_size].to(fabric.device, dtype)
@@ -220,6 +221,8 @@ class _Training:
         # of one epoch, seed and device; the order of the examples is the same on all devices
         order = torch.Generator().manual_seed(seed_of(self.experiment.seed, "order", epoch))
         torch.manual_seed(seed_of(self.experiment.seed, "noise", epoch, self.fabric.global_rank))
+        for group in self.optimizer.param_groups:
+            group["lr"] = staged_rate(self.experiment.lr, epoch, self.experiment.lr_stages)
         loss, rate, distortion = self._pass(self._batches(order))
         valid_loss = self._validate()
         if not (math.isfinite(loss) and math.isfinite(valid_loss)):
