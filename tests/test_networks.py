@@ -115,7 +115,7 @@ def test_hidden_sizes_are_those_of_the_model_unless_given():
     assert Experiment(model="conv").sizes == ()
     assert Experiment(model="conv", hidden=(7,)).sizes == (7,)
     gated, _ = build(Experiment(model="conv", hidden=(7,)), data)
-    assert gated.encoder[1].value.out_features == gated.decoder[1].value.in_features == 7
+    assert gated.encoder[1].out_features == 2 * gated.decoder[1].in_features == 14
 
 
 def test_pseudo_inputs_start_where_they_should():
@@ -136,7 +136,8 @@ def test_gated_dense_is_its_formula_also_in_parts():
     layer = GatedDense(5, 2).double()
     a, b = torch.randn(4, 3, dtype=torch.float64), torch.randn(6, 4, 2, dtype=torch.float64)
     h = torch.cat([a.expand(6, 4, 3), b], -1)
-    expected = layer.value(h) * torch.sigmoid(layer.gate(h))
+    (value, gate), (a_bias, b_bias) = layer.weight.chunk(2), layer.bias.chunk(2)
+    expected = (h @ value.T + a_bias) * torch.sigmoid(h @ gate.T + b_bias)
     torch.testing.assert_close(layer(h), expected, rtol=0, atol=1e-14)
     torch.testing.assert_close(layer(a, b), expected, rtol=0, atol=1e-14)
 
@@ -144,8 +145,7 @@ def test_gated_dense_is_its_formula_also_in_parts():
 def test_dense_weights_start_with_the_right_spread():
     torch.manual_seed(0)
     layer = GatedDense(200, 500)
-    assert abs(layer.value.weight.std() / (2 / 200) ** 0.5 - 1) < 0.02
-    assert abs(layer.gate.weight.std() / (2 / 200) ** 0.5 - 1) < 0.02
+    assert abs(layer.weight.std() / (2 / 200) ** 0.5 - 1) < 0.02
 
 
 def test_glorot_weights_have_their_own_spread():
@@ -153,8 +153,9 @@ def test_glorot_weights_have_their_own_spread():
     bits = torch.zeros(2, 1, 28, 28)
     data = Dataset("test", bits, bits, bits, "bernoulli", pseudo=(0.05, 0.01))
     model, _ = build(Experiment(init="glorot"), data)
-    for layer, fans in [(model.encoder.features.layers[0].value, 784 + 300), (model.decoder.head.logits, 300 + 784)]:
-        assert abs(layer.weight.std() / (2 / fans) ** 0.5 - 1) < 0.02
+    value, gate = model.encoder.features.layers[0].weight.chunk(2)
+    for matrix in (value, gate, model.decoder.head.logits.weight):
+        assert abs(matrix.std() / (2 / (784 + 300)) ** 0.5 - 1) < 0.02
 
 
 def test_heads_clamp_what_the_paper_clamps():

@@ -58,11 +58,14 @@ def start_from_glorot(module: nn.Module) -> None:
     """Draw the weights of all dense layers of a module anew, from the normal law of Glorot & Bengio 2010."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
-            nn.init.xavier_normal_(part.weight)
+            for matrix in part.weight.data.chunk(2 if isinstance(part, GatedDense) else 1):
+                nn.init.xavier_normal_(matrix)
 
 
-class GatedDense(nn.Module):
+class GatedDense(nn.Linear):
     r"""Gated dense layer, $(A h + a) \odot \sigma(B h + b)$ (Dauphin et al. 2017; Tomczak & Welling 2018).
+
+    A and B are the halves of one matrix, for one product: one parameter tensor also to `optim.normalize_gradients`.
 
     Several inputs count as their concatenation. Each is multiplied at its own leading shape before they
     broadcast: features of x, shape `(B, ...)`, meet n draws of z, shape `(n, B, ...)`, without being repeated.
@@ -76,22 +79,17 @@ class GatedDense(nn.Module):
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__()
-        self.value = dense(in_features, out_features)
-        self.gate = dense(in_features, out_features)
+        super().__init__(in_features, 2 * out_features)
+        nn.init.kaiming_normal_(self.weight)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return _joint(self.value, inputs) * torch.sigmoid(_joint(self.gate, inputs))
-
-
-def _joint(layer: nn.Linear, inputs: Sequence[Tensor]) -> Tensor:
-    """layer(cat(inputs)) as the sum of the inputs' own products."""
-    first, *rest = inputs
-    weights = layer.weight.split([h.shape[-1] for h in inputs], dim=1)
-    total = F.linear(first, weights[0], layer.bias)
-    for h, weight in zip(rest, weights[1:], strict=True):
-        total = total + F.linear(h, weight)
-    return total
+        if len(inputs) == 1:
+            return F.glu(F.linear(inputs[0], self.weight, self.bias))
+        first, *rest = zip(inputs, self.weight.split([h.shape[-1] for h in inputs], dim=1), strict=True)
+        total = F.linear(*first, self.bias)
+        for h, weight in rest:
+            total = total + F.linear(h, weight)
+        return F.glu(total)
 
 
 def gated(*sizes: int) -> nn.Sequential:

@@ -22,9 +22,9 @@ def normalize_gradients(parameters: Iterable[nn.Parameter], eps: float = 1e-7) -
     tensor([0.6000, 0.8000])
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norms = torch._foreach_norm(gradients)
-    torch._foreach_add_(norms, eps)
-    torch._foreach_div_(gradients, norms)
+    if gradients:
+        norms = torch.stack(torch._foreach_norm(gradients)) + eps
+        torch._foreach_div_(gradients, norms.unbind())
 
 
 def adam(
