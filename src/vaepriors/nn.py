@@ -9,7 +9,7 @@ text names Glorot's law, $\sqrt{2 / (\text{fan in} + \text{fan out})}$; `start_f
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
