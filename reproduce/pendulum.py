@@ -24,8 +24,9 @@ from vaepriors.checkpoint import write_atomically
 from vaepriors.data import Dataset
 from vaepriors.interpolate import Graph, NoPath
 from vaepriors.latent import angle_regression
+from vaepriors.machine import hardware
 from vaepriors.report.pictures import grid, save_png
-from vaepriors.run import Run, hardware, session
+from vaepriors.run import Run, session
 
 COMMON = [
     "--data", "pendulum", "--model", "mlp", "--latent", "2", "--batch-size", "128", "--lr", "1e-4",

@@ -9,7 +9,7 @@ import vaepriors
 
 ROOT = Path(vaepriors.__file__).parent
 FLOORS = [
-    {"distributions", "nn", "optim", "data", "checkpoint"},
+    {"distributions", "nn", "optim", "data", "checkpoint", "machine"},
     {"vae"},
     {"priors", "networks", "objectives"},
     {"experiment", "latent"},

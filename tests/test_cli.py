@@ -404,7 +404,7 @@ def test_data_lists_and_fetches(vaepriors, capsys):
 
 
 FLAGS = """data model prior components weighted objective samples latent hidden epochs warmup patience batch-size
-lr seed out resume devices nodes precision compile prior-samples prior-hidden lr-stages adam-eps
+lr seed out resume devices nodes precision compile graph prior-samples prior-hidden lr-stages adam-eps
 estimator kappa nu sigma snapshots"""
 
 

@@ -36,6 +36,7 @@ OTHER = Experiment(
     nodes=3,
     precision="64-true",
     compile=True,
+    graph=True,
 )
 HIERARCHICAL = Experiment(
     prior="vhp", prior_samples=4, prior_hidden=(6, 5), prior_latent=2, objective="rewo", kappa=0.3, nu=2.0, sigma=0.1
@@ -125,13 +126,6 @@ def test_seeds_are_63_bits_and_differ_between_all_parts():
     assert len(set(seeds)) == 5
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert seed_of(0, "weights") == 4194789700723333633  # the numbers of published runs hang on it
-
-
-def test_peak_memory_is_in_gib_and_grows_with_what_is_held():
-    before = run.peak_memory(torch.device("cpu"))
-    held = torch.ones(2**27 + int(before * 2**28))  # more than was ever held, and half a GiB
-    grown = run.peak_memory(torch.device("cpu")) - before
-    assert held.numel() * 4 / 2**30 + 0.1 > grown > 0.4
 
 
 def test_the_commit_is_that_of_the_code_and_not_of_a_repository_around_it(tmp_path, monkeypatch):

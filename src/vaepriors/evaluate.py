@@ -26,9 +26,10 @@ from torch import Tensor
 from vaepriors.checkpoint import write_atomically
 from vaepriors.data import Dataset, binarize_once
 from vaepriors.latent import active_units
+from vaepriors.machine import hardware
 from vaepriors.nn import evaluating
 from vaepriors.priors import VHP
-from vaepriors.run import Run, hardware, seed_of
+from vaepriors.run import Run, seed_of
 from vaepriors.vae import VAE, Terms
 
 __all__ = ["Estimate", "bits_per_dim", "estimate", "evaluate_run", "log_likelihood"]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["adam", "normalize_gradients", "staged_rate"]
+__all__ = ["adam", "normalize_gradients", "set_rate", "staged_rate"]
 
 
 @torch.no_grad()
@@ -34,6 +34,7 @@ def adam(
     gated: Iterable[nn.Parameter] = (),
     gate: Tensor | None = None,
     eps: float = 1e-8,
+    capturable: bool = False,
 ) -> torch.optim.Adam:
     """torch's Adam (betas 0.9 and 0.999), by default on normalised gradients.
 
@@ -45,9 +46,11 @@ def adam(
             Adam's count of steps would go on, and its first true steps be several times too long.)
         gate: A scalar, 0 or 1, on the device of the parameters; read in each step.
         eps: What is added to the root of the second moment.
+        capturable: Whether its steps shall be part of a CUDA graph, with the learning rate on the device.
     """
     parameters, gated = list(parameters), list(gated)
-    optimizer = torch.optim.Adam(parameters, lr=lr, eps=eps, fused=True)
+    rate = torch.tensor(lr, device=parameters[0].device) if capturable else lr
+    optimizer = torch.optim.Adam(parameters, lr=rate, eps=eps, fused=True, capturable=capturable)
 
     def before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if normalize:
@@ -62,6 +65,15 @@ def adam(
     optimizer.register_step_pre_hook(before_step)
     optimizer.register_step_post_hook(after_step)
     return optimizer
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate, on the device if it is there."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
 
 
 def staged_rate(lr: float, epoch: int, stages: int) -> float:

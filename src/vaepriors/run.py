@@ -15,7 +15,6 @@ import hashlib
 import json
 import platform
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,12 @@ import torch
 from vaepriors import checkpoint
 from vaepriors.data import Dataset, load
 from vaepriors.experiment import Experiment, build
+from vaepriors.machine import hardware
 from vaepriors.vae import VAE
 
-__all__ = ["Run", "hardware", "peak_memory", "seed_of", "session"]
+__all__ = ["Run", "seed_of", "session"]
 
-MAY_CHANGE = {"epochs", "patience", "accelerator", "devices", "nodes", "compile"}  # when a run goes on
+MAY_CHANGE = {"epochs", "patience", "accelerator", "devices", "nodes", "compile", "graph"}  # when a run goes on
 
 
 def seed_of(*parts: int | str) -> int:
@@ -167,28 +167,6 @@ def session(epoch: int, device: torch.device) -> dict[str, Any]:
         },
         "hardware": hardware(device),
     }
-
-
-def hardware(device: torch.device) -> str:
-    """The device in words, such as `Intel(R) Xeon(R), 2 threads`."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def peak_memory(device: torch.device) -> float:
-    """The most memory used so far, in GiB: tensors on a CUDA device, else all of this process (0 where unknown)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    try:
-        import resource
-    except ImportError:  # not a POSIX system
-        return 0.0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere
 
 
 def _commit() -> str | None:

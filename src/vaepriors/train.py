@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from vaepriors import checkpoint
 from vaepriors.data import Dataset
 from vaepriors.experiment import Experiment, build, steps_per_epoch
+from vaepriors.machine import Graphed, compiled, peak_memory
 from vaepriors.objectives import Objective
-from vaepriors.optim import adam, staged_rate
+from vaepriors.optim import adam, set_rate, staged_rate
 from vaepriors.priors import VampPrior
-from vaepriors.run import Run, peak_memory, seed_of, session
+from vaepriors.run import Run, seed_of, session
 from vaepriors.vae import VAE
 
 __all__ = ["Diverged", "Listener", "Report", "binarize", "fit", "make_fabric", "prior_parameters"]
@@ -176,14 +177,16 @@ class _Training:
         self.objective: Objective = objective.to(fabric.device)
         own, gate = prior_parameters(self.model), self.objective.prior_gate()
         lr, eps = experiment.lr, experiment.adam_eps
-        self.optimizer = adam(self.model.parameters(), lr, experiment.normalize, own, gate, eps)
+        graph = _graph(experiment, fabric)
+        self.optimizer = adam(self.model.parameters(), lr, experiment.normalize, own, gate, eps, capturable=graph)
         self.state = self._restore()
         self.train = dataset.train.to(fabric.device, dtype)
         self.valid = dataset.valid[fabric.global_rank :: fabric.world_size].to(fabric.device, dtype)
         losses: Any = _Losses(self.model, self.objective)
         if experiment.compile:
-            losses = _compiled(losses)
+            losses = compiled(losses)
         self.losses, self.wrapped_optimizer = fabric.setup(losses, self.optimizer, move_to_device=False)
+        self.step = Graphed(self._step) if graph else self._step
         if fabric.is_global_zero:
             for partial in run.folder.glob(".*.ckpt.*.partial"):  # a kill in the middle of writing leaves one
                 partial.unlink(missing_ok=True)
@@ -221,8 +224,7 @@ class _Training:
         # of one epoch, seed and device; the order of the examples is the same on all devices
         order = torch.Generator().manual_seed(seed_of(self.experiment.seed, "order", epoch))
         torch.manual_seed(seed_of(self.experiment.seed, "noise", epoch, self.fabric.global_rank))
-        for group in self.optimizer.param_groups:
-            group["lr"] = staged_rate(self.experiment.lr, epoch, self.experiment.lr_stages)
+        set_rate(self.optimizer, staged_rate(self.experiment.lr, epoch, self.experiment.lr_stages))
         loss, rate, distortion = self._pass(self._batches(order))
         valid_loss = self._validate()
         if not (math.isfinite(loss) and math.isfinite(valid_loss)):
@@ -261,18 +263,18 @@ class _Training:
         sums = torch.zeros(3, dtype=torch.float64, device=self.fabric.device)
         tick = max(1, self.steps // 50)
         for number, rows in enumerate(batches, 1):
-            x = self.train[rows]
-            sums += self._step(binarize(x) if self.dynamic else x)
+            sums += self.step(rows)
             if number % tick == 0:
                 for listener in self.listeners:
                     listener.steps(tick)
         means = self.fabric.all_reduce(sums / self.steps, reduce_op="mean")
         return means.tolist()  # type: ignore[union-attr]
 
-    def _step(self, x: Tensor) -> Tensor:
-        """Loss, rate and distortion of one step, left on the device."""
+    def _step(self, rows: Tensor) -> Tensor:
+        """A step on these rows of the training set; its loss, rate and distortion, left on the device."""
+        x = self.train[rows]
         self.wrapped_optimizer.zero_grad()
-        losses = self.losses(x)
+        losses = self.losses(binarize(x) if self.dynamic else x)
         self.fabric.backward(losses[0])
         self.wrapped_optimizer.step()
         return losses.detach()
@@ -348,13 +350,13 @@ class _Training:
         return _State(**values, best=parts["best"])
 
 
-def _compiled(module: nn.Module) -> Any:
-    """The module compiled, if that can be done here at all: found out on a sum, before any work."""
-    try:
-        torch.compile(torch.add)(torch.ones(1), torch.ones(1))
-    except Exception as error:
-        raise ValueError(f"torch.compile does not work here ({type(error).__name__}): leave out --compile") from error
-    return torch.compile(module)
+def _graph(experiment: Experiment, fabric: Fabric) -> bool:
+    """Whether the step is to be one CUDA graph, and can."""
+    if experiment.graph and fabric.device.type != "cuda":
+        print("there is no CUDA device for --graph: going on without", file=sys.stderr)
+    elif experiment.graph and fabric.world_size > 1:
+        raise ValueError(f"graph is for one device, not for {fabric.world_size}: leave one of them out")
+    return experiment.graph and fabric.device.type == "cuda"
 
 
 class _Interruption:

@@ -1,0 +1,151 @@
+"""Fast paths: each gives the numbers of the plain one, and is gone without where it is missing."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from vaepriors import machine
+from vaepriors import train as training
+from vaepriors.data import load
+from vaepriors.experiment import Experiment
+from vaepriors.machine import Graphed
+from vaepriors.run import Run
+from vaepriors.train import make_fabric
+
+
+@pytest.fixture
+def recording(monkeypatch):
+    """Stand-ins on a CPU for CUDA's stream and graph: what is recorded is not run, and a replay runs it in place."""
+    events = []
+
+    def aside(function):
+        events.append("aside")
+        return function()
+
+    def recorded(function):
+        events.append("recorded")
+        result = torch.full((3,), torch.nan, dtype=torch.float64)
+
+        def replay():
+            events.append("replay")
+            result.copy_(function())
+
+        return replay, result
+
+    monkeypatch.setattr(machine, "aside", aside)
+    monkeypatch.setattr(machine, "recorded", recorded)
+    return events
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prior": "vamp", "components": 3, "warmup": 3},
+        {"prior": "vhp", "objective": "rewo", "kappa": 0.6, "lr_stages": 2},
+        {"objective": "iwae", "samples": 3, "estimator": "dreg"},
+    ],
+)
+def test_a_graph_of_the_step_trains_as_the_step_does(tmp_path, images, recording, options):
+    """Three steps as they are, one recording, and a replay for every other: bit for bit, over epochs of three steps."""
+    common = {"hidden": (8,), "latent": 2, "batch_size": 10, "accelerator": "cpu", "epochs": 4, "precision": "64-true"}
+    experiment = Experiment(data=str(images), **common, **options)
+    runs = Run(tmp_path / "plain"), Run(tmp_path / "graph")
+    models = []
+    for run in runs:
+        parts = training._Training(experiment, load(str(images)), run, make_fabric(experiment), [])
+        if run is runs[1]:
+            parts.step = Graphed(parts._step)
+        parts.run_epochs(save_every=1000)
+        models.append(parts.model)
+    assert recording == ["aside"] * 3 + ["recorded"] + ["replay"] * 9
+    plain, graph = ([{**line, "seconds": 0, "memory": 0} for line in run.metrics()] for run in runs)
+    assert plain == graph
+    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("data", ["digits", "images"])
+@pytest.mark.parametrize("objective", ["elbo", "rewo"])
+def test_a_cuda_graph_gives_the_numbers_of_the_plain_step(tmp_path, images, data, objective):
+    lines = []
+    for graph in (False, True):
+        options = {"objective": objective, "kappa": 0.4 if objective == "rewo" else None, "prior": "vamp"}
+        experiment = Experiment(
+            data=str(images) if data == "images" else data,
+            **options, components=20, hidden=(32,), latent=4, batch_size=10, epochs=3, warmup=2, graph=graph,
+            accelerator="cuda",
+        )  # fmt: skip
+        run = Run(tmp_path / str(graph))
+        training.fit(experiment, load(experiment.data), run)
+        lines.append([(line["loss"], line["valid_loss"]) for line in run.metrics()])
+    assert torch.tensor(lines[0]).allclose(torch.tensor(lines[1]), rtol=1e-4)
+
+
+def test_a_graph_is_gone_without_on_a_cpu_and_refused_on_several_devices(tmp_path, train, capsys):
+    assert train(tmp_path / "a", "--epochs", "1", "--graph") == 0
+    assert "there is no CUDA device for --graph: going on without" in capsys.readouterr().err
+    assert train(tmp_path / "b", "--epochs", "1") == 0
+    a, b = (Run(tmp_path / name).metrics()[0]["valid_loss"] for name in "ab")
+    assert a == b
+    fabric = SimpleNamespace(device=torch.device("cuda"), world_size=2)
+    with pytest.raises(ValueError, match="graph is for one device, not for 2"):
+        training._graph(Experiment(graph=True), fabric)
+
+
+def test_without_a_compiler_the_module_stays_as_it_is(monkeypatch, capsys):
+    def refuse(function):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    module = nn.Linear(2, 2)
+    assert machine.compiled(module) is module
+    assert capsys.readouterr().err == "torch.compile does not work here (RuntimeError): going on without\n"
+
+
+def test_products_go_to_onednn_on_amd_if_they_stay_exact(monkeypatch):
+    if not hasattr(torch.backends.mkldnn, "matmul"):
+        pytest.skip("this torch has no switch for it")
+    matmul = torch.backends.mkldnn.matmul
+    before = matmul.fp32_precision
+    monkeypatch.setattr(machine, "_cpu", lambda key: "GenuineIntel")
+    assert not machine.route_products()
+    assert matmul.fp32_precision == before
+    monkeypatch.setattr(machine, "_cpu", lambda key: "AuthenticAMD")
+    try:
+        exact = machine._error_of_products()
+        assert exact < 1e-6
+        assert machine.route_products() == (matmul.fp32_precision == "bf16")
+        assert machine._error_of_products() < 1e-5  # whatever was chosen
+        matmul.fp32_precision = before
+        monkeypatch.setattr(machine, "_error_of_products", lambda: 1e-3)  # a processor that rounds to bfloat16
+        assert not machine.route_products()
+        assert matmul.fp32_precision == before
+    finally:
+        matmul.fp32_precision = before
+
+
+def test_peak_memory_is_in_gib_and_grows_with_what_is_held():
+    before = machine.peak_memory(torch.device("cpu"))
+    held = torch.ones(2**27 + int(before * 2**28))  # more than was ever held, and half a GiB
+    grown = machine.peak_memory(torch.device("cpu")) - before
+    assert held.numel() * 4 / 2**30 + 0.1 > grown > 0.4
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own code
+def test_a_compiled_step_gives_the_numbers_of_the_plain_one(tmp_path, images, capsys, monkeypatch):
+    """If there is a compiler: over epochs of three steps, up to rounding in another order."""
+    monkeypatch.setattr("torch._inductor.config.fallback_random", True)  # else it has noise of its own
+    lines = []
+    for compile_ in (False, True):
+        experiment = Experiment(
+            data=str(images), prior="vamp", components=3, hidden=(8,), latent=2, batch_size=10, epochs=2,
+            accelerator="cpu", compile=compile_,
+        )  # fmt: skip
+        run = Run(tmp_path / str(compile_))
+        training.fit(experiment, load(experiment.data), run)
+        lines.append([(line["loss"], line["rate"]) for line in run.metrics()])
+    if "going on without" in capsys.readouterr().err:
+        pytest.skip("there is no compiler")
+    torch.testing.assert_close(torch.tensor(lines[0]), torch.tensor(lines[1]), rtol=1e-4, atol=1e-4)
