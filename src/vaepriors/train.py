@@ -30,7 +30,7 @@ from vaepriors.priors import VampPrior
 from vaepriors.run import Run, seed_of, session
 from vaepriors.vae import VAE
 
-__all__ = ["Diverged", "Listener", "Report", "binarize", "fit", "make_fabric", "prior_parameters"]
+__all__ = ["Diverged", "Listener", "Losses", "Report", "binarize", "fit", "make_fabric", "prior_parameters"]
 
 
 class Diverged(RuntimeError):
@@ -76,7 +76,7 @@ class _State:
         return {"epoch": self.epoch, "best_loss": best_loss, "best_epoch": self.best_epoch, "waited": self.waited}
 
 
-class _Losses(nn.Module):
+class Losses(nn.Module):
     """x -> (loss, rate, distortion): all that is computed of a batch in one module, for DDP, autocast and compiler."""
 
     def __init__(self, model: VAE, objective: Objective) -> None:
@@ -182,7 +182,7 @@ class _Training:
         self.state = self._restore()
         self.train = dataset.train.to(fabric.device, dtype)
         self.valid = dataset.valid[fabric.global_rank :: fabric.world_size].to(fabric.device, dtype)
-        losses: Any = _Losses(self.model, self.objective)
+        losses: Any = Losses(self.model, self.objective)
         if experiment.compile:
             losses = compiled(losses)
         self.losses, self.wrapped_optimizer = fabric.setup(losses, self.optimizer, move_to_device=False)

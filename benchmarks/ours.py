@@ -1,0 +1,85 @@
+"""A case of the benchmark: a model, a prior, and a variant (plain, compile or graph) of this library."""
+
+import sys
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import turns
+from vaepriors.data import Dataset
+from vaepriors.evaluate import estimate
+from vaepriors.experiment import Experiment, build
+from vaepriors.machine import Graphed, compiled, route_products
+from vaepriors.optim import adam
+from vaepriors.train import Losses, binarize
+
+BATCH, SAMPLES, COMPONENTS = 100, 5000, 500
+
+
+def noise(number: int) -> Dataset:
+    x = torch.rand(number, 1, 28, 28)
+    return Dataset("noise", x, x[:10].round(), x[:10].round(), "bernoulli", pseudo=(0.05, 0.01), dynamic=True)
+
+
+def experiment(model: str, prior: str) -> Experiment:
+    return Experiment(model=model, prior=prior, components=COMPONENTS if prior == "vamp" else None)
+
+
+def gflop_per_step(model: str, prior: str) -> float:
+    """Operations of the products and convolutions of a step, counted on tensors without data."""
+    vae, objective = build(experiment(model, prior), noise(10))
+    vae, objective = vae.to("meta"), objective.to("meta")
+    with FlopCounterMode(display=False) as counter:
+        objective(vae(torch.ones(BATCH, 1, 28, 28, device="meta"))).backward()
+    return counter.get_total_flops() / 1e9
+
+
+def gflop_per_image(model: str, prior: str) -> float:
+    """The same of one image's likelihood: what is done once, and what for each sample."""
+    vae, _ = build(experiment(model, prior), noise(10))
+    vae = vae.to("meta")
+    counts = []
+    for samples in (1, 2):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            x = torch.ones(1, 1, 28, 28, device="meta")
+            vae.weigh(x, vae.encoder(x), vae.prior(), samples)
+        counts.append(counter.get_total_flops() / 1e9)
+    return counts[0] + (SAMPLES - 1) * (counts[1] - counts[0])
+
+
+def main(model: str, prior: str, variant: str) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    route_products()
+    torch.manual_seed(0)
+    data = noise(10_000)
+    vae, objective = build(experiment(model, prior), data)
+    vae, objective, x = vae.to(device), objective.to(device), data.train.to(device)
+    losses = Losses(vae, objective)
+    if variant == "compile":
+        losses = compiled(losses)
+    optimizer = adam(vae.parameters(), 5e-4, capturable=variant == "graph")
+
+    def step(rows: torch.Tensor) -> torch.Tensor:
+        optimizer.zero_grad()
+        found = losses(binarize(x[rows]))
+        found[0].backward()
+        optimizer.step()
+        return found.detach()
+
+    run = Graphed(step) if variant == "graph" else step
+    batches = torch.randperm(len(x), device=device).view(-1, BATCH)
+    turn = iter(range(10**9))
+    chunk = 1000 if device.type == "cpu" else 10_000
+    facts = {"gflop_per_step": gflop_per_step(model, prior), "gflop_per_image": gflop_per_image(model, prior)}
+    steps = 1 if model in ("convhvae", "pixelhvae") and device.type == "cpu" else 10
+    bits = data.test[:1].to(device)
+    turns.serve(
+        lambda: run(batches[next(turn) % len(batches)]),
+        lambda: estimate(vae, bits, SAMPLES, chunk),
+        steps if device.type == "cpu" else 100,
+        {name: round(value, 4) for name, value in facts.items()},
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
