@@ -9,7 +9,7 @@ import turns
 from vaepriors.data import Dataset
 from vaepriors.evaluate import estimate
 from vaepriors.experiment import Experiment, build
-from vaepriors.machine import Graphed, compiled, route_products
+from vaepriors.machine import Graphed, compiled, prepare
 from vaepriors.optim import adam
 from vaepriors.train import Losses, binarize
 
@@ -49,7 +49,7 @@ def gflop_per_image(model: str, prior: str) -> float:
 
 def main(model: str, prior: str, variant: str) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    route_products()
+    prepare()
     torch.manual_seed(0)
     data = noise(10_000)
     vae, objective = build(experiment(model, prior), data)

@@ -13,11 +13,10 @@ import json
 import shutil
 from pathlib import Path
 
-import torch
-
 from rows import finished, train
 from vaepriors.checkpoint import write_atomically
 from vaepriors.interpolate import interpolate_run
+from vaepriors.machine import prepare
 from vaepriors.report.paths import write_interpolations
 from vaepriors.run import Run
 
@@ -87,7 +86,7 @@ def main() -> None:
     if given.command == "train":
         train(rows(given.methods, given.seeds, given.epochs), given.runs)
     else:
-        torch.set_flush_denormal(True)
+        prepare()
         table(given.runs, given.out)
 
 

@@ -1,12 +1,21 @@
 """Densities against torch, SciPy and integration; samplers against densities."""
 
+import math
+
 import pytest
 import torch
 from scipy.stats import chisquare, logistic
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily, Normal
 
 from reference import fit_of_samples
-from vaepriors.distributions import Chain, DiagonalNormal, DiscretizedLogistic, NormalMixture, rsample_and_log_prob
+from vaepriors.distributions import (
+    Chain,
+    DiagonalNormal,
+    DiscretizedLogistic,
+    IndependentBernoulli,
+    NormalMixture,
+    rsample_and_log_prob,
+)
 
 LEVELS = (torch.arange(256, dtype=torch.float64) + 0.5) / 256
 
@@ -108,7 +117,7 @@ def test_mixture_keeps_no_tensor_of_samples_by_components_by_size():
     loc = torch.randn(k, d, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
         NormalMixture(loc, torch.ones(k, d)).log_prob(torch.randn(n, d))
-    assert max(sizes) <= max(n * k, 2 * n * d, 2 * k * d)
+    assert max(sizes) <= max(n * k, n * (2 * d + 1), k * (2 * d + 1))
 
 
 def test_mixture_samples_follow_its_density():
@@ -184,3 +193,65 @@ def test_logistic_samples_follow_its_masses(loc, log_scale):
     rest = torch.cat([expected[often], (n - expected[often].sum())[None]])
     keep = rest > 1e-6
     assert chisquare(observed[keep], rest[keep]).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("event", [(), (5,), (1, 4, 3)])
+@pytest.mark.parametrize("batch", [(), (4,), (6, 4)])
+def test_bits_have_torchs_density_and_moments(batch, event):
+    """For x of the same shape, for one x that meets many logits, and for many x that meet the same logits."""
+    torch.manual_seed(0)
+    logits = 20 * torch.randn((*batch, *event), dtype=torch.float64)
+    ours = IndependentBernoulli(logits, len(event))
+    reference = Independent(Bernoulli(logits=logits), len(event), validate_args=False)
+    for leading in (batch, batch[1:], (), (7, *batch)):
+        x = torch.rand((*leading, *event), dtype=torch.float64).round()
+        expected = reference.log_prob(x)
+        assert ours.log_prob(x).shape == expected.shape == torch.broadcast_shapes(leading, batch)
+        torch.testing.assert_close(ours.log_prob(x), expected, rtol=1e-13, atol=1e-13)
+    assert (ours.batch_shape, ours.event_shape) == (batch, event)
+    torch.testing.assert_close(ours.mean, reference.mean)
+    torch.testing.assert_close(ours.variance, reference.variance)
+
+
+def test_gradients_of_bits_are_exact_also_of_a_jacobian_and_far_out():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 2, 5, dtype=torch.float64, requires_grad=True)
+    x = torch.rand(2, 5, dtype=torch.float64, requires_grad=True)
+    log_prob = lambda logits, x: IndependentBernoulli(logits, 1).log_prob(x)  # noqa: E731
+    assert torch.autograd.gradcheck(log_prob, (logits, x))
+    assert torch.autograd.gradgradcheck(log_prob, (logits, x))
+    jacobian = torch.func.jacrev(lambda one: log_prob(one, x[0]))(logits[0, 0].detach())
+    torch.testing.assert_close(jacobian, (x[0] - logits[0, 0].sigmoid()).detach())
+    far = torch.tensor([1e4, -1e4, 88.0, -88.0], requires_grad=True)
+    value = IndependentBernoulli(far, 1).log_prob(torch.tensor([1.0, 0.0, 1.0, 0.0]))
+    assert value.item() == 0
+    (gradient,) = torch.autograd.grad(value, far)
+    assert gradient.abs().max() < 1e-30
+
+
+def test_single_precision_of_bits_is_as_good_as_torchs():
+    torch.manual_seed(0)
+    logits, x = 5 * torch.randn(500, 784), torch.rand(784).round()
+    exact = IndependentBernoulli(logits.double(), 1).log_prob(x.double())
+    ours = (IndependentBernoulli(logits, 1).log_prob(x) - exact).abs().max()
+    theirs = (Independent(Bernoulli(logits=logits), 1).log_prob(x) - exact).abs().max()
+    assert ours < 2 * theirs + 1e-5
+    certain = torch.full((784,), 12.0)  # 784 masses of nearly 1: the sum of what is missing
+    missing = IndependentBernoulli(certain, 1).log_prob(torch.ones(784))
+    assert abs(missing.item() + 784 * math.log1p(math.exp(-12))) < 1e-4
+
+
+def test_bits_are_drawn_by_their_probability():
+    torch.manual_seed(0)
+    law = IndependentBernoulli(torch.tensor([[-3.0, 0.0, 1.0], [0.5, 9.0, -9.0]]), 1)
+    draws = law.sample((20_000,))
+    assert draws.shape == (20_000, 2, 3)
+    assert set(draws.unique().tolist()) == {0.0, 1.0}
+    assert ((draws.mean(0) - law.mean).abs() <= 4.5 * (law.variance / 20_000).sqrt()).all()
+    pairs = (draws[:, 0, 0] * draws[:, 0, 1]).mean()
+    assert abs(pairs - law.mean[0, 0] * law.mean[0, 1]) < 0.01
+
+
+def test_bits_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"x has shape \(3, 4\), expected \(\.\.\., 5\)"):
+        IndependentBernoulli(torch.zeros(3, 5), 1).log_prob(torch.zeros(3, 4))

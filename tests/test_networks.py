@@ -183,7 +183,7 @@ def test_parameters_of_a_distribution_stay_in_single_precision_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         q = networks.Encoder(SHAPE, [8], 3)(torch.rand(5, *SHAPE))
         p = networks.Decoder(SHAPE, [8], 3)(torch.rand(5, 3))
-    assert q.loc.dtype == q.scale.dtype == p.base_dist.logits.dtype == torch.float32
+    assert q.loc.dtype == q.scale.dtype == p.logits.dtype == torch.float32
 
 
 def test_encoder_refuses_another_shape():

@@ -43,7 +43,7 @@ def test_each_pixel_depends_on_those_before_it_only():
     shape = (1, 4, 5)
     law = decoder(shape)(z())
     x = torch.rand(shape, dtype=torch.float64)
-    logits = lambda x: law.conditionals(x).base_dist.logits.flatten()  # noqa: E731
+    logits = lambda x: law.conditionals(x).logits.flatten()  # noqa: E731
     jacobian = torch.autograd.functional.jacobian(logits, x).view(20, 20)
     assert not jacobian.triu().any()
     for row, column in [(0, 1), (1, 0), (1, 3), (3, 4)]:
@@ -58,7 +58,7 @@ def test_each_pixel_depends_on_those_before_it_only():
 def test_every_pixel_depends_on_both_levels_of_z():
     net = decoder((1, 4, 5))
     x = torch.rand(1, 4, 5, dtype=torch.float64)
-    logits = lambda z: net(z).conditionals(x).base_dist.logits.flatten()  # noqa: E731
+    logits = lambda z: net(z).conditionals(x).logits.flatten()  # noqa: E731
     assert torch.autograd.functional.jacobian(logits, z()).all()
 
 

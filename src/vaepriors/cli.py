@@ -23,7 +23,7 @@ from vaepriors.distributions import watched
 from vaepriors.evaluate import evaluate_run
 from vaepriors.experiment import Experiment
 from vaepriors.interpolate import interpolate_run
-from vaepriors.machine import route_products
+from vaepriors.machine import prepare
 from vaepriors.progress import TensorBoard, TrainingBar, counting_bar
 from vaepriors.report.paths import write_interpolations
 from vaepriors.report.pictures import write_pictures
@@ -253,10 +253,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `vaepriors`."""
-    # components far from every z get gradients too small for normal floats, on which a CPU is slow;
-    # threads take the setting over from the one that makes them, so it comes before the first of torch's work
-    torch.set_flush_denormal(True)
-    route_products()
+    prepare()
     try:
         status = _run(sys.argv[1:] if arguments is None else arguments)
     except (ValueError, FileNotFoundError, ImportError) as error:

@@ -1,10 +1,11 @@
 r"""Distributions whose sample and density live in one object.
 
-Five laws, all with densities in nats that drop no constant:
+Six laws, all with densities in nats that drop no constant:
 
 * `DiagonalNormal`: $N(z; \mu, \mathrm{diag}\,\sigma^2)$, one vector an event;
 * `NormalMixture`: $\sum_k w_k N(z; \mu_k, \mathrm{diag}\,\sigma_k^2)$;
 * `Chain`: $p(a)\, p(b \mid a)$ over the concatenation $[a, b]$;
+* `IndependentBernoulli`: bits, each with its own logit;
 * `DiscretizedLogistic`: the masses a logistic density leaves in equal bins of $[0, 1]$;
 * `Autoregressive`: $\prod_i p(x_i \mid x_1, \dots, x_{i-1})$ over the pixels of an image.
 
@@ -27,6 +28,7 @@ __all__ = [
     "Chain",
     "DiagonalNormal",
     "DiscretizedLogistic",
+    "IndependentBernoulli",
     "NormalMixture",
     "a_pass_for_each_pixel",
     "mean_or_draw",
@@ -159,13 +161,13 @@ class NormalMixture(Distribution):
         self.logits = loc.new_zeros(loc.shape[0]) if logits is None else logits
         precision = scale.double().pow(-2)
         linear = loc.double() * precision
-        self._weights = torch.cat([linear, -0.5 * precision], -1)  # (K, 2D)
-        self._constant = (
+        constant = (
             self.logits.double().log_softmax(-1)
             + 0.5 * precision.log().sum(-1)
             - 0.5 * (linear * loc).sum(-1)
             - 0.5 * math.log(2 * math.pi) * loc.shape[-1]
         )
+        self._weights = torch.cat([linear, -0.5 * precision, constant[:, None]], -1)  # (K, 2D + 1)
         super().__init__(torch.Size(), loc.shape[-1:], validate_args=False)
 
     @property
@@ -179,7 +181,8 @@ class NormalMixture(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         z = value.double()
-        log_joint = F.linear(torch.cat([z, z * z], -1), self._weights, self._constant)  # (..., K): log w_k N_k(z)
+        one = z.new_ones(()).expand(*z.shape[:-1], 1)  # a bias would first be copied to every row of the result
+        log_joint = F.linear(torch.cat([z, z * z, one], -1), self._weights)  # (..., K): log w_k N_k(z)
         return log_joint.to(value.dtype).logsumexp(-1)
 
     @torch.no_grad()
@@ -240,6 +243,84 @@ class Chain(Distribution):
     def sample(self, sample_shape: Shape = ()) -> Tensor:
         a = self.first.sample(torch.Size(sample_shape))
         return torch.cat([a, self.then(a).sample()], -1)
+
+
+class IndependentBernoulli(Distribution):
+    r"""Independent bits, with logits $l$.
+
+    $$\log P(x) = \sum_d x_d l_d - \log(1 + e^{l_d}), \qquad
+      \frac{\partial \log P}{\partial l_d} = x_d - \sigma(l_d)$$
+
+    The first term is one product, also where one x meets many logits, and the second does not depend on x. Formula and
+    gradient hold for any real x, too, as the bound of data that are probabilities.
+
+    Args:
+        logits: $l$, of shape `(*batch, *event)`.
+        event_dims: Number of dimensions of an event.
+
+    >>> law = IndependentBernoulli(torch.zeros(4, 28, 28), event_dims=2)
+    >>> law.batch_shape, round(law.log_prob(torch.ones(28, 28))[0].item() / math.log(2))
+    (torch.Size([4]), -784)
+    """
+
+    arg_constraints = {"logits": constraints.real}
+    has_rsample = False
+
+    def __init__(self, logits: Tensor, event_dims: int) -> None:
+        self.logits = logits
+        cut = logits.dim() - event_dims
+        super().__init__(logits.shape[:cut], logits.shape[cut:], validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.logits.sigmoid()
+
+    @property
+    def variance(self) -> Tensor:
+        return self.mean * (1 - self.mean)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if value.shape[value.dim() - len(self.event_shape) :] != self.event_shape:
+            raise ValueError(
+                f"x has shape {tuple(value.shape)}, expected (..., {', '.join(map(str, self.event_shape))})"
+            )
+        logits = self.logits.reshape(*self.batch_shape, -1)
+        return _BernoulliLogProb.apply(logits, value.reshape(*value.shape[: value.dim() - len(self.event_shape)], -1))
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Shape = ()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
+        uniform = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
+        return (uniform < self.mean).to(self.logits.dtype)
+
+
+class _BernoulliLogProb(torch.autograd.Function):
+    """The formula above over the last dimension, in few passes over the logits, and its gradient as it stands there.
+
+    log(1 + exp(l)) is max(l, 0) + log(1 + exp(-|l|)), whose logarithm errs by less than its sum does.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, x: Tensor) -> Tensor:
+        alike = logits.numel() == x.numel()
+        linear = (logits * x).sum(-1) if alike else torch.einsum("...d,...d->...", logits, x)
+        return linear - logits.clamp(min=0).sum(-1) - logits.abs().neg_().exp_().add_(1).log_().sum(-1)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[no-untyped-def]
+        logits, x = ctx.saved_tensors
+        of_logits, of_x = ctx.needs_input_grad
+        g = gradient[..., None]
+        return (
+            ((x - logits.sigmoid()) * g).sum_to_size(logits.shape) if of_logits else None,
+            (logits * g).sum_to_size(x.shape) if of_x else None,
+        )
 
 
 class DiscretizedLogistic(Distribution):

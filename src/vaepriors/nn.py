@@ -17,9 +17,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent, Normal
 
-from vaepriors.distributions import DiagonalNormal, DiscretizedLogistic, Shape
+from vaepriors.distributions import DiagonalNormal, DiscretizedLogistic, IndependentBernoulli, Shape
 
 __all__ = [
     "BernoulliHead",
@@ -260,7 +260,7 @@ class BernoulliHead(nn.Module):
         self.logits = layer(in_features, event_shape)
 
     def forward(self, h: Tensor) -> Distribution:
-        return _independent(Bernoulli(logits=_single(self.logits(h)), validate_args=False), self.event_dims)
+        return IndependentBernoulli(_single(self.logits(h)), self.event_dims)
 
 
 class LogisticHead(nn.Module):

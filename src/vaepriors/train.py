@@ -138,8 +138,8 @@ def fit(
 ) -> Report:
     """Train an experiment, or go on with it if the run's folder has a checkpoint.
 
-    On a CPU, call `torch.set_flush_denormal(True)` first (the command line does): far mixture components have
-    gradients so small that they make late epochs slow.
+    On a CPU, call `machine.prepare()` first, as the command line does: without it late epochs may be several times
+    slower.
 
     Args:
         experiment: What to run.
