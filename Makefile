@@ -31,8 +31,15 @@ unit: $(READY)
 results: $(READY)
 	$(BIN)/python -m vaepriors.results render README.md
 
-benchmark: $(READY)
-	$(BIN)/python benchmarks/hvae.py
+# beside pythae, which has an environment of its own
+benchmark: $(READY) .venv-peers/ready
+	$(BIN)/python benchmarks/speed.py --peer .venv-peers/bin/python --out results/benchmarks/speed-cpu.json
+	$(BIN)/python benchmarks/speed.py --render
+
+.venv-peers/ready: constraints.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch pythae==0.1.2
+	@touch $@
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -42,4 +49,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache

@@ -5,8 +5,9 @@
     done
     python reproduce/pendulum.py table --runs runs --out results/pendulum
 
-`train` goes on with what was begun. `table` takes every run that has reached its last epoch, measures the angle on the
-test set at that epoch, and writes one JSON file a run, the table (table.md), and a picture for each run.
+`train` goes on with what was begun, also with more epochs. `table` measures the angle on the test set for every run
+that has reached its last epoch, or has the snapshot of the epoch that `--epoch` names, and writes one JSON file a run,
+the table (table.md), and a picture for each run.
 """
 
 import argparse
@@ -55,12 +56,12 @@ def rows(methods: list[str], seeds: list[int], epochs: int) -> dict[str, list[st
 
 
 @torch.no_grad()
-def measure(run: Run, dataset: Dataset) -> dict[str, object]:
-    """What one finished run has learned, at its last epoch."""
-    model, values = run.model(dataset, "last")
+def measure(run: Run, dataset: Dataset, which: str) -> dict[str, object]:
+    """What one run has learned, at a snapshot or at its last epoch."""
+    model, values = run.model(dataset, which)
     q = model.encoder(dataset.test)
     found = angle_regression(q.mean, dataset.labels["test"])
-    metrics = run.metrics()
+    metrics = run.metrics()[: values["epoch"]]
     error = (model.decoder(q.mean).mean - dataset.test).square().mean().sqrt().item()
     return {
         **run.description(),
@@ -78,10 +79,11 @@ def measure(run: Run, dataset: Dataset) -> dict[str, object]:
 
 
 @torch.no_grad()
-def picture(run: Run, dataset: Dataset) -> Figure:
+def picture(run: Run, dataset: Dataset, which: str) -> Figure:
     """Posterior means coloured by the angle above samples of the prior, over the epochs; and beta."""
-    metrics = run.metrics()
-    kept = [f"epoch-{n}" for n in SNAPSHOTS if (run / f"epoch-{n}.ckpt").is_file()] + ["last"]
+    last = run.model(dataset, which)[1]["epoch"]
+    metrics = run.metrics()[:last]
+    kept = [f"epoch-{n}" for n in SNAPSHOTS if n < last and (run / f"epoch-{n}.ckpt").is_file()] + [which]
     figure = Figure(figsize=(2.4 * (len(kept) + 1), 5), layout="constrained")
     axes = figure.subplots(2, len(kept) + 1)
     torch.manual_seed(0)
@@ -114,9 +116,9 @@ def picture(run: Run, dataset: Dataset) -> Figure:
 
 
 @torch.no_grad()
-def half_a_turn(run: Run, dataset: Dataset, path: Path) -> None:
+def half_a_turn(run: Run, dataset: Dataset, which: str, path: Path) -> None:
     """Figures 3 and 4: the way from the pendulum at 0 to that at 180 degrees through a graph of 1,000 prior samples."""
-    model, _ = run.model(dataset, "last")
+    model, _ = run.model(dataset, which)
     torch.manual_seed(0)
     angles = dataset.labels["test"]
     ends = [int((angles - angle).abs().argmin()) for angle in (0.0, math.pi)]
@@ -130,17 +132,24 @@ def half_a_turn(run: Run, dataset: Dataset, path: Path) -> None:
     save_png(path, grid(model.decoder(shown).mean, columns=20))
 
 
-def table(runs: Path, out: Path) -> None:
+def table(runs: Path, out: Path, epoch: int | None = None) -> None:
+    which = "last" if epoch is None else f"epoch-{epoch}"
     found: dict[str, list[dict[str, object]]] = defaultdict(list)
     out.mkdir(parents=True, exist_ok=True)
     for method in METHODS:
-        for folder in finished(runs, f"pendulum-{method}-*"):
+        pattern = f"pendulum-{method}-*"
+        ready = (
+            finished(runs, pattern)
+            if epoch is None
+            else [p.parent for p in sorted(runs.glob(f"{pattern}/{which}.ckpt"))]
+        )
+        for folder in ready:
             run = Run(folder)
             dataset = run.dataset()
-            result = measure(run, dataset)
+            result = measure(run, dataset, which)
             write_atomically(out / f"{folder.name}.json", (json.dumps(result, indent=2) + "\n").encode())
-            picture(run, dataset).savefig(out / f"{folder.name}.png", dpi=80)
-            half_a_turn(run, dataset, out / f"{folder.name}-path.png")
+            picture(run, dataset, which).savefig(out / f"{folder.name}.png", dpi=80)
+            half_a_turn(run, dataset, which, out / f"{folder.name}-path.png")
             found[method].append(result)
     lines = [
         "| method | paper | absolute error, radians | each seed (turns) | beta at the end | epochs |",
@@ -169,11 +178,14 @@ def main() -> None:
     tabler = commands.add_parser("table")
     tabler.add_argument("--runs", type=Path, default=Path("runs"))
     tabler.add_argument("--out", type=Path, default=Path("results/pendulum"))
+    tabler.add_argument(
+        "--epoch", type=int, choices=SNAPSHOTS, help="measure the snapshots of this epoch, not the last"
+    )
     given = parser.parse_args()
     if given.command == "train":
         train(rows(given.methods, given.seeds, given.epochs), given.runs)
     else:
-        table(given.runs, given.out)
+        table(given.runs, given.out, given.epoch)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,23 @@ def test_every_method_trains_and_the_table_has_those_that_finished(tmp_path, mon
     assert len(list(out.glob("*.png"))) >= len(rows)
 
 
+def test_the_pendulum_is_measured_at_the_epoch_of_a_snapshot(tmp_path, monkeypatch, script):
+    """Which is what a run of as many epochs gives, whether this one has finished or not."""
+    module, data = script("pendulum"), stand_in("pendulum")
+    for place in ("vaepriors.cli.load", "vaepriors.run.load"):
+        monkeypatch.setattr(place, lambda name, seed: data)
+    module.train(module.rows(["elbo"], [0], epochs=4), tmp_path / "long")
+    module.train(module.rows(["elbo"], [0], epochs=3), tmp_path / "short")
+    module.table(tmp_path / "long", tmp_path / "a", epoch=3)
+    module.table(tmp_path / "short", tmp_path / "b")
+    a, b = (json.loads((tmp_path / name / "pendulum-elbo-0.json").read_text()) for name in "ab")
+    assert a["epoch"] == b["epoch"] == 3
+    assert a["angle_error"] == b["angle_error"]
+    assert a["valid_loss"] == b["valid_loss"]
+    module.table(tmp_path / "long", tmp_path / "c", epoch=17)
+    assert len((tmp_path / "c" / "table.md").read_text().splitlines()) == 2
+
+
 def test_every_row_of_the_image_sets_trains_and_is_evaluated(tmp_path, monkeypatch, script):
     module = script("images")
     torch.manual_seed(0)

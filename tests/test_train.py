@@ -1,6 +1,7 @@
 """Training: killed and resumed bit for bit, stopped early, stopped by hand, and shared by two processes."""
 
 import errno
+import json
 import math
 import os
 import shutil
@@ -21,6 +22,7 @@ from vaepriors import checkpoint, cli
 from vaepriors import train as training
 from vaepriors.data import Dataset, load
 from vaepriors.distributions import DiagonalNormal
+from vaepriors.evaluate import evaluate_run
 from vaepriors.experiment import Experiment
 from vaepriors.objectives import ELBO
 from vaepriors.optim import adam, normalize_gradients, staged_rate
@@ -573,6 +575,29 @@ def test_two_processes_take_the_gradient_of_the_whole_batch(tmp_path, processes)
     assert line["valid_loss"] == pytest.approx(objective(model(x)).item(), abs=1e-12)
 
 
+def evaluate_by_two(folder):
+    evaluate_run(Run(folder), samples=20_000, accelerator="cpu", devices=2)
+
+
+def test_two_processes_share_the_examples_of_an_evaluation_in_their_order(tmp_path, train, processes):
+    """Five examples, so three and two; each estimate as one process finds it, up to its noise."""
+    assert train(tmp_path / "run", "--epochs", "8") == 0
+    alone = evaluate_run(Run(tmp_path / "run"), samples=20_000, accelerator="cpu")
+    expected = np.load(tmp_path / "run" / "log_likelihood.npy")
+    (tmp_path / "run" / "evaluation.json").unlink()
+    assert processes(*two(evaluate_by_two, tmp_path / "run")) == [0, 0]
+    found = np.load(tmp_path / "run" / "log_likelihood.npy")
+    assert found.shape == expected.shape == (5,)
+    assert np.abs(found - expected).max() < 0.25 < np.abs(found[[0, 3, 1, 4, 2]] - expected).max()  # not end to end
+    assert not np.array_equal(found, expected)
+    shared = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert (shared["devices"], alone["devices"]) == (2, 1)
+    assert shared["nll"] == pytest.approx(-found.mean(), abs=1e-12)
+    for devices, message in ((0, "devices is 0"), (6, "only 5 examples")):
+        with pytest.raises(ValueError, match=message):
+            evaluate_run(Run(tmp_path / "run"), accelerator="cpu", devices=devices)
+
+
 def toss_coins(folder):
     """Two epochs of ten images of 50 fair coins."""
     coins = torch.full((10, 50), 0.5)
@@ -591,7 +616,7 @@ def train_rewo(folder):
     """REWO whose bound is met in the middle of the run; what each device has after every step."""
     torch.manual_seed(0)
     x = torch.rand(40, 6, generator=torch.Generator().manual_seed(0))
-    bound = {"objective": "rewo", "kappa": 1.3, "nu": 20.0, "prior": "vhp", "prior_hidden": (5,)}
+    bound = {"objective": "rewo", "kappa": 1.0, "nu": 20.0, "prior": "vhp", "prior_hidden": (5,)}
     experiment = tiny(**bound, lr=0.003, epochs=30, devices=2)
     fabric = make_fabric(experiment)
     fabric.launch()

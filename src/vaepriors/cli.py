@@ -102,6 +102,7 @@ def evaluate(
     seed: int = 0,
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
     prior_samples: int | None = None,
+    devices: int = 1,
 ) -> int:
     """Estimate the log-likelihood of a trained model, its ELBO, rate and distortion, and the active units.
 
@@ -115,11 +116,13 @@ def evaluate(
         seed: Seed of the draws.
         accelerator: Where to compute.
         prior_samples: Draws of u for each z in the density of the prior vhp; those of the training unless given.
+        devices: How many devices share the examples.
     """
     with counting_bar(console, f"{samples} samples") as progress:
-        options = (samples, split, number, chunk, which, seed, accelerator, progress, prior_samples)
+        options = (samples, split, number, chunk, which, seed, accelerator, progress, prior_samples, devices)
         result = evaluate_run(Run(run), *options)
-    console.print(_table(Run(run), result))
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        console.print(_table(Run(run), result))
     return 0
 
 

@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from vaepriors.checkpoint import write_atomically
 from vaepriors.data import Dataset, binarize_once
 from vaepriors.latent import active_units
-from vaepriors.machine import hardware
+from vaepriors.machine import hardware, open_devices
 from vaepriors.nn import evaluating
 from vaepriors.priors import VHP
 from vaepriors.run import Run, seed_of
@@ -135,6 +136,7 @@ def evaluate_run(
     accelerator: str = "auto",
     progress: Callable[[int, int], None] = lambda done, total: None,
     prior_samples: int | None = None,
+    devices: int = 1,
 ) -> dict[str, Any]:
     """Evaluate a run's model; write evaluation.json, and log p(x) of each example as log_likelihood.npy.
 
@@ -150,14 +152,15 @@ def evaluate_run(
         progress: Called with the number of examples done and their total.
         prior_samples: Draws of u for each z in the density of a `VHP`; those of the training unless given. The
             likelihood is unbiased for any; with 1 it is that of the IWAE of two levels.
+        devices: How many devices share the examples, each in a process of its own; only the first one writes.
 
     Returns:
         What evaluation.json holds. `nll`, its standard error over examples `nll_se`, `elbo`, `rate` and
         `distortion` are means in nats; `bits_per_dim` is None for densities.
     """
-    device = torch.device("cuda" if accelerator == "cuda" or (accelerator == "auto" and _cuda()) else "cpu")
-    if device.type == "cuda" and not _cuda():
-        raise ValueError("accelerator is cuda, but torch sees no CUDA device: choose cpu or auto")
+    if devices < 1:
+        raise ValueError(f"devices is {devices}: at least 1 is needed")
+    fabric = open_devices(accelerator, devices)
     dataset = run.dataset()
     model, values = run.model(dataset, which)
     hierarchical = [part for part in model.modules() if isinstance(part, VHP)]
@@ -166,20 +169,25 @@ def evaluate_run(
     for prior in hierarchical:
         prior.samples = prior_samples or prior.samples
     dtype = next(model.parameters()).dtype
-    torch.manual_seed(seed_of(seed, "evaluation"))
-    x = _examples(dataset, split, number).to(device, dtype)
-    model = model.to(device)
+    x = _examples(dataset, split, number)
+    if devices > len(x):
+        raise ValueError(f"devices is {devices}, but there are only {len(x)} examples: choose fewer")
+    fabric.launch()
+    device, rank = fabric.device, fabric.global_rank
+    torch.manual_seed(seed_of(seed, "evaluation", *([rank] if rank else [])))
+    x, model = x.to(device, dtype), model.to(device)
     done = 0
 
     def count(images: int) -> None:
         nonlocal done
-        done += images
-        progress(done, len(x))
+        done += images * devices
+        if fabric.is_global_zero:
+            progress(min(done, len(x)), len(x))
 
     started = time.perf_counter()
     if chunk is None:
         chunk = 1000 if device.type == "cpu" else 10_000  # 1 GiB of features of ConvHVAE; 10 GiB
-    found = estimate(model, x, samples, chunk, count)
+    found = _gathered(fabric, estimate(model, x[rank::devices], samples, chunk, count), len(x))
     seconds = time.perf_counter() - started
     result = {
         "split": split,
@@ -193,12 +201,25 @@ def evaluate_run(
         "latent_units": model.encoder(x[:1]).sample().shape[-1],
         "seconds": round(seconds, 2),
         "device": hardware(device),
+        "devices": devices,
     }
+    if not fabric.is_global_zero:
+        return result
     content = io.BytesIO()
     np.save(content, found.log_likelihood.cpu().numpy())
     write_atomically(run / "log_likelihood.npy", content.getvalue())
     write_atomically(run / "evaluation.json", (json.dumps(result, indent=2) + "\n").encode())
     return result
+
+
+def _gathered(fabric: Fabric, part: Estimate, total: int) -> Estimate:
+    """The estimates of all examples, in their order, from those of every so-manieth on each device."""
+    if fabric.world_size == 1:
+        return part
+    share = torch.stack(part)  # (5, examples here)
+    missing = -(-total // fabric.world_size) - share.shape[1]
+    every: Any = fabric.all_gather(torch.cat([share, share[:, :missing]], 1))  # (devices, 5, examples on each)
+    return Estimate(*every.permute(1, 2, 0).flatten(1)[:, :total])
 
 
 def summary(found: Estimate, dataset: Dataset) -> dict[str, Any]:
@@ -216,10 +237,6 @@ def summary(found: Estimate, dataset: Dataset) -> dict[str, Any]:
         "effective_samples_mean": found.effective_samples.mean().item(),
         "effective_samples_min": found.effective_samples.min().item(),
     }
-
-
-def _cuda() -> bool:
-    return torch.cuda.is_available()
 
 
 def _examples(dataset: Dataset, split: str, number: int | None) -> Tensor:

@@ -18,9 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-__all__ = ["Graphed", "compiled", "hardware", "keep_memory", "peak_memory", "prepare", "route_products"]
+__all__ = [
+    "Graphed",
+    "compiled",
+    "hardware",
+    "keep_memory",
+    "open_devices",
+    "peak_memory",
+    "prepare",
+    "route_products",
+]
 
 
 def prepare() -> None:
@@ -32,6 +42,22 @@ def prepare() -> None:
     torch.set_flush_denormal(True)
     keep_memory()
     route_products()
+
+
+def open_devices(accelerator: str, devices: int = 1, nodes: int = 1, precision: Any = "32-true") -> Fabric:
+    """Devices of a kind: `cpu`, `cuda`, or `auto`, which is cuda where there is one.
+
+    Raises:
+        ValueError: If they are not there.
+    """
+    there = torch.cuda.is_available()
+    if accelerator == "cuda" and not there:
+        raise ValueError("accelerator is cuda, but torch sees no CUDA device: choose cpu or auto")
+    kind = "cuda" if there and accelerator != "cpu" else "cpu"
+    if kind == "cuda" and devices > torch.cuda.device_count():
+        raise ValueError(f"devices is {devices}, but torch sees {torch.cuda.device_count()} CUDA devices")
+    strategy = "ddp" if devices * nodes > 1 else "auto"
+    return Fabric(accelerator=kind, devices=devices, num_nodes=nodes, precision=precision, strategy=strategy)
 
 
 def hardware(device: torch.device) -> str:

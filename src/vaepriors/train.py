@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from vaepriors import checkpoint
 from vaepriors.data import Dataset
 from vaepriors.experiment import Experiment, build, steps_per_epoch
-from vaepriors.machine import Graphed, compiled, peak_memory
+from vaepriors.machine import Graphed, compiled, open_devices, peak_memory
 from vaepriors.objectives import Objective
 from vaepriors.optim import adam, set_rate, staged_rate
 from vaepriors.priors import VampPrior
@@ -110,21 +110,9 @@ def make_fabric(experiment: Experiment) -> Fabric:
     Raises:
         ValueError: If it asks for a device that is not there.
     """
-    wanted, there = experiment.accelerator, torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise ValueError("accelerator is cuda, but torch sees no CUDA device: choose cpu or auto")
-    kind = "cuda" if there and wanted != "cpu" else "cpu"
-    if kind == "cuda" and experiment.devices > torch.cuda.device_count():
-        raise ValueError(f"devices is {experiment.devices}, but torch sees {torch.cuda.device_count()} CUDA devices")
-    many = experiment.devices * experiment.nodes > 1
-    return Fabric(
-        accelerator=kind,
-        devices=experiment.devices,
-        num_nodes=experiment.nodes,
-        # for 64-true, model and data are float64 already; Fabric's own plugin would round the losses to float32
-        precision="bf16-mixed" if experiment.precision == "bf16-mixed" else "32-true",
-        strategy="ddp" if many else "auto",
-    )
+    # for 64-true, model and data are float64 already; Fabric's own plugin would round the losses to float32
+    precision = "bf16-mixed" if experiment.precision == "bf16-mixed" else "32-true"
+    return open_devices(experiment.accelerator, experiment.devices, experiment.nodes, precision)
 
 
 def fit(

@@ -1,0 +1,67 @@
+"""The benchmark counts what it says, and its page shows what was recorded."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import ours  # noqa: E402
+import speed  # noqa: E402
+
+# GFLOP a step at batch 100, from the layer sizes of Tomczak & Welling 2018, with the standard prior and K = 500
+STEPS = {"vae": (0.57, 2.60), "hvae": (1.27, 3.29), "convhvae": (132, 223), "pixelhvae": (149, 240)}
+# of an image with 5,000 samples: 439,200 multiply-adds each, or those of q(z1|x, z2) without its x half, p(z1|z2) and
+# p(x|z1, z2)
+IMAGES = {"vae": 2 * 5000 * 439_200 / 1e9, "hvae": 2 * 5000 * (228_000 + 228_000 + 643_200) / 1e9, "convhvae": 1760}
+
+
+@pytest.mark.parametrize("model", STEPS)
+def test_no_step_has_more_operations_than_its_layers(model):
+    for prior, expected in zip(("standard", "vamp"), STEPS[model], strict=True):
+        counted = ours.gflop_per_step(model, prior)
+        # the PixelCNN here has no masked taps: a third less of its share
+        assert (0.74 if model == "pixelhvae" else 0.97) * expected < counted < 1.03 * expected, prior
+
+
+@pytest.mark.parametrize("model", IMAGES)
+def test_no_likelihood_has_more_operations_than_its_layers(model):
+    assert ours.gflop_per_image(model, "standard") == pytest.approx(IMAGES[model], rel=0.03)
+    mixture = ours.gflop_per_image(model, "vamp") - ours.gflop_per_image(model, "standard")
+    top = (223 - 132) / 3 if model == "convhvae" else 2 * 500 * 674_400 / 1e9  # the components, once
+    assert mixture == pytest.approx(2 * 5000 * 500 * 81 / 1e9 + top, rel=0.06)
+
+
+def test_the_page_shows_the_recorded_benchmarks():
+    page = (ROOT / "docs" / "speed.md").read_text()
+    assert speed.rendered(page) == page
+    recorded = sorted(path.stem for path in (ROOT / "results" / "benchmarks").glob("speed-*.json"))
+    assert [name for name in recorded if speed.BEGIN.format(name) in page] == recorded != []
+
+
+def test_ratios_are_of_times_and_floors_of_counts():
+    case = lambda prior, variant, step: {  # noqa: E731
+        "model": "vae", "prior": prior, "variant": variant, "ms_per_step": step, "ms_per_image": 10 * step,
+        "gflop_per_step": 2.0, "gflop_per_image": 5.0, "step_gib": 0.5,
+    }  # fmt: skip
+    times = {"plain": 10.0, "pythae": 25.0, "pythae-trainer": 30.0}
+    cases = [
+        case(prior, name, factor * t) for prior, factor in (("standard", 1), ("vamp", 3)) for name, t in times.items()
+    ]
+    result = {
+        "session": {"hardware": "a machine", "versions": {"torch": "2"}, "commit": "abc"},
+        "rounds": 3,
+        "gflops_per_second": {"float32": 400.0, "bfloat16": 900.0},
+        "cases": cases,
+    }
+    assert "| vae | standard | plain | 10 | 5 | 2.00 | 0.50 | 100 | 12.5 | 8.00 |" in speed.render(result)
+    lines = speed.ratios(result)
+    assert "pythae's step takes 2.50 (3.00 in its own trainer) times as long as ours, VAE, vamp prior, plain" in lines
+    assert "pythae's likelihood takes 2.5 times as long as ours, VAE, standard prior" in lines
+    assert "VampPrior (K = 500) over the standard prior, vae, plain: 3.00 times the step" in lines
+    text = f"a\n{speed.BEGIN.format('x')}\nold\n{speed.END.format('x')}\nb\n"
+    assert "old" not in speed.replaced(text, "x", result)
+    assert json.loads(json.dumps(result)) == result
