@@ -85,7 +85,7 @@ def main(model: str, prior: str, variant: str) -> None:
         with torch.no_grad():
             vae.get_nll(images[:1].to(device), n_samples=SAMPLES, batch_size=BATCH)
 
-    turns.serve(step, image, steps, {"steps_per_call": 1 if variant == "pythae" else IMAGES // BATCH})
+    turns.serve(step, image, steps, 1, {"steps_per_call": 1 if variant == "pythae" else IMAGES // BATCH})
 
 
 if __name__ == "__main__":

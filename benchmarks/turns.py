@@ -26,7 +26,9 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def serve(step: Callable[[], object], image: Callable[[], object], steps: int, facts: dict[str, float]) -> None:
+def serve(
+    step: Callable[[], object], image: Callable[[], object], steps: int, images: int, facts: dict[str, float]
+) -> None:
     """Answer each word on standard input: seconds of a step or an image, facts, or the memory used."""
     torch.set_flush_denormal(True)
     for _ in range(5):  # the first ones compile, allocate and record
@@ -35,7 +37,7 @@ def serve(step: Callable[[], object], image: Callable[[], object], steps: int, f
     answer, sys.stdout = sys.stdout, sys.stderr  # a library may print
     answers = {
         "step": lambda: seconds(step, steps),
-        "image": lambda: seconds(image, 1),
+        "image": lambda: seconds(image, images),
         "facts": lambda: facts,
         "memory": lambda: memory,
     }

@@ -11,6 +11,7 @@ from vaepriors import evaluate
 from vaepriors.data import Dataset
 from vaepriors.distributions import DiagonalNormal
 from vaepriors.evaluate import Estimate, estimate, summary
+from vaepriors.experiment import Experiment, build
 from vaepriors.vae import VAE, Terms
 
 
@@ -116,3 +117,14 @@ def test_nothing_to_estimate_is_refused(samples, chunk, images):
     linear = LinearGaussian()
     with pytest.raises(ValueError, match="is 0: at least 1 is needed"):
         estimate(linear.vae(), linear.x[:images], samples, chunk)
+
+
+def test_fewer_pairs_at_a_time_suit_convolutions_on_a_cpu():
+    x = torch.zeros(1, 1, 8, 8)
+    data = Dataset("bits", x, x, x, "bernoulli")
+    for model, chunk in (("convhvae", 64), ("pixelhvae", 64), ("hvae", 1000), ("vae", 1000)):
+        vae, _ = build(Experiment(model=model, hidden=(4,), latent=2), data)
+        seen = []
+        vae.weigh = lambda x, q, p, n, seen=seen: seen.append(n) or Terms(torch.zeros(n, 1), torch.zeros(n, 1))
+        estimate(vae, x, samples=1500)
+        assert (seen[0], sum(seen)) == (chunk, 1500), model
