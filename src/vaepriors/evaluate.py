@@ -87,7 +87,7 @@ def estimate(
 
 
 def _chunk(model: VAE, device: torch.device) -> int:
-    """As many pairs as a device is fast with: on a CPU with convolutions, as many as leave their features in the cache."""
+    """As many pairs as a device is fast with: on a CPU with convolutions, few enough for the cache."""
     if device.type != "cpu":
         return 10_000  # 10 GiB of features of the ConvHVAE
     return 64 if any(parameter.dim() == 4 for parameter in model.decoder.parameters()) else 1000
