@@ -42,6 +42,14 @@ def test_the_page_shows_the_recorded_benchmarks():
     assert [name for name in recorded if speed.BEGIN.format(name) in page] == recorded != []
 
 
+def test_the_page_has_the_recorded_times_of_stacked_copies():
+    page = " ".join((ROOT / "docs" / "speed.md").read_text().split())
+    cases = json.loads((ROOT / "results" / "benchmarks" / "seeds.json").read_text())["vae"]
+    (standard, vamp) = [case for case in cases if case["copies"] == 5]
+    assert f"takes {standard['together_ms']:.0f} ms together and {standard['in_turn_ms']:.0f} ms in turn" in page
+    assert f"with the VampPrior {vamp['together_ms']:.0f} and {vamp['in_turn_ms']:.0f} ms" in page
+
+
 def test_ratios_are_of_times_and_floors_of_counts():
     case = lambda prior, variant, step: {  # noqa: E731
         "model": "vae", "prior": prior, "variant": variant, "ms_per_step": step, "ms_per_image": 10 * step,
