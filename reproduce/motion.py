@@ -6,8 +6,8 @@
 `train` goes on with what was begun. `table` takes every finished run, interpolates along 10 graphs x 100 pairs at its
 last epoch, and writes one JSON file a run, the table (table.md), and the pictures. The paper shows figure 8 as bars
 without numbers; which motions it took is not known (see `vaepriors.data.motion` for ours). With its kappa of 0.02,
-which is also the decoders' standard deviation, our motions stayed beyond the bound for 17,500 steps, REWO in its initial
-phase and the prior untrained; `--kappa` sets another, for all methods.
+which is also the decoders' standard deviation, our motions stayed beyond the bound for 17,500 steps, with REWO in its
+initial phase and the prior untrained; `--kappa` sets another, for all methods.
 """
 
 import argparse
