@@ -287,7 +287,8 @@ def test_sample_writes_draws_and_pictures_and_repeats_them(vaepriors, copy, caps
         assert vaepriors("sample", copy, "--number", "7", "--seed", seed) == 0
         files = capsys.readouterr().out.split()
         draws.append(np.load(copy / "samples.npy"))
-    assert files == [str(copy / f) for f in ("samples.npy", "samples.png", "reconstructions.png", "pseudo_inputs.png")]
+    names = ("samples.npy", "samples.png", "reconstructions.png", "pseudo_inputs.png", "curves.png")
+    assert files == [str(copy / name) for name in names]
     assert all((copy / file).read_bytes().startswith(b"\x89PNG") for file in files[1:])
     assert draws[0].shape == (7, 1, 4, 4)
     assert (draws[0] == draws[1]).all()
@@ -319,11 +320,11 @@ def test_a_pixelcnn_from_training_to_samples(tmp_path, vaepriors, train, capsys)
 @pytest.mark.parametrize(
     ("array", "event_shape", "files"),
     [
-        (np.random.default_rng(0).normal(size=(30, 3)), (3,), {"samples.npy"}),
+        (np.random.default_rng(0).normal(size=(30, 3)), (3,), {"samples.npy", "curves.png"}),
         (
             np.random.default_rng(0).integers(0, 256, (30, 3, 4, 2), dtype=np.uint8),
             (3, 4, 2),
-            {"samples.npy", "samples.png", "reconstructions.png"},
+            {"samples.npy", "samples.png", "reconstructions.png", "curves.png"},
         ),
     ],
 )

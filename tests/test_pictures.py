@@ -9,6 +9,7 @@ from vaepriors import networks
 from vaepriors.data import Dataset
 from vaepriors.interpolate import Graph, Interpolation
 from vaepriors.priors import StandardNormal, VampPrior
+from vaepriors.report.curves import curves, write_curves
 from vaepriors.report.paths import write_interpolations
 from vaepriors.report.pictures import grid, save_png, write_pictures
 from vaepriors.vae import VAE
@@ -104,3 +105,22 @@ def test_files_of_a_vamp_prior_and_of_vectors(tmp_path):
     samples = np.load(files[0])
     assert samples.shape == (3, 1, 2, 2)
     assert ((samples > 0) & (samples < 1)).all()  # means, not bits
+
+
+def test_curves_are_the_metrics_of_every_epoch(tmp_path):
+    line = lambda epoch: {"epoch": epoch, "loss": 9.0 - epoch, "valid_loss": 8.0 - epoch, "rate": 1.0}  # noqa: E731
+    plain = [line(epoch) for epoch in (1, 2, 3)]
+    panels = curves(plain).axes
+    assert [axis.get_title() for axis in panels] == ["loss, nats", "rate, nats"]
+    drawn = [(list(each.get_xdata()), list(each.get_ydata())) for each in panels[0].lines]
+    assert drawn == [([1, 2, 3], [8.0, 7.0, 6.0]), ([1, 2, 3], [7.0, 6.0, 5.0])]
+    bound = [each | {"beta": 0.1, "error": 0.5, "error_average": 0.4, "error_bound": 0.3} for each in plain]
+    *_, beta, error = curves(bound).axes
+    assert (beta.get_yscale(), error.get_yscale(), panels[0].get_yscale()) == ("log", "log", "linear")
+    assert [text.get_text() for text in error.get_legend().get_texts()] == ["error", "error average", "error bound"]
+    assert curves([each | {"beta": 0.0} for each in plain]).axes[-1].get_yscale() == "linear"
+    assert write_curves(tmp_path, bound) == [tmp_path / "curves.png"]
+    assert matplotlib.image.imread(tmp_path / "curves.png").std() > 0
+    assert write_curves(tmp_path / "nowhere", []) == []
+    with pytest.raises(ValueError, match="no epoch to draw"):
+        curves([])

@@ -25,6 +25,7 @@ from vaepriors.experiment import Experiment
 from vaepriors.interpolate import interpolate_run
 from vaepriors.machine import prepare
 from vaepriors.progress import TensorBoard, TrainingBar, counting_bar
+from vaepriors.report.curves import write_curves
 from vaepriors.report.paths import write_interpolations
 from vaepriors.report.pictures import write_pictures
 from vaepriors.run import Run
@@ -149,7 +150,7 @@ def sample(
     which: Literal["best", "last"] = "best",
     seed: int = 0,
 ) -> int:
-    """Draw from a trained model, and show reconstructions and pseudo-inputs beside it.
+    """Draw from a trained model; show reconstructions, pseudo-inputs and the curves of the training beside it.
 
     A PixelCNN draws its pixels one after another: some seconds for 64 images of 28 x 28.
 
@@ -166,7 +167,7 @@ def sample(
     model, _ = folder.model(dataset, which)
     torch.manual_seed(seed)
     with counting_bar(console, "pixels, one by one") as progress, watched(progress):
-        paths = write_pictures(folder.folder, model, dataset, number)
+        paths = write_pictures(folder.folder, model, dataset, number) + write_curves(folder.folder, folder.metrics())
     console.print("\n".join(map(str, paths)))
     return 0
 

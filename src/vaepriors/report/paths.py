@@ -1,6 +1,5 @@
 """Pictures of interpolations: decoded paths, and the graph in a plane."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +10,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vaepriors.checkpoint import write_atomically
 from vaepriors.data import Dataset
 from vaepriors.interpolate import Interpolation
-from vaepriors.report.pictures import grid, save_png
+from vaepriors.report.pictures import grid, save_figure, save_png
 
 __all__ = ["write_interpolations"]
 
@@ -39,15 +37,17 @@ def write_interpolations(
     some = interpolations[:shown]
     files = [folder / "interpolation.png"]
     if dataset.segments is not None:
-        _save(files[0], _figures(some, dataset.segments))
+        save_figure(files[0], _figures(some, dataset.segments))
     elif len(dataset.event_shape) == 3 and dataset.event_shape[0] in (1, 3):
         rows = [_along(x, each.ends) for each in some for x in (each.decoded, each.straight)]
         save_png(files[0], grid(torch.cat(rows), columns=len(rows[0])))
     else:
-        _save(files[0], _curves(some))
+        save_figure(files[0], _curves(some))
     if interpolations[0].path.shape[1] == 2:
         files.append(folder / "graph.png")
-        _save(files[1], _plane(interpolations[0].graph.nodes, interpolations[0].graph.edges(), [i.path for i in some]))
+        save_figure(
+            files[1], _plane(interpolations[0].graph.nodes, interpolations[0].graph.edges(), [i.path for i in some])
+        )
     return files
 
 
@@ -94,9 +94,3 @@ def _plane(nodes: Tensor, edges: Tensor, paths: list[Tensor]) -> Figure:
     axis.set_aspect("equal")
     axis.set(xlabel="z1", ylabel="z2")
     return figure
-
-
-def _save(path: Path, figure: Figure) -> None:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=120)
-    write_atomically(path, file.getvalue())

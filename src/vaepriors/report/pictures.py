@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from vaepriors.checkpoint import write_atomically
@@ -14,7 +15,7 @@ from vaepriors.distributions import mean_or_draw
 from vaepriors.priors import VampPrior
 from vaepriors.vae import VAE
 
-__all__ = ["grid", "save_png", "write_pictures"]
+__all__ = ["grid", "save_figure", "save_png", "write_pictures"]
 
 
 def grid(images: Tensor, columns: int | None = None, border: int = 1) -> np.ndarray:
@@ -49,6 +50,13 @@ def save_png(path: Path, sheet: np.ndarray, least_width: int = 600) -> None:
     factor = -(-least_width // sheet.shape[1])
     file = io.BytesIO()
     matplotlib.image.imsave(file, np.kron(sheet, np.ones((factor, factor, 1), np.uint8)), format="png")
+    write_atomically(path, file.getvalue())
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as a PNG."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
     write_atomically(path, file.getvalue())
 
 
