@@ -42,6 +42,17 @@ def test_the_page_shows_the_recorded_benchmarks():
     assert [name for name in recorded if speed.BEGIN.format(name) in page] == recorded != []
 
 
+def test_the_readme_has_the_recorded_ratios():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    result = json.loads((ROOT / "results" / "benchmarks" / "speed-cpu.json").read_text())
+    case = {(c["prior"], c["variant"]): c for c in result["cases"] if c["model"] == "vae"}
+    peer = case["vamp", "pythae"]
+    plain, compiled = (peer["ms_per_step"] / case["vamp", variant]["ms_per_step"] for variant in ("plain", "compile"))
+    image = peer["ms_per_image"] / case["vamp", "plain"]["ms_per_image"]
+    assert f"is {plain:.1f} times as fast, with `--compile` {compiled:.1f} times" in readme
+    assert f"its 5,000-sample likelihood {image:.0f} times" in readme
+
+
 def test_the_page_has_the_recorded_times_of_stacked_copies():
     page = " ".join((ROOT / "docs" / "speed.md").read_text().split())
     cases = json.loads((ROOT / "results" / "benchmarks" / "seeds.json").read_text())["vae"]

@@ -5,10 +5,14 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.distributions import Normal
 
 from reference import Call, LinearGaussian
+from vaepriors.data import Dataset
 from vaepriors.distributions import Chain, DiagonalNormal
-from vaepriors.latent import active_units, activity, angle_regression
+from vaepriors.experiment import Experiment, build
+from vaepriors.latent import ImpliedPosterior, active_units, activity, angle_regression, elbo_surgery
+from vaepriors.priors import StandardNormal
 from vaepriors.vae import VAE
 
 
@@ -72,3 +76,114 @@ def test_what_is_no_ring_does_not_wind_once():
 def test_an_angle_needs_a_plane():
     with pytest.raises(ValueError, match=r"shape \(5, 3\) and angles \(5,\)"):
         angle_regression(torch.zeros(5, 3), torch.zeros(5))
+
+
+# ELBO surgery
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+@pytest.mark.parametrize("block", [1, 2**22])
+def test_surgery_adds_up_and_is_the_sum_over_all_pairs(levels, block, monkeypatch):
+    linear = LinearGaussian(scale=1.3)
+    model = linear.vae() if levels == 1 else linear.hvae()
+    x = torch.randn(40, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    seen = []
+    log_prob = type(model.prior()).log_prob
+    monkeypatch.setattr(type(model.prior()), "log_prob", lambda self, z: seen.append(z) or log_prob(self, z))
+    torch.manual_seed(0)
+    found = elbo_surgery(model, x, draws=25, block=block)
+    monkeypatch.undo()
+    z = seen[0]
+    assert z.shape == (25, 3 * levels)
+    pairs = torch.stack([model.encoder(each).log_prob(z) for each in x])  # (40, 25)
+    log_q = pairs.logsumexp(0) - math.log(40)
+    marginal = (log_q - model.prior().log_prob(z)).mean()
+    assert found.marginal_kl == pytest.approx(marginal.item(), abs=1e-10)
+    assert found.mutual_information + found.marginal_kl == pytest.approx(found.rate, abs=1e-10)
+    assert found.log_n == math.log(40)
+    assert 0 < found.mutual_information < found.log_n
+
+
+def test_surgery_is_of_the_elbo():
+    """All draws of many: rate and distortion are those of the model, within five standard errors."""
+    linear, x = LinearGaussian(), torch.randn(3000, 5, dtype=torch.float64)
+    model = linear.vae()
+    found = elbo_surgery(model, x)
+    exact = linear.log_prob(x).mean().item()  # the posteriors are exact: the ELBO is, too
+    assert -found.distortion - found.rate == pytest.approx(exact, abs=1e-9)
+    assert 0 < found.mutual_information_se < 0.1
+    assert 0 < found.marginal_kl_se < 0.2
+
+
+def codes(loc):
+    """A model of x in {0, 1, ...} whose code is N(loc(x), 0.1^2)."""
+    encoder = Call(lambda x: DiagonalNormal(loc(x)[..., None], torch.tensor([0.1], dtype=torch.float64)))
+    return VAE(encoder, Call(lambda z: Normal(z[..., 0], 1.0)), StandardNormal(1).double())
+
+
+def test_information_of_codes_that_never_meet_is_log_n_and_of_one_for_all_zero():
+    x = torch.arange(30, dtype=torch.float64)
+    apart, alike = elbo_surgery(codes(lambda x: 10 * x), x), elbo_surgery(codes(lambda x: 0 * x), x)
+    assert apart.mutual_information == pytest.approx(math.log(30), abs=1e-9)
+    assert alike.mutual_information == pytest.approx(0, abs=1e-9)
+    assert alike.rate == pytest.approx(alike.marginal_kl, abs=1e-9)
+
+
+def test_the_vampprior_of_all_examples_is_their_aggregated_posterior():
+    torch.manual_seed(0)
+    x = torch.rand(50, 1, 4, 4).round()
+    data = Dataset("bits", x, x, x, "bernoulli")
+    model, _ = build(Experiment(prior="vamp-data", components=50, hidden=(8,), latent=3), data)
+    found = elbo_surgery(model, x)
+    assert abs(found.marginal_kl) < 1e-5
+    assert found.mutual_information == pytest.approx(found.rate, abs=1e-5)
+    with pytest.raises(ValueError, match="1 draws of 50 examples: at least 2"):
+        elbo_surgery(model, x, draws=1)
+
+
+# The implied posterior
+
+
+def toy():
+    """p(z) = N(0, 1), p(x|z) = N(z^2, 0.5^2) with two modes, and an encoder that covers both badly."""
+    one = torch.ones(1, dtype=torch.float64)
+    encoder = Call(lambda x: DiagonalNormal(0.4 + 0 * x[..., None], 1.2 * one))
+    return VAE(encoder, Call(lambda z: Normal(z[..., 0] ** 2, 0.5)), Call(lambda: DiagonalNormal(0 * one, one)))
+
+
+GRID = torch.linspace(-7, 7, 1401, dtype=torch.float64)[:, None]
+
+
+def integral(values):
+    return torch.trapezoid(values, GRID[:, 0]).item()
+
+
+def test_the_implied_posterior_of_one_draw_is_the_encoder():
+    model, x = toy(), torch.tensor(1.5, dtype=torch.float64)
+    torch.testing.assert_close(ImpliedPosterior(model, x, 1).log_prob(GRID), model.encoder(x).log_prob(GRID))
+    with pytest.raises(ValueError, match="samples is 0"):
+        ImpliedPosterior(model, x, 0)
+
+
+@pytest.mark.parametrize("samples", [2, 8])
+def test_the_implied_posterior_has_mass_one_its_own_draws_and_a_better_elbo(samples):
+    """ELBO(q) < bound of K draws < ELBO(q_EW) < log p(x), each by more than its error."""
+    torch.manual_seed(0)
+    model, x = toy(), torch.tensor(1.5, dtype=torch.float64)
+    implied = ImpliedPosterior(model, x, samples)
+    log_density = implied.log_prob(GRID, draws=20_000)
+    assert integral(log_density.exp()) == pytest.approx(1, abs=0.01)
+    log_joint = model.decoder(GRID).log_prob(x) + model.prior().log_prob(GRID)
+    log_p = math.log(integral(log_joint.exp()))
+    better = integral(log_density.exp() * (log_joint - log_density))
+    weights = model(x.expand(200_000), samples).log_weight
+    bound, elbo = weights.logsumexp(0).mean().item() - math.log(samples), weights.mean().item()
+    assert elbo + 0.1 < bound
+    assert bound + 0.02 < better < log_p - 0.02
+
+    draws = implied.sample((200_000,))[:, 0]
+    edges = torch.tensor([-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5], dtype=torch.float64)
+    below = torch.stack([(draws < edge).double().mean() for edge in edges])
+    cdf = torch.stack([torch.trapezoid((log_density.exp() * (GRID[:, 0] <= edge)), GRID[:, 0]) for edge in edges])
+    assert (below - cdf).abs().max() < 0.015
+    assert implied.sample((2, 3)).shape == (2, 3, 1)

@@ -3,6 +3,14 @@ r"""What a latent space does.
 A unit j of z is active if its posterior mean follows the data, $\mathrm{Var}_x(\mathbb{E}_q[z_j|x]) > 0.01$
 (Burda, Grosse & Salakhutdinov 2016, section 5.2).
 
+The divergence of the ELBO has two parts, with $q(z) = \frac1N \sum_n q(z|x_n)$ the aggregated posterior
+(Hoffman & Johnson 2016, "ELBO surgery"):
+
+$$\frac1N \sum_n KL(q(z|x_n) \,\|\, p(z)) = I(n; z) + KL(q(z) \,\|\, p(z)), \qquad 0 \le I \le \log N$$
+
+A model trained by the importance-weighted bound has another posterior than its encoder, the one that resampling by the
+weights implies: `ImpliedPosterior` (Cremer, Morris & Duvenaud 2017).
+
 Whether a latent plane has learned an angle is told by a regression on its own polar angle, `angle_regression`
 (Klushyn et al. 2019, table 1).
 """
@@ -14,10 +22,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaepriors.distributions import DiagonalNormal, NormalMixture, Shape
 from vaepriors.nn import evaluating
 from vaepriors.vae import VAE
 
-__all__ = ["AngleRegression", "active_units", "activity", "angle_regression"]
+__all__ = [
+    "AngleRegression",
+    "ImpliedPosterior",
+    "Surgery",
+    "active_units",
+    "activity",
+    "angle_regression",
+    "elbo_surgery",
+]
 
 
 @torch.no_grad()
@@ -44,6 +61,149 @@ def activity(model: VAE, x: Tensor, n: int = 32, chunk: int = 1000) -> Tensor:
 def active_units(model: VAE, x: Tensor, threshold: float = 0.01) -> int:
     """The number of units whose activity is above the threshold."""
     return int((activity(model, x) > threshold).sum())
+
+
+class Surgery(NamedTuple):
+    """The parts of the ELBO of a set of data, in nats, with the standard errors over the draws of the two that count.
+
+    `-elbo = distortion + rate`, and `rate = mutual_information + marginal_kl` on the very same draws.
+    """
+
+    distortion: float  # - E[log p(x|z)]
+    rate: float  # E[log q(z|x) - log p(z)]
+    mutual_information: float  # I(n; z), of an example's number and its code
+    marginal_kl: float  # KL(q(z) || p(z))
+    log_n: float  # the most that I can be: where it is near, it says little of the model
+    mutual_information_se: float
+    marginal_kl_se: float
+
+
+@torch.no_grad()
+def elbo_surgery(model: VAE, x: Tensor, draws: int = 10_000, block: int = 2**22) -> Surgery:
+    r"""Split the ELBO of N examples (see above), by the sum over all N in the aggregated posterior.
+
+    With examples $n_s$ drawn without replacement and $z_s \sim q(z|x_{n_s})$,
+
+    $$\log q(z_s) = \log \frac1N \sum_m q(z_s|x_m), \qquad
+      I \approx \text{mean} \log \frac{q(z_s|x_{n_s})}{q(z_s)}, \qquad
+      KL(q \| p) \approx \text{mean} \log \frac{q(z_s)}{p(z_s)}$$
+
+    which is unbiased but for the draws; sums over a batch in place of all N are not. Under a prior whose density is an
+    estimate (`VHP`), rate and marginal KL are upper bounds in the mean.
+
+    One level costs a matrix product. For two levels q(z1|x_m, z2) must be computed for every pair of a draw and an
+    example: give some hundred draws, or fewer examples.
+
+    Args:
+        model: The model.
+        x: The N examples, of shape `(N, *event)`.
+        draws: How many $z_s$, at the most N.
+        block: Numbers held at a time, which bounds the memory.
+
+    Raises:
+        ValueError: If there are fewer than two draws or examples.
+    """
+    draws = min(draws, len(x))
+    if draws < 2:
+        raise ValueError(f"{draws} draws of {len(x)} examples: at least 2 are needed")
+    with evaluating(model):
+        chosen = x[torch.randperm(len(x), device=x.device)[:draws]]
+        parts = [model.encoder(some).sample() for some in chosen.split(1000)]
+        z, prior = torch.cat(parts), model.prior()
+        terms = [
+            (model.decoder(zs).log_prob(xs), model.encoder(xs).log_prob(zs), prior.log_prob(zs))
+            for zs, xs in zip(z.split(1000), chosen.split(1000), strict=True)
+        ]
+        log_likelihood, own, log_p = (torch.cat(each).double() for each in zip(*terms, strict=True))
+        log_q = _aggregated(model, x, z, block)
+    information, marginal = own - log_q, log_q - log_p
+    return Surgery(
+        distortion=-log_likelihood.mean().item(),
+        rate=(own - log_p).mean().item(),
+        mutual_information=information.mean().item(),
+        marginal_kl=marginal.mean().item(),
+        log_n=math.log(len(x)),
+        mutual_information_se=information.std().item() / math.sqrt(draws),
+        marginal_kl_se=marginal.std().item() / math.sqrt(draws),
+    )
+
+
+def _aggregated(model: VAE, x: Tensor, z: Tensor, block: int) -> Tensor:
+    """log q(z) of draws z, shape `(S, latent)`, under the aggregated posterior of all x: shape `(S,)`, in float64."""
+    posteriors = [model.encoder(some) for some in x.split(1000)]
+    if all(isinstance(q, DiagonalNormal) for q in posteriors):
+        mixture = NormalMixture(
+            torch.cat([q.loc for q in posteriors]).double(), torch.cat([q.scale for q in posteriors])
+        )
+        return torch.cat([mixture.log_prob(zs.double()) for zs in z.split(max(1, block // len(x)))])
+    total = torch.full((len(z),), -math.inf, dtype=torch.float64, device=z.device)
+    for q, some in zip(posteriors, x.split(1000), strict=True):
+        each = max(1, block // (len(some) * 1000))  # features of a pair, some hundred numbers
+        pairs = [q.log_prob(zs[:, None].expand(-1, len(some), -1)).double().logsumexp(1) for zs in z.split(each)]
+        total = torch.logaddexp(total, torch.cat(pairs))
+    return total - math.log(len(x))
+
+
+class ImpliedPosterior:
+    r"""The posterior that importance weighting implies for one x (Cremer, Morris & Duvenaud 2017, section 3).
+
+    K draws of q(z|x), one of which is kept with probability in proportion to its weight $w(z) = p(x, z) / q(z|x)$,
+    follow
+
+    $$q_{EW}(z) = \mathbb{E}_{z_2, \dots, z_K \sim q}\left[ \frac{p(x, z)}
+      {\frac1K \left( w(z) + \sum_{k \ge 2} w(z_k) \right)} \right],$$
+
+    which is q for K = 1 and tends to p(z|x). Its ELBO lies between the bound of K draws and log p(x), strictly for
+    K > 1 unless q is the exact posterior.
+
+    Args:
+        model: The model.
+        x: One example, of shape `event`.
+        samples: K.
+
+    Raises:
+        ValueError: If K is less than 1.
+    """
+
+    def __init__(self, model: VAE, x: Tensor, samples: int) -> None:
+        if samples < 1:
+            raise ValueError(f"samples is {samples}: at least 1 is needed")
+        self.model, self.x, self.samples = model, x, samples
+
+    @torch.no_grad()
+    def log_prob(self, z: Tensor, draws: int = 1000, chunk: int = 10_000) -> Tensor:
+        """log q_EW(z) of points, in nats and float64, shape `(G,)`; the mean in it is over so many draws of the others.
+
+        Args:
+            z: Points, of shape `(G, latent)`.
+            draws: Sets of K - 1 draws to average over; the same for all points.
+            chunk: Pairs decoded at a time.
+        """
+        model, x = self.model, self.x
+        with evaluating(model):
+            q, prior = model.encoder(x), model.prior()
+            joint = [model.decoder(some).log_prob(x) + prior.log_prob(some) for some in z.split(chunk)]
+            log_joint, log_q = torch.cat(joint).double(), q.log_prob(z).double()
+            if self.samples == 1:
+                return log_q
+            number, others = draws * (self.samples - 1), []
+            for start in range(0, number, chunk):
+                others.append(model.weigh(x, q, prior, min(chunk, number - start)).log_weight.double())
+        rest = torch.cat(others).view(draws, -1).logsumexp(1)  # log of the sum of the other weights
+        mean = torch.logaddexp(rest, (log_joint - log_q)[:, None]) - math.log(self.samples)  # (G, draws)
+        return (log_joint[:, None] - mean).logsumexp(1) - math.log(draws)
+
+    @torch.no_grad()
+    def sample(self, shape: Shape = ()) -> Tensor:
+        """Draws, of shape `(*shape, latent)`: of K draws of the encoder, the one that its weight elects."""
+        number = math.prod(shape)
+        with evaluating(self.model):
+            q = self.model.encoder(self.x)
+            terms = self.model.weigh(self.x, q, self.model.prior(), self.samples * number)
+        log_weight = terms.log_weight.view(number, self.samples)
+        elected = torch.distributions.Categorical(logits=log_weight).sample()
+        assert terms.z is not None
+        return terms.z.view(number, self.samples, -1)[torch.arange(number), elected].view(*shape, -1)
 
 
 class AngleRegression(NamedTuple):
