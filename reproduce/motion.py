@@ -3,11 +3,12 @@
     python reproduce/motion.py train vhp vamp iwae --seeds 0 --epochs 1000 --kappa 0.08 --runs runs
     python reproduce/motion.py table --runs runs --out results/motion
 
-`train` goes on with what was begun. `table` takes every finished run, interpolates along 10 graphs x 100 pairs at its
-last epoch, and writes one JSON file a run, the table (table.md), and the pictures. The paper shows figure 8 as bars
-without numbers; which motions it took is not known (see `vaepriors.data.motion` for ours). With its kappa of 0.02,
-which is also the decoders' standard deviation, our motions stayed beyond the bound for 17,500 steps, with REWO in its
-initial phase and the prior untrained; `--kappa` sets another, for all methods.
+`train` goes on with what was begun. `table` takes every finished run without a JSON file yet, interpolates along 10
+graphs x 100 pairs at its last epoch, writes that file and the pictures, and the table (table.md) of all such files.
+
+The paper shows figure 8 as bars without numbers; which motions it took is not known (see `vaepriors.data.motion` for
+ours). With its kappa of 0.02, which is also the decoders' standard deviation, our motions stayed beyond the bound for
+17,500 steps, with REWO in its initial phase and the prior untrained; `--kappa` sets another, for all methods.
 """
 
 import argparse
@@ -46,35 +47,57 @@ def rows(methods: list[str], seeds: list[int], epochs: int, kappa: float = 0.02)
     return found
 
 
-def table(runs: Path, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+def measure(folder: Path, out: Path) -> None:
+    """Write the numbers and the pictures of a run."""
+    run = Run(folder)
+    result, first = interpolate_run(run, which="last")
+    metrics = run.metrics()
+    content = {
+        **run.description(),
+        "hours": round(sum(line["seconds"] for line in metrics) / 3600, 3),
+        "last": metrics[-1],
+        "interpolation": result,
+    }
+    write_atomically(out / f"{folder.name}.json", (json.dumps(content, indent=2) + "\n").encode())
+    for file in write_interpolations(folder, first, run.dataset()):
+        shutil.copy(file, out / f"{folder.name}-{file.name}")
+
+
+def render(out: Path) -> str:
+    """The table of all that has been measured."""
     lines = [
         "| method | sigma | seed | on the path | 50 points of it | straight line | pieces | no path | beta | epochs |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for method, (_, name) in METHODS.items():
-        for folder in finished(runs, f"motion-{method}-*"):
-            run = Run(folder)
-            result, first = interpolate_run(run, which="last")
-            metrics = run.metrics()
-            content = {
-                **run.description(),
-                "hours": round(sum(line["seconds"] for line in metrics) / 3600, 3),
-                "last": metrics[-1],
-                "interpolation": result,
-            }
-            write_atomically(out / f"{folder.name}.json", (json.dumps(content, indent=2) + "\n").encode())
-            for file in write_interpolations(folder, first, run.dataset()):
-                shutil.copy(file, out / f"{folder.name}-{file.name}")
+        for path in sorted(out.glob(f"motion-{method}-*.json")):
+            content = json.loads(path.read_text())
+            result, beta = content["interpolation"], content["last"].get("beta")
             means = [f"{found['mean']:.4f} ± {found['sd']:.4f}" for found in result["smoothness"].values()]
-            pieces = ", ".join(sorted({str(len(each)) for each in result["components"]}))
+            pieces = ", ".join(map(str, sorted({len(each) for each in result["components"]})))
             lost = f"{result['pairs_without_path']} of {result['graphs'] * result['pairs']}"
-            experiment, beta = run.experiment(), metrics[-1].get("beta")
-            cells = [name, str(experiment.sigma), str(experiment.seed), *means, pieces, lost]
+            cells = [
+                name,
+                str(content["experiment"]["sigma"]),
+                str(content["experiment"]["seed"]),
+                *means,
+                pieces,
+                lost,
+            ]
             cells += ["" if beta is None else f"{beta:.3g}", str(result["epoch"])]
             lines.append(f"| {' | '.join(cells)} |")
-    write_atomically(out / "table.md", ("\n".join(lines) + "\n").encode())
-    print("\n".join(lines))
+    return "\n".join(lines)
+
+
+def table(runs: Path, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for method in METHODS:
+        for folder in finished(runs, f"motion-{method}-*"):
+            if not (out / f"{folder.name}.json").is_file():
+                measure(folder, out)
+    rendered = render(out)
+    write_atomically(out / "table.md", (rendered + "\n").encode())
+    print(rendered)
 
 
 def main() -> None:
