@@ -155,7 +155,7 @@ def test_a_compiled_step_gives_the_numbers_of_the_plain_one(tmp_path, images, ca
 
 
 def test_memory_is_kept_where_the_c_library_is_glibc(monkeypatch):
-    """In a process of its own: 24 MiB, freed and asked for again, cost no new page."""
+    """In a process of its own: 24 MiB, freed and asked for again twenty times, cost few new pages."""
     script = """
 import resource, sys, torch
 from vaepriors.machine import keep_memory
@@ -169,6 +169,6 @@ print(int(kept), faults() - before)
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     kept, faults = map(int, output.split())
     assert kept == (platform.libc_ver()[0] == "glibc")
-    assert not kept or faults < 100  # else 6,144 pages, twenty times
+    assert not kept or faults < 3 * 6144  # else 6,144 pages, twenty times
     monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError))
     assert not machine.keep_memory()
