@@ -108,13 +108,13 @@ def elbo_surgery(model: VAE, x: Tensor, draws: int = 10_000, block: int = 2**22)
         raise ValueError(f"{draws} draws of {len(x)} examples: at least 2 are needed")
     with evaluating(model):
         chosen = x[torch.randperm(len(x), device=x.device)[:draws]]
-        parts = [model.encoder(some).sample() for some in chosen.split(1000)]
-        z, prior = torch.cat(parts), model.prior()
-        terms = [
-            (model.decoder(zs).log_prob(xs), model.encoder(xs).log_prob(zs), prior.log_prob(zs))
-            for zs, xs in zip(z.split(1000), chosen.split(1000), strict=True)
-        ]
-        log_likelihood, own, log_p = (torch.cat(each).double() for each in zip(*terms, strict=True))
+        prior, parts = model.prior(), []
+        for some in chosen.split(1000):
+            q = model.encoder(some)
+            z = q.sample()
+            parts.append((z, model.decoder(z).log_prob(some), q.log_prob(z), prior.log_prob(z)))
+        z, log_likelihood, own, log_p = map(torch.cat, zip(*parts, strict=True))
+        log_likelihood, own, log_p = log_likelihood.double(), own.double(), log_p.double()
         log_q = _aggregated(model, x, z, block)
     information, marginal = own - log_q, log_q - log_p
     return Surgery(
@@ -177,21 +177,26 @@ class ImpliedPosterior:
         Args:
             z: Points, of shape `(G, latent)`.
             draws: Sets of K - 1 draws to average over; the same for all points.
-            chunk: Pairs decoded at a time.
+            chunk: Pairs decoded at a time, and a hundred times as many pairs of a point and a set.
         """
         model, x = self.model, self.x
         with evaluating(model):
             q, prior = model.encoder(x), model.prior()
-            joint = [model.decoder(some).log_prob(x) + prior.log_prob(some) for some in z.split(chunk)]
-            log_joint, log_q = torch.cat(joint).double(), q.log_prob(z).double()
+            log_q = q.log_prob(z).double()
             if self.samples == 1:
                 return log_q
+            joint = [model.decoder(some).log_prob(x) + prior.log_prob(some) for some in z.split(chunk)]
             number, others = draws * (self.samples - 1), []
             for start in range(0, number, chunk):
                 others.append(model.weigh(x, q, prior, min(chunk, number - start)).log_weight.double())
+        log_joint = torch.cat(joint).double()
         rest = torch.cat(others).view(draws, -1).logsumexp(1)  # log of the sum of the other weights
-        mean = torch.logaddexp(rest, (log_joint - log_q)[:, None]) - math.log(self.samples)  # (G, draws)
-        return (log_joint[:, None] - mean).logsumexp(1) - math.log(draws)
+        size = max(1, 100 * chunk // draws)
+        means = [
+            (torch.logaddexp(rest, own[:, None]) - math.log(self.samples)).neg().logsumexp(1)  # over (size, draws)
+            for own in (log_joint - log_q).split(size)
+        ]
+        return log_joint + torch.cat(means) - math.log(draws)
 
     @torch.no_grad()
     def sample(self, shape: Shape = ()) -> Tensor:
