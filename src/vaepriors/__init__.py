@@ -1,7 +1,26 @@
 """Variational autoencoders with learned priors, in PyTorch."""
 
-from vaepriors import data, distributions, evaluate, interpolate, latent, networks, nn, objectives, optim, priors
-from vaepriors.distributions import Autoregressive, Chain, DiagonalNormal, DiscretizedLogistic, NormalMixture
+from vaepriors import (
+    data,
+    distributions,
+    evaluate,
+    interpolate,
+    latent,
+    machine,
+    networks,
+    nn,
+    objectives,
+    optim,
+    priors,
+)
+from vaepriors.distributions import (
+    Autoregressive,
+    Chain,
+    DiagonalNormal,
+    DiscretizedLogistic,
+    IndependentBernoulli,
+    NormalMixture,
+)
 from vaepriors.priors import VHP, MixtureOfGaussians, StandardNormal, TwoLevelPrior, VampPrior
 from vaepriors.vae import VAE, Marginal, Terms
 
@@ -14,6 +33,7 @@ __all__ = [
     "Chain",
     "DiagonalNormal",
     "DiscretizedLogistic",
+    "IndependentBernoulli",
     "Marginal",
     "MixtureOfGaussians",
     "NormalMixture",
@@ -26,6 +46,7 @@ __all__ = [
     "evaluate",
     "interpolate",
     "latent",
+    "machine",
     "networks",
     "nn",
     "objectives",
