@@ -195,7 +195,7 @@ def test_a_damaged_file_is_named_with_its_remedy(upstream):
 REAL = Path(os.environ.get("VAEPRIORS_DATA", "nowhere")) / motion.ARCHIVE.path
 
 
-@pytest.mark.skipif(not REAL.is_file(), reason="the real motions are not here")
+@pytest.mark.skipif(not REAL.is_file(), reason="needs VAEPRIORS_DATA with cmu_mocap")
 def test_the_real_motions():
     data = load("cmu_motion")
     assert data.event_shape == (50,)
