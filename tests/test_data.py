@@ -303,6 +303,20 @@ def test_names_and_entries():
     assert all(entry.about for entry in data.CATALOGUE.values())
 
 
+@pytest.mark.parametrize("name", data.names())
+def test_a_stand_in_has_the_form_of_its_set(name):
+    form, fake = data.CATALOGUE[name].form, data.stand_in(name, 3)
+    assert (fake.name, fake.event_shape, fake.likelihood, fake.dynamic) == (name, *form[1:])
+    assert sizes(fake) == (3, 3, 3)
+    assert torch.equal(fake.train, data.stand_in(name, 3).train)
+
+
+@pytest.mark.parametrize("name", data.names())
+def test_the_form_is_that_of_the_real_set(real, name):
+    loaded = real(name)
+    assert (sizes(loaded), loaded.event_shape, loaded.likelihood, loaded.dynamic) == data.CATALOGUE[name].form
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -12,46 +12,141 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
 
 from vaepriors.data import caltech, digits, files, frey, histopathology, mnist, motion, omniglot, own, pendulum, views
 from vaepriors.data.dataset import LIKELIHOODS, Dataset, binarize_once
 from vaepriors.data.files import Source
 
-__all__ = ["CATALOGUE", "LIKELIHOODS", "Dataset", "Entry", "Source", "binarize_once", "fetch", "load", "names"]
+__all__ = [
+    "CATALOGUE",
+    "LIKELIHOODS",
+    "Dataset",
+    "Entry",
+    "Form",
+    "Source",
+    "binarize_once",
+    "fetch",
+    "load",
+    "names",
+    "stand_in",
+]
+
+
+class Form(NamedTuple):
+    """What a set looks like, known without its files."""
+
+    sizes: tuple[int, int, int]  # of train, valid and test
+    event_shape: tuple[int, ...]
+    likelihood: str
+    dynamic: bool = False
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A set of the catalogue: its loader (of a seed), one line about it, and the files that it is read from."""
+    """A set of the catalogue: its loader (of a seed), one line about it, its form, and the files it is read from."""
 
     load: Callable[[int], Dataset]
     about: str
+    form: Form
     sources: tuple[Source, ...] = ()
 
 
+PIXELS = (1, 28, 28)
+MNIST = (50_000, 10_000, 10_000)
+
 CATALOGUE: dict[str, Entry] = {
-    "digits": Entry(digits.load, "1,797 handwritten digits, 8x8, shipped with scikit-learn: no download"),
-    "static_mnist": Entry(mnist.load_static, "MNIST, 28x28, binarised once by Larochelle & Murray", mnist.STATIC),
-    "dynamic_mnist": Entry(mnist.load_dynamic, "MNIST, 28x28, binarised anew at each visit", mnist.MNIST),
-    "fashion_mnist": Entry(mnist.load_fashion, "Fashion-MNIST, 28x28, binarised anew at each visit", mnist.FASHION),
+    "digits": Entry(
+        digits.load,
+        "1,797 handwritten digits, 8x8, shipped with scikit-learn: no download",
+        Form((1297, 250, 250), (1, 8, 8), "bernoulli", dynamic=True),
+    ),
+    "static_mnist": Entry(
+        mnist.load_static,
+        "MNIST, 28x28, binarised once by Larochelle & Murray",
+        Form(MNIST, PIXELS, "bernoulli"),
+        mnist.STATIC,
+    ),
+    "dynamic_mnist": Entry(
+        mnist.load_dynamic,
+        "MNIST, 28x28, binarised anew at each visit",
+        Form(MNIST, PIXELS, "bernoulli", dynamic=True),
+        mnist.MNIST,
+    ),
+    "fashion_mnist": Entry(
+        mnist.load_fashion,
+        "Fashion-MNIST, 28x28, binarised anew at each visit",
+        Form(MNIST, PIXELS, "bernoulli", dynamic=True),
+        mnist.FASHION,
+    ),
     "omniglot": Entry(
-        omniglot.load, "OMNIGLOT, 28x28, the papers' version (chardata.mat), binarised anew", (omniglot.CHARDATA,)
+        omniglot.load,
+        "OMNIGLOT, 28x28, the papers' version (chardata.mat), binarised anew",
+        Form((23_000, 1345, 8070), PIXELS, "bernoulli", dynamic=True),
+        (omniglot.CHARDATA,),
     ),
     "omniglot_derived": Entry(
         omniglot.load_derived,
         "NOT the papers' OMNIGLOT: a stand-in, the original drawings resized otherwise; numbers do not compare",
+        Form((23_000, 1345, 8115), PIXELS, "bernoulli", dynamic=True),
         (omniglot.DERIVED,),
     ),
-    "caltech101": Entry(caltech.load, "Caltech 101 Silhouettes, 28x28, binary", (caltech.SILHOUETTES,)),
-    "frey_faces": Entry(frey.load, "Frey Faces, 28x20, 256 gray levels, split at random by seed", (frey.FRAMES,)),
-    "pendulum": Entry(pendulum.load, "15,000 rendered images of a pendulum, 16x16, real-valued: no download"),
-    "cmu_motion": Entry(motion.load, "CMU motion capture: five motions, 50 channels (no checksum)", motion.SOURCES),
-    "chairs": Entry(views.load_chairs, "3D chairs, 64x64, 62 views each (no checksum published)", (views.CHAIRS,)),
-    "faces": Entry(views.load_faces, "3D faces, 64x64, rendered by yourself (their model is licensed)", (views.FACES,)),
+    "caltech101": Entry(
+        caltech.load,
+        "Caltech 101 Silhouettes, 28x28, binary",
+        Form((4100, 2264, 2307), PIXELS, "bernoulli"),
+        (caltech.SILHOUETTES,),
+    ),
+    "frey_faces": Entry(
+        frey.load,
+        "Frey Faces, 28x20, 256 gray levels, split at random by seed",
+        Form((1565, 200, 200), (1, 28, 20), "logistic256"),
+        (frey.FRAMES,),
+    ),
+    "pendulum": Entry(
+        pendulum.load,
+        "15,000 rendered images of a pendulum, 16x16, real-valued: no download",
+        Form((15_000, 1500, 1500), (1, 16, 16), "gaussian"),
+    ),
+    "cmu_motion": Entry(
+        motion.load,
+        "CMU motion capture: five motions, 50 channels (no checksum)",
+        Form((1669, 203, 205), (50,), "gaussian"),
+        motion.SOURCES,
+    ),
+    "chairs": Entry(
+        views.load_chairs,
+        "3D chairs, 64x64, 62 views each (no checksum published)",
+        Form((69_130, 8618, 8618), (1, 64, 64), "bernoulli", dynamic=True),
+        (views.CHAIRS,),
+    ),
+    "faces": Entry(
+        views.load_faces,
+        "3D faces, 64x64, rendered by yourself (their model is licensed)",
+        Form((59_200, 7400, 7400), (1, 64, 64), "bernoulli", dynamic=True),
+        (views.FACES,),
+    ),
     "histopathology": Entry(
-        histopathology.load, "Histopathology, 28x28, 256 gray levels (no checksum published)", (histopathology.PATCHES,)
+        histopathology.load,
+        "Histopathology, 28x28, 256 gray levels (no checksum published)",
+        Form((6800, 2000, 2000), PIXELS, "logistic256"),
+        (histopathology.PATCHES,),
     ),
 }
+
+
+def stand_in(name: str, number: int = 20) -> Dataset:
+    """Noise of the form of a set of the catalogue, with so many points in each split: for tests and estimates of cost.
+
+    >>> stand_in("frey_faces", 5).train.shape
+    torch.Size([5, 1, 28, 20])
+    """
+    form = _entry(name).form
+    x = torch.rand(number, *form.event_shape, generator=torch.Generator().manual_seed(0))
+    bits = x.round() if form.likelihood == "bernoulli" else x
+    return Dataset(name, x if form.dynamic else bits, bits, bits, form.likelihood, form.dynamic)
 
 
 def names() -> list[str]:
