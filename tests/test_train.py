@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -176,13 +177,27 @@ def test_a_signal_ends_the_run_after_the_epoch_and_it_goes_on_bit_for_bit(
     assert_same_run(uninterrupted, tmp_path / "run")
 
 
+def test_short_stays_add_up_to_the_whole_run_bit_for_bit(tmp_path, dataset):
+    """Without time for a second epoch, each call makes one."""
+    straight, short = Run(tmp_path / "a"), Run(tmp_path / "b")
+    training.fit(tiny(epochs=3), dataset, straight)
+    reports = [training.fit(tiny(epochs=3), dataset, short, until=0.0) for _ in range(3)]
+    assert [(report.epoch, report.why) for report in reports] == [
+        (1, "out of time"),
+        (2, "out of time"),
+        (3, "finished"),
+    ]
+    assert_same_run(straight.folder, short.folder)
+    assert training.fit(tiny(epochs=2), dataset, Run(tmp_path / "c"), until=time.monotonic() + 1000).why == "finished"
+
+
 def test_a_second_ctrl_c_ends_the_run_at_once_and_it_goes_on_bit_for_bit(
     tmp_path, uninterrupted, train, monkeypatch, capsys
 ):
     with monkeypatch.context() as patch:
         patch.setattr(Run, "add_metrics", signalling(Run.add_metrics, signal.SIGINT, times=2))
         assert train(tmp_path / "run", *HVAE) == 130
-    assert capsys.readouterr().err.endswith("--resume goes on from the last checkpoint\n")
+    assert capsys.readouterr().err.endswith("(train: with --resume)\n")
     assert train(tmp_path / "run", *HVAE, "--resume") == 0
     assert_same_run(uninterrupted, tmp_path / "run")
 

@@ -265,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (Diverged, OSError) as error:
         status = _complain(error, 1)
     except KeyboardInterrupt:
-        status = _complain("interrupted: vaepriors train --out FOLDER --resume goes on from the last checkpoint", 130)
+        status = _complain("interrupted: what was begun goes on by the same command (train: with --resume)", 130)
     raise SystemExit(status)
 
 

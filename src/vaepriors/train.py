@@ -44,7 +44,7 @@ class Report:
     epoch: int
     best_epoch: int
     best_loss: float
-    why: str  # "finished", "stopped early" or "interrupted"
+    why: str  # "finished", "stopped early", "interrupted" or "out of time"
 
 
 class Listener:
@@ -123,6 +123,7 @@ def fit(
     listeners: Sequence[Listener] = (),
     save_every: float = 30.0,
     snapshots: Collection[int] = (),
+    until: float | None = None,
 ) -> Report:
     """Train an experiment, or go on with it if the run's folder has a checkpoint.
 
@@ -137,6 +138,8 @@ def fit(
         listeners: Told of the progress.
         save_every: Seconds between checkpoints, which are written at the end of an epoch.
         snapshots: Epochs whose model is kept as `epoch-N.ckpt`, to see later how it came to be.
+        until: A moment of `time.monotonic()`: stop after the epoch, the first one at the earliest, if another one of
+            the same length would end later. What is left is for the next call.
 
     Raises:
         ValueError: If the experiment does not fit the data, or the folder has the run of another experiment.
@@ -146,7 +149,7 @@ def fit(
     if run.exists():
         run.check_same(experiment)
     fabric = make_fabric(experiment) if fabric is None else fabric
-    return _Training(experiment, dataset, run, fabric, listeners).run_epochs(save_every, snapshots)
+    return _Training(experiment, dataset, run, fabric, listeners).run_epochs(save_every, snapshots, until)
 
 
 class _Training:
@@ -183,7 +186,7 @@ class _Training:
             run.keep_metrics(self.state.epoch)
         fabric.barrier()
 
-    def run_epochs(self, save_every: float, snapshots: Collection[int] = ()) -> Report:
+    def run_epochs(self, save_every: float, snapshots: Collection[int] = (), until: float | None = None) -> Report:
         experiment, state = self.experiment, self.state
         for listener in self.listeners:
             listener.start(state.epoch, experiment.epochs, self.steps)
@@ -191,11 +194,13 @@ class _Training:
         with _Interruption() as interruption:
             why = self._stopped_early()
             while not why and state.epoch < experiment.epochs:
+                began = time.monotonic()
                 valid_loss = self._epoch(state.epoch + 1)
                 if state.epoch in snapshots:
                     self._save_model(f"epoch-{state.epoch}.ckpt", checkpoint.module_tensors(self.model), valid_loss)
-                stop = interruption.asked(self.fabric) and state.epoch < experiment.epochs
-                why = self._stopped_early() or ("interrupted" if stop else "")
+                late = until is not None and 2 * time.monotonic() - began > until
+                stop = interruption.asked(self.fabric, late) if state.epoch < experiment.epochs else ""
+                why = self._stopped_early() or stop
                 if time.monotonic() - saved >= save_every or why:
                     self._save()
                     saved = time.monotonic()
@@ -372,9 +377,8 @@ class _Interruption:
         for each, handler in self.before.items():
             signal.signal(each, handler)
 
-    def asked(self, fabric: Fabric) -> bool:
-        """Whether any of the devices' processes was told to stop."""
-        if fabric.world_size == 1:
-            return self.signalled
-        flag = torch.tensor(float(self.signalled), device=fabric.device)
-        return bool(fabric.all_reduce(flag, reduce_op="sum").item())  # type: ignore[union-attr]
+    def asked(self, fabric: Fabric, late: bool) -> str:
+        """Why to stop: any of the devices' processes was told to, or finds it late; nothing if none was or does."""
+        flags = torch.tensor([float(self.signalled), float(late)], device=fabric.device)
+        signalled, late = (fabric.all_reduce(flags, reduce_op="sum") > 0).tolist()  # type: ignore
+        return "interrupted" if signalled else "out of time" if late else ""
