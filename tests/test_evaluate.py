@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -9,9 +10,12 @@ from torch import nn
 from reference import Call, LinearGaussian
 from vaepriors import evaluate
 from vaepriors.data import Dataset
+from vaepriors.data import load as load_data
 from vaepriors.distributions import DiagonalNormal
-from vaepriors.evaluate import Estimate, estimate, summary
+from vaepriors.evaluate import Estimate, Paused, estimate, evaluate_run, summary
 from vaepriors.experiment import Experiment, build
+from vaepriors.run import Run
+from vaepriors.train import fit
 from vaepriors.vae import VAE, Terms
 
 
@@ -110,6 +114,51 @@ def test_summary_has_the_standard_error_and_bits_of_the_image():
     assert result["bits_per_dim"] == pytest.approx(2 / (4 * math.log(2)))
     assert (result["effective_samples_mean"], result["effective_samples_min"]) == (4, 3)
     assert summary(found, Dataset("t", x, x, x, "gaussian"))["bits_per_dim"] is None
+
+
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_an_evaluation_stopped_again_and_again_ends_with_the_same_numbers(tmp_path, images, chunk):
+    data = load_data(str(images))
+    more = Dataset("more", *[x.repeat(6, 1, 1, 1) for x in (data.train, data.valid, data.test)], "bernoulli", True)
+    run = Run(tmp_path)
+    fit(Experiment(data="more", hidden=(8,), latent=2, epochs=1, accelerator="cpu"), more, run)
+    run.dataset = lambda: more
+    straight = evaluate_run(run, samples=200, chunk=chunk)
+    expected = np.load(run / "log_likelihood.npy")
+    assert len(expected) == 30
+    done = []
+    for call in range(2):
+        with pytest.raises(Paused, match=f"stopped after {10 * call + 10} of 30 examples"):
+            evaluate_run(run, samples=200, chunk=chunk, progress=lambda n, total: done.append(n), until=0.0)
+    assert (run / "evaluation.partial").is_file()
+    again = evaluate_run(run, samples=200, chunk=chunk, progress=lambda n, total: done.append(n), until=0.0)
+    assert done == sorted(set(done))
+    assert done[-1] == 30
+    assert {**again, "seconds": 0} == {**straight, "seconds": 0}
+    assert np.array_equal(np.load(run / "log_likelihood.npy"), expected)
+    assert not (run / "evaluation.partial").exists()
+    with pytest.raises(Paused):
+        evaluate_run(run, samples=200, chunk=chunk, until=0.0)
+    other = evaluate_run(run, samples=200, chunk=chunk, seed=1)  # what was begun is of another seed
+    assert other["nll"] != straight["nll"]
+    assert len(np.load(run / "log_likelihood.npy")) == 30
+
+
+def test_an_interrupted_evaluation_keeps_what_is_done(tmp_path, images, monkeypatch):
+    def interrupt(done, total):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    run = Run(tmp_path)
+    fit(Experiment(data=str(images), hidden=(8,), latent=2, epochs=1, accelerator="cpu"), load_data(str(images)), run)
+    expected = evaluate_run(run, samples=3000, chunk=3000)
+    monkeypatch.setattr(evaluate, "_BLOCK", 2)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_run(run, samples=3000, chunk=3000, progress=interrupt)
+    first = []
+    found = evaluate_run(run, samples=3000, chunk=3000, progress=lambda done, total: first.append(done))
+    assert first == [3, 4, 5]
+    assert found["nll"] == pytest.approx(expected["nll"], abs=0.2)
 
 
 @pytest.mark.parametrize(("samples", "chunk", "images"), [(0, 10, 2), (5, 0, 2), (5, 10, 0)])

@@ -17,13 +17,16 @@ import json
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.distributions import Distribution
 
+from vaepriors import checkpoint
 from vaepriors.checkpoint import write_atomically
 from vaepriors.data import Dataset, binarize_once
 from vaepriors.latent import active_units
@@ -33,7 +36,14 @@ from vaepriors.priors import VHP
 from vaepriors.run import Run, seed_of
 from vaepriors.vae import VAE, Terms
 
-__all__ = ["Estimate", "bits_per_dim", "estimate", "evaluate_run", "log_likelihood"]
+__all__ = ["Estimate", "Paused", "bits_per_dim", "estimate", "evaluate_run", "log_likelihood"]
+
+
+_BLOCK = 10  # examples at the least between two looks at the clock
+
+
+class Paused(RuntimeError):
+    """There was no time for all examples; the next call goes on with those that are left."""
 
 
 class Estimate(NamedTuple):
@@ -67,22 +77,33 @@ def estimate(
     Raises:
         ValueError: If `samples` or `chunk` is less than 1, or there is no x.
     """
+    chunk = _check_sizes(model, x, samples, chunk)
+    with evaluating(model):
+        return _estimate(model, model.prior(), x, samples, chunk, progress)
+
+
+def _check_sizes(model: VAE, x: Tensor, samples: int, chunk: int | None) -> int:
+    """The chunk, or what suits the model and the device."""
     chunk = _chunk(model, x.device) if chunk is None else chunk
     for name, value in (("samples", samples), ("chunk", chunk), ("the number of images", len(x))):
         if value < 1:
             raise ValueError(f"{name} is {value}: at least 1 is needed")
+    return chunk
+
+
+def _estimate(
+    model: VAE, prior: Distribution, x: Tensor, samples: int, chunk: int, progress: Callable[[int], None]
+) -> Estimate:
     images, draws = max(1, chunk // samples), min(samples, chunk)
     parts = []
-    with evaluating(model):
-        prior = model.prior()
-        for batch in x.split(images):
-            posterior = model.encoder(batch)
-            sizes = [draws] * (samples // draws) + [samples % draws] * (samples % draws > 0)
-            sums = _Sums(batch)
-            for n in sizes:
-                sums.add(model.weigh(batch, posterior, prior, n))
-            parts.append(sums.estimate(samples))
-            progress(len(batch))
+    for batch in x.split(images):
+        posterior = model.encoder(batch)
+        sizes = [draws] * (samples // draws) + [samples % draws] * (samples % draws > 0)
+        sums = _Sums(batch)
+        for n in sizes:
+            sums.add(model.weigh(batch, posterior, prior, n))
+        parts.append(sums.estimate(samples))
+        progress(len(batch))
     return Estimate(*map(torch.cat, zip(*parts, strict=True)))
 
 
@@ -146,8 +167,13 @@ def evaluate_run(
     progress: Callable[[int, int], None] = lambda done, total: None,
     prior_samples: int | None = None,
     devices: int = 1,
+    until: float | None = None,
+    save_every: float = 30.0,
 ) -> dict[str, Any]:
     """Evaluate a run's model; write evaluation.json, and log p(x) of each example as log_likelihood.npy.
+
+    What is done of it is kept in evaluation.partial. When it was interrupted, the next call with the same arguments
+    goes on there, and ends with the same numbers: draws follow from the seed and the place of the examples.
 
     Args:
         run: The run.
@@ -162,10 +188,16 @@ def evaluate_run(
         prior_samples: Draws of u for each z in the density of a `VHP`; those of the training unless given. The
             likelihood is unbiased for any; with 1 it is that of the IWAE of two levels.
         devices: How many devices share the examples, each in a process of its own; only the first one writes.
+        until: A moment of `time.monotonic()`: stop after some examples, the first ones at the earliest, if as many
+            again would end later.
+        save_every: Seconds between two savings of what is done.
 
     Returns:
         What evaluation.json holds. `nll`, its standard error over examples `nll_se`, `elbo`, `rate` and
         `distortion` are means in nats; `bits_per_dim` is None for densities.
+
+    Raises:
+        Paused: If it stopped because of `until`.
     """
     if devices < 1:
         raise ValueError(f"devices is {devices}: at least 1 is needed")
@@ -182,27 +214,23 @@ def evaluate_run(
     if devices > len(x):
         raise ValueError(f"devices is {devices}, but there are only {len(x)} examples: choose fewer")
     fabric.launch()
-    device, rank = fabric.device, fabric.global_rank
-    torch.manual_seed(seed_of(seed, "evaluation", *([rank] if rank else [])))
+    device = fabric.device
     x, model = x.to(device, dtype), model.to(device)
-    done = 0
-
-    def count(images: int) -> None:
-        nonlocal done
-        done += images * devices
-        if fabric.is_global_zero:
-            progress(min(done, len(x)), len(x))
-
-    started = time.perf_counter()
-    found = _gathered(fabric, estimate(model, x[rank::devices], samples, chunk, count), len(x))
-    seconds = time.perf_counter() - started
-    result = {
+    what = {
         "split": split,
         "checkpoint": which,
         "epoch": values["epoch"],
         "seed": seed,
         "samples": samples,
         "prior_samples": hierarchical[0].samples if hierarchical else None,
+    }
+    same = {**what, "loss": values.get("loss"), "number": len(x), "chunk": chunk}
+    found, seconds = _InBlocks(fabric, run / "evaluation.partial", same, seed, progress).estimate(
+        model, x, samples, chunk, until, save_every
+    )
+    torch.manual_seed(seed_of(seed, "activity"))
+    result = {
+        **what,
         **summary(found, dataset),
         "active_units": active_units(model, x) if len(x) > 1 else None,
         "latent_units": model.encoder(x[:1]).sample().shape[-1],
@@ -216,17 +244,90 @@ def evaluate_run(
     np.save(content, found.log_likelihood.cpu().numpy())
     write_atomically(run / "log_likelihood.npy", content.getvalue())
     write_atomically(run / "evaluation.json", (json.dumps(result, indent=2) + "\n").encode())
+    (run / "evaluation.partial").unlink(missing_ok=True)
     return result
 
 
-def _gathered(fabric: Fabric, part: Estimate, total: int) -> Estimate:
-    """The estimates of all examples, in their order, from those of every so-manieth on each device."""
-    if fabric.world_size == 1:
-        return part
-    share = torch.stack(part)  # (5, examples here)
-    missing = -(-total // fabric.world_size) - share.shape[1]
-    every: Any = fabric.all_gather(torch.cat([share, share[:, :missing]], 1))  # (devices, 5, examples on each)
-    return Estimate(*every.permute(1, 2, 0).flatten(1)[:, :total])
+class _InBlocks:
+    """An estimate of many examples, a block of them on each device at a time, that can stop and go on.
+
+    Args:
+        fabric: The devices, launched.
+        path: Where what is done is kept.
+        same: What must be the same for it to be gone on with.
+        seed: Seed of the draws; those of a block follow from it and the place of its first example.
+        progress: Called with the number of examples done and their total.
+    """
+
+    def __init__(
+        self, fabric: Fabric, path: Path, same: dict[str, Any], seed: int, progress: Callable[[int, int], None]
+    ) -> None:
+        self.fabric, self.path, self.same, self.seed, self.progress = fabric, path, same, seed, progress
+
+    @torch.no_grad()
+    def estimate(
+        self, model: VAE, x: Tensor, samples: int, chunk: int | None, until: float | None, save_every: float
+    ) -> tuple[Estimate, float]:
+        """The estimate, and the seconds that it took, in all calls together."""
+        fabric, devices = self.fabric, self.fabric.world_size
+        chunk = _check_sizes(model, x, samples, chunk)
+        size = min(max(_BLOCK, chunk // samples), -(-len(x) // devices))
+        found, before = self._restored(x.device)
+        began = saved = time.monotonic()
+        with evaluating(model):
+            prior = model.prior()
+            while found.shape[1] < len(x):
+                now, done = time.monotonic(), found.shape[1]
+                try:
+                    part = self._block(model, prior, x, done, size, samples, chunk)
+                except KeyboardInterrupt:
+                    self._save(found, before + now - began)
+                    raise
+                found = torch.cat([found, part], 1)[:, : len(x)]
+                late = until is not None and 2 * time.monotonic() - now > until
+                if devices > 1:
+                    votes: Any = fabric.all_reduce(torch.tensor(float(late), device=x.device), reduce_op="sum")
+                    late = votes.item() > 0
+                if late and found.shape[1] < len(x):
+                    self._save(found, before + time.monotonic() - began)
+                    raise Paused(f"stopped after {found.shape[1]} of {len(x)} examples: the next call goes on there")
+                if time.monotonic() - saved >= save_every:
+                    self._save(found, before + time.monotonic() - began)
+                    saved = time.monotonic()
+        return Estimate(*found), before + time.monotonic() - began
+
+    def _block(
+        self, model: VAE, prior: Distribution, x: Tensor, done: int, size: int, samples: int, chunk: int
+    ) -> Tensor:
+        """The estimates of the next examples, so many on each device, shape `(5, devices * size)`; zeros after them."""
+        devices, first = self.fabric.world_size, done + size * self.fabric.global_rank
+
+        def count(images: int) -> None:
+            nonlocal done
+            done += images * devices
+            if self.fabric.is_global_zero:
+                self.progress(min(done, len(x)), len(x))
+
+        torch.manual_seed(seed_of(self.seed, "evaluation", first))
+        part = torch.zeros(5, size, dtype=torch.float64, device=x.device)
+        block = x[first : first + size]
+        if len(block):  # none for the last devices of the last round
+            part[:, : len(block)] = torch.stack(_estimate(model, prior, block, samples, chunk, count))
+        if devices == 1:
+            return part
+        every: Any = self.fabric.all_gather(part)  # (devices, 5, size)
+        return every.transpose(0, 1).flatten(1)
+
+    def _restored(self, device: torch.device) -> tuple[Tensor, float]:
+        nothing = torch.zeros(5, 0, dtype=torch.float64, device=device)
+        if not self.path.is_file():
+            return nothing, 0.0
+        tensors, values = checkpoint.load(self.path)
+        return (tensors["found"].to(device), values["seconds"]) if values["same"] == self.same else (nothing, 0.0)
+
+    def _save(self, found: Tensor, seconds: float) -> None:
+        if self.fabric.is_global_zero:
+            checkpoint.save(self.path, {"found": found}, {"same": self.same, "seconds": seconds})
 
 
 def summary(found: Estimate, dataset: Dataset) -> dict[str, Any]:
