@@ -3,9 +3,9 @@
 import sys
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 import turns
+from vaepriors.cost import gflop_per_image, gflop_per_step
 from vaepriors.data import Dataset
 from vaepriors.evaluate import estimate
 from vaepriors.experiment import Experiment, build
@@ -22,29 +22,7 @@ def noise(number: int) -> Dataset:
 
 
 def experiment(model: str, prior: str) -> Experiment:
-    return Experiment(model=model, prior=prior, components=COMPONENTS if prior == "vamp" else None)
-
-
-def gflop_per_step(model: str, prior: str) -> float:
-    """Operations of the products and convolutions of a step, counted on tensors without data."""
-    vae, objective = build(experiment(model, prior), noise(10))
-    vae, objective = vae.to("meta"), objective.to("meta")
-    with FlopCounterMode(display=False) as counter:
-        objective(vae(torch.ones(BATCH, 1, 28, 28, device="meta"))).backward()
-    return counter.get_total_flops() / 1e9
-
-
-def gflop_per_image(model: str, prior: str) -> float:
-    """The same of one image's likelihood: what is done once, and what for each sample."""
-    vae, _ = build(experiment(model, prior), noise(10))
-    vae = vae.to("meta")
-    counts = []
-    for samples in (1, 2):
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            x = torch.ones(1, 1, 28, 28, device="meta")
-            vae.weigh(x, vae.encoder(x), vae.prior(), samples)
-        counts.append(counter.get_total_flops() / 1e9)
-    return counts[0] + (SAMPLES - 1) * (counts[1] - counts[0])
+    return Experiment(data="static_mnist", model=model, prior=prior, components=COMPONENTS if prior == "vamp" else None)
 
 
 def main(model: str, prior: str, variant: str) -> None:
@@ -69,7 +47,8 @@ def main(model: str, prior: str, variant: str) -> None:
     run = Graphed(step) if variant == "graph" else step
     batches = torch.randperm(len(x), device=device).view(-1, BATCH)
     turn = iter(range(10**9))
-    facts = {"gflop_per_step": gflop_per_step(model, prior), "gflop_per_image": gflop_per_image(model, prior)}
+    case = experiment(model, prior)
+    facts = {"gflop_per_step": gflop_per_step(case), "gflop_per_image": gflop_per_image(case, SAMPLES)}
     slow = model in ("convhvae", "pixelhvae") and device.type == "cpu"  # seconds a step
     steps = 1 if slow else 10
     bits = data.test[:1].to(device)

@@ -13,7 +13,7 @@ FLOORS = [
     {"vae"},
     {"priors", "networks", "objectives"},
     {"experiment", "latent"},
-    {"run"},
+    {"run", "cost"},
     {"train", "evaluate", "interpolate"},
     {"report", "progress", "results"},
     {"cli"},
