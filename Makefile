@@ -27,9 +27,9 @@ types: $(READY)
 unit: $(READY)
 	$(BIN)/python -m pytest
 
-# the result tables of README.md, from results/*.json
+# the result tables of README.md and docs/results.md, from results/
 results: $(READY)
-	$(BIN)/python -m vaepriors.results render README.md
+	$(BIN)/vaepriors reproduce show --write README.md docs/results.md
 
 # beside pythae, which has an environment of its own
 benchmark: $(READY) .venv-peers/ready

@@ -16,7 +16,7 @@ import json
 import shutil
 from pathlib import Path
 
-from rows import finished, train
+from vaepriors import cli
 from vaepriors.checkpoint import write_atomically
 from vaepriors.interpolate import interpolate_run
 from vaepriors.machine import prepare
@@ -45,6 +45,22 @@ def rows(methods: list[str], seeds: list[int], epochs: int, kappa: float = 0.02)
             options = ["--sigma", str(kappa), *bound, "--epochs", str(epochs), "--seed", str(seed)]
             found[f"motion-{method}-{kappa}-{seed}"] = [*COMMON, *METHODS[method][0], *options]
     return found
+
+
+def train(rows: dict[str, list[str]], runs: Path) -> None:
+    """Train every row, a name and its options, in the folder of that name."""
+    for name, options in rows.items():
+        try:
+            cli.main(["train", *options, "--resume", "--out", str(runs / name)])
+        except SystemExit as end:
+            if end.code:
+                raise
+
+
+def finished(runs: Path, pattern: str) -> list[Path]:
+    """The folders of runs that have reached their last epoch."""
+    folders = [folder for folder in sorted(runs.glob(pattern)) if Run(folder).exists()]
+    return [folder for folder in folders if len(Run(folder).metrics()) >= Run(folder).experiment().epochs]
 
 
 def measure(folder: Path, out: Path) -> None:

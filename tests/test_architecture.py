@@ -15,7 +15,8 @@ FLOORS = [
     {"experiment", "latent"},
     {"run", "cost"},
     {"train", "evaluate", "interpolate"},
-    {"report", "progress", "results"},
+    {"report", "progress"},
+    {"reproduce"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, sample, interpolate, data.
+"""The command line: train, evaluate, sample, interpolate, data, reproduce.
 
 A mistake of the user is one sentence on standard error and exit status 2, before any work. Ctrl-C leaves a run
 that `--resume` goes on with.
@@ -28,6 +28,7 @@ from vaepriors.progress import TensorBoard, TrainingBar, counting_bar
 from vaepriors.report.curves import write_curves
 from vaepriors.report.paths import write_interpolations
 from vaepriors.report.pictures import write_pictures
+from vaepriors.reproduce.commands import COMMANDS as REPRODUCE
 from vaepriors.run import Run
 from vaepriors.train import Diverged, fit, make_fabric
 
@@ -233,6 +234,17 @@ def data(
     return 0
 
 
+def reproduce(
+    action: tyro.conf.Positional[Literal["list", "run", "show"]],
+) -> int:
+    """Repeat the papers' tables: list | run | show (`vaepriors reproduce run --help` explains each).
+
+    Args:
+        action: list the tables and rows, run some, or show paper beside ours.
+    """
+    raise AssertionError(f"{action} is dispatched before")
+
+
 def _stored_experiment(arguments: Sequence[str]) -> Experiment:
     """With --resume, the options not given are those of the run."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -251,8 +263,13 @@ def _run(arguments: Sequence[str]) -> int:
         "sample": sample,
         "interpolate": interpolate,
         "data": data,
+        "reproduce": reproduce,
     }
-    return tyro.extras.subcommand_cli_from_dict(commands, prog="vaepriors", description=DESCRIPTION, args=arguments)
+    if arguments[:1] == ["reproduce"] and len(arguments) > 1 and arguments[1] in REPRODUCE:
+        commands, arguments, prog = REPRODUCE, arguments[1:], "vaepriors reproduce"
+    else:
+        prog = "vaepriors"
+    return tyro.extras.subcommand_cli_from_dict(commands, prog=prog, description=DESCRIPTION, args=arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,25 @@
+"""The papers' tables, runnable: rows (`rows`), work (`work`), many machines (`cluster`), paper beside ours (`show`)."""
+
+from vaepriors.reproduce.cluster import attempt, run_on_ray
+from vaepriors.reproduce.rows import METRICS, Metric, Row, Table, select, table, tables
+from vaepriors.reproduce.show import Shown, fill, markdown, shown
+from vaepriors.reproduce.work import Limits, Work, measure_angle
+
+__all__ = [
+    "METRICS",
+    "Limits",
+    "Metric",
+    "Row",
+    "Shown",
+    "Table",
+    "Work",
+    "attempt",
+    "fill",
+    "markdown",
+    "measure_angle",
+    "run_on_ray",
+    "select",
+    "shown",
+    "table",
+    "tables",
+]

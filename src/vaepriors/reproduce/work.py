@@ -1,0 +1,275 @@
+"""A row with a seed as work to be done: train, evaluate, record; stopped at any moment, and gone on with.
+
+    RUNS/TABLE/ROW/SEED/        the run, as `vaepriors train` makes it
+    RUNS/TABLE/ROW/SEED.lock    held by the process that works on it; the system frees it when that process dies
+    RESULTS/TABLE/ROW-SEED.json what is kept of it
+
+What a process does not finish, the next one goes on with, on another machine too, if it finds the same folders.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import platform
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from vaepriors import checkpoint
+from vaepriors.data import CATALOGUE, Dataset, load
+from vaepriors.evaluate import Paused, evaluate_run
+from vaepriors.experiment import Experiment
+from vaepriors.latent import angle_regression
+from vaepriors.machine import hardware
+from vaepriors.progress import TrainingBar, counting_bar
+from vaepriors.reproduce.rows import METRICS, Row
+from vaepriors.run import Run, session
+from vaepriors.train import Diverged, fit, make_fabric
+
+__all__ = ["Limits", "Work"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much less than the paper's protocol is asked for, and how it is computed.
+
+    Attributes:
+        epochs: At most so many epochs.
+        number: Only the first so many test examples.
+        accelerator, compile, graph: As in `Experiment`.
+        save_every: Seconds between checkpoints, and between savings of an evaluation.
+    """
+
+    epochs: int | None = None
+    number: int | None = None
+    accelerator: str = "auto"
+    compile: bool = False
+    graph: bool = False
+    save_every: float = 30.0
+
+
+class Work:
+    """A row with a seed.
+
+    Args:
+        row: A row with an experiment.
+        seed: The seed.
+        runs: Folder of the runs.
+        results: Folder of the results.
+    """
+
+    def __init__(self, row: Row, seed: int, runs: Path, results: Path) -> None:
+        assert row.experiment is not None
+        self.row, self.seed = row, seed
+        self.planned = dataclasses.replace(row.experiment, seed=seed)
+        table, name = row.home
+        self.run = Run(runs / table / name / str(seed))
+        self.lock_path = runs / table / name / f"{seed}.lock"
+        self.path = results / table / f"{name}-{seed}.json"
+
+    def __str__(self) -> str:
+        return f"{'/'.join(self.row.home)}, seed {self.seed}"
+
+    def experiment(self, limits: Limits) -> Experiment:
+        epochs = min(self.planned.epochs, limits.epochs or self.planned.epochs)
+        return dataclasses.replace(
+            self.planned, epochs=epochs, accelerator=limits.accelerator, compile=limits.compile, graph=limits.graph
+        )
+
+    def result(self) -> dict[str, Any] | None:
+        """What has been recorded.
+
+        Raises:
+            ValueError: If its file cannot be read.
+        """
+        if not self.path.is_file():
+            return None
+        try:
+            return json.loads(self.path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{self.path} is not readable as JSON ({error}): restore or delete it") from error
+
+    def is_done(self, limits: Limits) -> bool:
+        """Whether there is a result of as much as is asked for."""
+        result = self.result()
+        if result is None:
+            return False
+        trained = result["ended"] != "short" or result["epochs"] >= self.experiment(limits).epochs
+        return trained and result["found"]["n"] >= min(limits.number or math.inf, self._test_size())
+
+    def _test_size(self) -> int:
+        return CATALOGUE[self.planned.data].form.sizes[2]
+
+    def state(self) -> str:
+        """Where it stands, in words."""
+        result = self.result()
+        if result is not None and result["complete"]:
+            return "done"
+        lock = FileLock(self.lock_path) if self.lock_path.is_file() else None
+        if lock is not None:
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                return "running"
+            lock.release()
+        if (self.run / "evaluation.partial").is_file():
+            return "evaluating"
+        epochs = len(self.run.metrics())
+        if result is not None and result["epochs"] >= epochs:
+            return f"short, {result['epochs']}/{self.planned.epochs} epochs"
+        return f"epoch {epochs}/{self.planned.epochs}" if epochs else "to do"
+
+    def do(self, limits: Limits, until: float | None = None, console: Console | None = None) -> str:
+        """Do what is left of it; what came of it: `done`, `done before`, `taken` by another process, or `paused`.
+
+        Args:
+            limits: Less than the whole.
+            until: A moment of `time.monotonic()` to stop at; at least an epoch, or some examples, are done.
+            console: Where to show the progress.
+
+        Raises:
+            ValueError: If its data are wrong, or the folder has another run.
+            FileNotFoundError: If its data cannot be had.
+            Diverged: If a loss is not finite.
+        """
+        if self.is_done(limits):
+            return "done before"
+        dataset = load(self.planned.data, seed=self.seed)
+        self.lock_path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.lock_path)
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            return "taken"
+        try:
+            holder = {"pid": os.getpid(), "host": platform.node()}
+            checkpoint.write_atomically(self.lock_path.with_suffix(".holder"), json.dumps(holder).encode())
+            if self.is_done(limits):  # by another process since
+                return "done before"
+            return self._do(dataset, limits, until, console)
+        finally:
+            self.lock_path.with_suffix(".holder").unlink(missing_ok=True)
+            lock.release()
+
+    def try_to_do(self, limits: Limits, until: float | None = None, console: Console | None = None) -> str:
+        """As `do`, with `failed: ...` or `needs ...` in place of an error that concerns this row alone."""
+        missing = self.row.missing()
+        try:
+            return self.do(limits, until, console)
+        except FileNotFoundError as error:
+            return f"needs {', '.join(missing)}" if missing else f"failed: {error}"
+        except (ValueError, Diverged) as error:
+            return f"failed: {error}"
+
+    def _do(self, dataset: Dataset, limits: Limits, until: float | None, console: Console | None) -> str:
+        experiment = self.experiment(limits)
+        ended = self._ended(experiment)
+        if not ended:
+            bar = TrainingBar(console, self.run.folder) if console is not None else nullcontext()
+            with bar as listener:
+                report = fit(
+                    experiment,
+                    dataset,
+                    self.run,
+                    make_fabric(experiment),
+                    [listener] if listener is not None else [],
+                    limits.save_every,
+                    self.row.snapshots,
+                    until=until,
+                )
+            if report.why == "interrupted":
+                raise KeyboardInterrupt
+            if report.why == "out of time":
+                return "paused"
+            ended = report.why
+        counting = counting_bar(console, f"{self.row.draws} samples") if console is not None else nullcontext()
+        try:
+            with counting as progress:
+                found = self._measure(dataset, limits, until, progress or (lambda done, total: None))
+        except Paused:
+            return "paused"
+        self._record(found, ended, experiment)
+        return "done"
+
+    def _ended(self, experiment: Experiment) -> str:
+        """How the training came to its end, if it has."""
+        if not (self.run / "last.ckpt").is_file():
+            return ""
+        self.run.check_same(experiment)
+        _, values = checkpoint.load(self.run / "last.ckpt")
+        if values["waited"] > experiment.patience:
+            return "stopped early"
+        return "finished" if values["epoch"] >= experiment.epochs else ""
+
+    def _measure(
+        self, dataset: Dataset, limits: Limits, until: float | None, progress: Callable[[int, int], None]
+    ) -> dict[str, Any]:
+        row = self.row
+        if METRICS[row.metric].key == "angle_error":
+            return measure_angle(self.run, dataset, row.which)
+        accelerator, number = limits.accelerator, limits.number and min(limits.number, len(dataset.test))
+        return evaluate_run(
+            self.run,
+            row.draws,
+            number=number,
+            which=row.which,
+            accelerator=accelerator,
+            progress=progress,
+            until=until,
+            save_every=limits.save_every,
+        )
+
+    def _record(self, found: dict[str, Any], ended: str, experiment: Experiment) -> None:
+        metrics = self.run.metrics()
+        if ended == "finished" and experiment.epochs < self.planned.epochs:
+            ended = "short"
+        content = {
+            "table": self.row.home[0],
+            "row": self.row.home[1],
+            "seed": self.seed,
+            "complete": ended != "short" and found["n"] == self._test_size(),
+            "ended": ended,
+            "epochs": len(metrics),
+            "epochs_planned": self.planned.epochs,
+            "hours": round(sum(line["seconds"] for line in metrics) / 3600, 3),
+            "gib": max((line["memory"] for line in metrics if "memory" in line), default=None),
+            **self.run.description(),
+            "found": found,
+            "measured": session(found["epoch"], torch.device("cpu")),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_atomically(self.path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+@torch.no_grad()
+def measure_angle(run: Run, dataset: Dataset, which: str) -> dict[str, Any]:
+    """What a run has learned of the pendulum's angle (Klushyn et al. 2019, table 1), on the test set.
+
+    Args:
+        run: The run.
+        dataset: Its data, with the angles as labels.
+        which: `best`, `last`, or `epoch-N` of a snapshot.
+    """
+    model, values = run.model(dataset, which)
+    z = model.encoder(dataset.test).mean
+    found = angle_regression(z, dataset.labels["test"])
+    last = run.metrics()[values["epoch"] - 1]
+    return {
+        "split": "test",
+        "checkpoint": which,
+        "epoch": values["epoch"],
+        "n": len(dataset.test),
+        "angle_error": found.error,
+        "winding": found.winding,
+        "reconstruction_error": (model.decoder(z).mean - dataset.test).square().mean().sqrt().item(),
+        "beta": last.get("beta"),
+        "valid_loss": last["valid_loss"],
+        "device": hardware(torch.device("cpu")),
+    }
