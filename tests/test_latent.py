@@ -9,9 +9,19 @@ from torch.distributions import Normal
 
 from reference import Call, LinearGaussian
 from vaepriors.data import Dataset
-from vaepriors.distributions import Chain, DiagonalNormal
+from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture
 from vaepriors.experiment import Experiment, build
-from vaepriors.latent import ImpliedPosterior, active_units, activity, angle_regression, elbo_surgery
+from vaepriors.latent import (
+    ImpliedPosterior,
+    Surgery,
+    active_units,
+    activity,
+    angle_regression,
+    diagnose,
+    divergence_of_units,
+    elbo_surgery,
+    levels,
+)
 from vaepriors.priors import StandardNormal
 from vaepriors.vae import VAE
 
@@ -187,3 +197,75 @@ def test_the_implied_posterior_has_mass_one_its_own_draws_and_a_better_elbo(samp
     cdf = torch.stack([torch.trapezoid((log_density.exp() * (GRID[:, 0] <= edge)), GRID[:, 0]) for edge in edges])
     assert (below - cdf).abs().max() < 0.015
     assert implied.sample((2, 3)).shape == (2, 3, 1)
+
+
+# Units, one by one
+
+
+def test_divergence_of_units_is_that_of_normals():
+    """Under a prior of independent units the closed form, whose sum is the rate."""
+    linear = LinearGaussian(scale=1.3)
+    x = torch.randn(300, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    p, q = linear.vae().prior(), linear.vae().encoder(x)
+    exact = torch.distributions.kl_divergence(Normal(q.mean, q.stddev), Normal(p.mean, p.stddev)).mean(0)
+    torch.manual_seed(0)
+    found = divergence_of_units(linear.vae(), x, n=400)
+    assert list(found) == ["z"]
+    torch.testing.assert_close(found["z"], exact, rtol=0.03, atol=0.01)
+
+
+def test_divergence_of_the_units_of_two_levels_adds_up_to_the_rate():
+    linear = LinearGaussian(scale=1.3)
+    model = linear.hvae()
+    torch.manual_seed(0)
+    found = divergence_of_units(model, linear.x, n=2000)
+    rate = model(linear.x, 2000).kl.mean()
+    assert {name: len(each) for name, each in found.items()} == {"z2": 3, "z1": 3}
+    assert (found["z2"].sum() + found["z1"].sum()).item() == pytest.approx(rate.item(), rel=0.05)
+
+
+def test_units_under_a_mixture_are_held_against_its_marginals():
+    """Two components in a plane; the first coordinate of z says which, the second is the prior's."""
+    loc, scale = torch.tensor([[-3.0, 0], [3, 0]]).double(), torch.ones(2, 2).double()
+    encoder = Call(lambda x: DiagonalNormal(torch.stack([3 * x, 0 * x], -1), torch.ones(2).double()))
+    model = VAE(encoder, nn.Identity(), Call(lambda: NormalMixture(loc, scale)))
+    x = torch.tensor([-1.0, 1.0]).double().repeat(500)
+    torch.manual_seed(0)
+    found = divergence_of_units(model, x, n=20)["z"]
+    # log 2, less what the overlap of N(-3, 1) and N(3, 1) takes
+    z = torch.linspace(-9, 9, 4001).double()
+    q = Normal(torch.tensor(3.0).double(), 1).log_prob(z)
+    p = torch.logaddexp(q, Normal(torch.tensor(-3.0).double(), 1).log_prob(z)) - math.log(2)
+    exact = torch.trapezoid(q.exp() * (q - p), z).item()
+    assert found[0].item() == pytest.approx(exact, abs=0.005)
+    assert found[1].item() == pytest.approx(0, abs=1e-12)
+
+
+def test_a_hierarchical_prior_tells_its_own_units():
+    x = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0)).round()
+    data = Dataset("bits", x, x, x, "bernoulli")
+    for name, expected in (("vae", {"u": 2}), ("hvae", {"u": 2, "z1": 3})):
+        model, _ = build(Experiment(model=name, prior="vhp", hidden=(8,), latent=3, prior_latent=2), data)
+        found = divergence_of_units(model, x)
+        assert {level: len(each) for level, each in found.items()} == expected
+        assert all((each > -0.1).all() for each in found.values())
+
+
+def test_levels_are_named_from_the_top():
+    linear = LinearGaussian()
+    assert levels(linear.vae().encoder(linear.x)) == {"z": slice(0, 3)}
+    assert levels(linear.hvae().encoder(linear.x)) == {"z2": slice(0, 3), "z1": slice(3, 6)}
+
+
+def test_a_diagnosis_names_what_has_collapsed_and_is_silent_of_what_is_well():
+    alive, dead = torch.ones(4), torch.zeros(4)
+    well = Surgery(80.0, 20.0, 6.0, 2.0, 9.0, 0.1, 0.1)
+    assert diagnose({"z": alive}, well, 100.0) == []
+    (told,) = diagnose({"z2": dead, "z1": alive})
+    assert told == "Level z2 has collapsed: none of its 4 units follows the data."
+    (told,) = diagnose({"z": torch.tensor([1.0, 0.0, 1.0, 0.009])})
+    assert told.startswith("2 of 4 units of z have collapsed")
+    assert "(units 1, 3)" in told
+    assert "log N up to 0.050 nats" in diagnose({}, well._replace(mutual_information=8.95))[0]
+    assert "6.0 nats from the aggregated posterior" in diagnose({}, well._replace(marginal_kl=6.0))[0]
+    assert "effective samples 3.0" in diagnose({}, well, 3.0)[0]

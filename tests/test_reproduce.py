@@ -322,6 +322,9 @@ def test_less_than_the_paper_says_so_and_goes_on(tiny, tmp_path):
     assert some.result()["complete"]
     whole = work_of(tiny, "standard", tmp_path / "whole")
     whole.do(CPU)
+    whole.path.unlink()
+    assert whole.do(dataclasses.replace(CPU, epochs=1)) == "done"  # all epochs are there already
+    assert whole.result()["complete"]
     assert whole.result()["found"]["nll"] == some.result()["found"]["nll"]
 
 

@@ -3,8 +3,8 @@ r"""What a latent space does.
 A unit j of z is active if its posterior mean follows the data, $\mathrm{Var}_x(\mathbb{E}_q[z_j|x]) > 0.01$
 (Burda, Grosse & Salakhutdinov 2016, section 5.2).
 
-The divergence of the ELBO has two parts, with $q(z) = \frac1N \sum_n q(z|x_n)$ the aggregated posterior
-(Hoffman & Johnson 2016, "ELBO surgery"):
+The divergence of the ELBO, unit by unit of each level, tells the same in nats: `divergence_of_units`. As a whole it has
+two parts, with $q(z) = \frac1N \sum_n q(z|x_n)$ the aggregated posterior (Hoffman & Johnson 2016, "ELBO surgery"):
 
 $$\frac1N \sum_n KL(q(z|x_n) \,\|\, p(z)) = I(n; z) + KL(q(z) \,\|\, p(z)), \qquad 0 \le I \le \log N$$
 
@@ -21,10 +21,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal
 
-from vaepriors.distributions import DiagonalNormal, NormalMixture, Shape
+from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture, Shape
 from vaepriors.nn import evaluating
-from vaepriors.vae import VAE
+from vaepriors.vae import VAE, Marginal
 
 __all__ = [
     "AngleRegression",
@@ -33,7 +34,10 @@ __all__ = [
     "active_units",
     "activity",
     "angle_regression",
+    "diagnose",
+    "divergence_of_units",
     "elbo_surgery",
+    "levels",
 ]
 
 
@@ -61,6 +65,107 @@ def activity(model: VAE, x: Tensor, n: int = 32, chunk: int = 1000) -> Tensor:
 def active_units(model: VAE, x: Tensor, threshold: float = 0.01) -> int:
     """The number of units whose activity is above the threshold."""
     return int((activity(model, x) > threshold).sum())
+
+
+def levels(posterior: Distribution) -> dict[str, slice]:
+    """The levels of z in a posterior, top first, and where each stands in z: `z`, or `z2` and `z1` of a chain."""
+    size = posterior.event_shape[0]
+    if isinstance(posterior, Chain):
+        return {"z2": slice(0, posterior.split), "z1": slice(posterior.split, size)}
+    return {"z": slice(0, size)}
+
+
+@torch.no_grad()
+def divergence_of_units(model: VAE, x: Tensor, n: int = 4, chunk: int = 100) -> dict[str, Tensor]:
+    r"""$\mathbb{E}_x KL(q(z_j|x) \,\|\, p(z_j))$ of each unit of each level, in nats (Klushyn et al. 2019, figure 21).
+
+    Of a chain the lower level is taken given the upper one, $\mathbb{E}\, KL(q(z_{1j}|x, z_2) \,\|\, p(z_{1j}|z_2))$.
+    For priors that are not independent across units (mixtures), $p(z_j)$ is the marginal law, and the sum over units is
+    not the rate. A `VHP` has no such law for z; its own latent variables u have, and are told instead.
+
+    Args:
+        model: The model, its posteriors normal with diagonal covariance, or chains of such.
+        x: Data, of shape `(batch, *event)`.
+        n: Draws of z for each example.
+        chunk: Examples at a time.
+
+    Returns:
+        By name of the level (`z`; `z2` and `z1`; `u`), a mean for each unit, float64.
+    """
+    sums: dict[str, Tensor] = {}
+    with evaluating(model):
+        prior = model.prior()
+        for some in x.split(chunk):
+            for name, parts in _by_level(model.encoder(some), prior, n).items():
+                sums[name] = sums.get(name, torch.zeros((), device=x.device)) + parts.double().mean(0).sum(0)
+    return {name: total / len(x) for name, total in sums.items()}
+
+
+def _by_level(q: Distribution, p: Distribution, n: int) -> dict[str, Tensor]:
+    """log q(z_j|x) - log p(z_j) of n draws, by level, each of shape `(n, batch, units)`."""
+    if isinstance(q, Chain) and isinstance(p, Chain):
+        top = q.first.sample((n,))
+        found = _of_level("z2", q.first, p.first, top)
+        below = q.then(top)
+        return found | _of_level("z1", below, p.then(top), below.sample())
+    return _of_level("z", q, p, q.sample((n,)))
+
+
+def _of_level(name: str, q: Distribution, p: Distribution, z: Tensor) -> dict[str, Tensor]:
+    if isinstance(p, Marginal):  # a VAE over z: its own level
+        inner = _by_level(p.model.encoder(z), p.model.prior(), 1)
+        return {"u" + key.removeprefix("z"): value[0] for key, value in inner.items()}
+    own, prior = _of_coordinates(q, z), _of_coordinates(p, z)
+    return {} if own is None or prior is None else {name: own - prior}
+
+
+def _of_coordinates(p: Distribution, z: Tensor) -> Tensor | None:
+    """log p_j(z_j) of the marginal law of each coordinate, or None where it is not known."""
+    if isinstance(p, NormalMixture):
+        each = Normal(p.loc, p.scale).log_prob(z[..., None, :])  # (..., K, D)
+        return (each + p.logits.log_softmax(-1)[:, None]).logsumexp(-2)
+    if isinstance(p, DiagonalNormal) or (isinstance(p, Independent) and isinstance(p.base_dist, Normal)):
+        return Normal(p.mean, p.stddev).log_prob(z)
+    return None
+
+
+def diagnose(
+    activity: dict[str, Tensor], surgery: "Surgery | None" = None, effective_samples: float | None = None
+) -> list[str]:
+    """What a user should know of a latent space, in sentences; none if there is nothing to say.
+
+    Args:
+        activity: Of the units of each level (see `activity`).
+        surgery: The parts of the ELBO.
+        effective_samples: Of the likelihood's estimate, on average.
+    """
+    told = []
+    for name, values in activity.items():
+        dead = int((values <= 0.01).sum())
+        if dead == len(values):
+            told.append(f"Level {name} has collapsed: none of its {dead} units follows the data.")
+        elif dead:
+            which = ", ".join(str(j) for j in (values <= 0.01).nonzero().flatten().tolist()[:12])
+            more = ", ..." if dead > 12 else ""
+            told.append(f"{dead} of {len(values)} units of {name} have collapsed: their means do not follow the data "
+                        f"(units {which}{more}).")  # fmt: skip
+    if surgery is not None and surgery.log_n - surgery.mutual_information < 0.1:
+        told.append(
+            f"The mutual information is log N up to {surgery.log_n - surgery.mutual_information:.3f} nats: the code "
+            "tells every example from all others, and how much more it could tell is not seen with so few."
+        )
+    if surgery is not None and surgery.marginal_kl > max(1.0, 0.25 * surgery.rate):
+        told.append(
+            f"The prior is {surgery.marginal_kl:.1f} nats from the aggregated posterior, of a rate of "
+            f"{surgery.rate:.1f}: its draws fall where no example is encoded, and a richer prior could gain up to that "
+            "much."
+        )
+    if effective_samples is not None and effective_samples < 10:
+        told.append(
+            f"A single draw decides the likelihood of many examples (effective samples {effective_samples:.1f} on "
+            "average): more samples would raise it."
+        )
+    return told
 
 
 class Surgery(NamedTuple):

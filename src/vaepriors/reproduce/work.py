@@ -195,7 +195,7 @@ class Work:
                 found = self._measure(dataset, limits, until, progress or (lambda done, total: None))
         except Paused:
             return "paused"
-        self._record(found, ended, experiment)
+        self._record(found, ended)
         return "done"
 
     def _ended(self, experiment: Experiment) -> str:
@@ -226,9 +226,9 @@ class Work:
             save_every=limits.save_every,
         )
 
-    def _record(self, found: dict[str, Any], ended: str, experiment: Experiment) -> None:
+    def _record(self, found: dict[str, Any], ended: str) -> None:
         metrics = self.run.metrics()
-        if ended == "finished" and experiment.epochs < self.planned.epochs:
+        if ended == "finished" and len(metrics) < self.planned.epochs:
             ended = "short"
         content = {
             "table": self.row.home[0],
