@@ -1,4 +1,4 @@
-# make demo: train, look at and evaluate a small model on real digits.    make test: everything that is checked.
+# make demo: train, look at, evaluate and report a small model on real digits.    make test: everything that is checked.
 # Both make their own virtual environment; all they need is Python 3.11 or newer.
 
 PYTHON ?= python3
@@ -14,6 +14,7 @@ demo: $(READY)
 		--latent 16 --epochs 100 --warmup 40
 	$(BIN)/vaepriors sample $(DEMO)
 	$(BIN)/vaepriors evaluate $(DEMO) --samples 5000
+	$(BIN)/vaepriors report $(DEMO)
 
 test: lint types unit
 

@@ -145,9 +145,12 @@ def test_a_file_without_an_address(cache):
         files.fetch(data.CATALOGUE["omniglot_derived"].sources[0])
 
 
+FORM = data.Form((1, 1, 1), (2,), "bernoulli")
+
+
 def test_fetch_returns_the_paths_of_a_set(folder, monkeypatch):
     source = files.Source("set/bits.gz", DIGEST)
-    monkeypatch.setitem(data.CATALOGUE, "bits", data.Entry(lambda seed: None, "bits", (source,)))
+    monkeypatch.setitem(data.CATALOGUE, "bits", data.Entry(lambda seed: None, "bits", FORM, (source,)))
     path = write(folder / "set/bits.gz", gzip.compress(CONTENT))
     assert data.fetch("bits") == [path]
 

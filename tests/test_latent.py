@@ -21,6 +21,7 @@ from vaepriors.latent import (
     divergence_of_units,
     elbo_surgery,
     levels,
+    responsibilities,
 )
 from vaepriors.priors import StandardNormal
 from vaepriors.vae import VAE
@@ -251,6 +252,17 @@ def test_a_hierarchical_prior_tells_its_own_units():
         assert all((each > -0.1).all() for each in found.values())
 
 
+def test_responsibilities_are_bayes():
+    """Two components of weights 1 : 3, at -1 and 1: at z = 0 the posterior is the prior."""
+    mixture = NormalMixture(torch.tensor([[-1.0], [1.0]]), torch.ones(2, 1), torch.tensor([0.0, math.log(3)]))
+    torch.testing.assert_close(responsibilities(mixture, torch.zeros(3, 1)), torch.tensor([0.25, 0.75]).double())
+    odds = 1 / (3 * math.exp(2 * 0.7)) + 0  # N(0.7; -1) / (3 N(0.7; 1))
+    found = responsibilities(mixture, torch.tensor([[0.7]]))
+    torch.testing.assert_close(found, torch.tensor([odds / (1 + odds), 1 / (1 + odds)]).double())
+    mean = responsibilities(mixture, torch.tensor([[0.0], [0.7]]), chunk=1)
+    torch.testing.assert_close(mean[0].item(), (0.25 + odds / (1 + odds)) / 2)
+
+
 def test_levels_are_named_from_the_top():
     linear = LinearGaussian()
     assert levels(linear.vae().encoder(linear.x)) == {"z": slice(0, 3)}
@@ -267,5 +279,6 @@ def test_a_diagnosis_names_what_has_collapsed_and_is_silent_of_what_is_well():
     assert told.startswith("2 of 4 units of z have collapsed")
     assert "(units 1, 3)" in told
     assert "log N up to 0.050 nats" in diagnose({}, well._replace(mutual_information=8.95))[0]
+    assert len(diagnose({}, well._replace(mutual_information=8.95, marginal_kl=11.05))) == 1  # which follows from it
     assert "6.0 nats from the aggregated posterior" in diagnose({}, well._replace(marginal_kl=6.0))[0]
     assert "effective samples 3.0" in diagnose({}, well, 3.0)[0]

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, sample, interpolate, data, reproduce.
+"""The command line: train, evaluate, sample, report, compare, interpolate, data, reproduce.
 
 A mistake of the user is one sentence on standard error and exit status 2, before any work. Ctrl-C leaves a run
 that `--resume` goes on with.
@@ -25,9 +25,12 @@ from vaepriors.experiment import Experiment
 from vaepriors.interpolate import interpolate_run
 from vaepriors.machine import prepare
 from vaepriors.progress import TensorBoard, TrainingBar, counting_bar
+from vaepriors.report.compare import COLUMNS, rows, write_comparison
+from vaepriors.report.compare import compare as compare_runs
 from vaepriors.report.curves import write_curves
 from vaepriors.report.paths import write_interpolations
 from vaepriors.report.pictures import write_pictures
+from vaepriors.report.run import write_report
 from vaepriors.reproduce.commands import COMMANDS as REPRODUCE
 from vaepriors.run import Run
 from vaepriors.train import Diverged, fit, make_fabric
@@ -173,6 +176,55 @@ def sample(
     return 0
 
 
+def report(
+    run: tyro.conf.Positional[Path],
+    number: int = 2000,
+    which: str = "best",
+    seed: int = 0,
+) -> int:
+    """Write a page of all that is to be seen of a run: curves, likelihoods, draws, pseudo-inputs, the latent space.
+
+    Args:
+        run: Folder of the run; report.html and a folder of its pictures are written there.
+        number: At the most so many test examples are measured.
+        which: The model: best, last, or epoch-N of a snapshot.
+        seed: Seed of all draws.
+    """
+    with counting_bar(console, "sections") as progress:
+        paths = write_report(Run(run), number, which, seed, progress)
+    console.print("\n".join(map(str, paths)))
+    return 0
+
+
+def compare(
+    runs: tyro.conf.Positional[tuple[Path, ...]],
+    out: Path = Path("runs/compare.html"),
+    number: int = 2000,
+    which: str = "best",
+    seed: int = 0,
+) -> int:
+    """Compare runs: a table here, and a page with likelihoods, ELBOs and active units on the same axes.
+
+    Args:
+        runs: Folders of runs, at least two.
+        out: The page; a folder of its name beside it gets the pictures.
+        number: At the most so many test examples are measured.
+        which: The model of each: best, last, or epoch-N of a snapshot.
+        seed: Seed of all draws.
+    """
+    if out.suffix != ".html":
+        raise ValueError(f"out is {out}: give a file that ends in .html")
+    with counting_bar(console, "runs") as progress:
+        found = compare_runs([Run(run) for run in runs], number, which, seed, progress)
+    table = Table(*COLUMNS, box=None)
+    for row in rows(found):
+        table.add_row(*row)
+    console.print(table)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    console.print("\n".join(map(str, write_comparison(found, out))))
+    return 0
+
+
 def interpolate(
     run: tyro.conf.Positional[Path],
     nodes: int | None = None,
@@ -261,6 +313,8 @@ def _run(arguments: Sequence[str]) -> int:
         "train": functools.partial(train, experiment=_stored_experiment(arguments)),
         "evaluate": evaluate,
         "sample": sample,
+        "report": report,
+        "compare": compare,
         "interpolate": interpolate,
         "data": data,
         "reproduce": reproduce,

@@ -38,6 +38,7 @@ __all__ = [
     "divergence_of_units",
     "elbo_surgery",
     "levels",
+    "responsibilities",
 ]
 
 
@@ -154,7 +155,7 @@ def diagnose(
             f"The mutual information is log N up to {surgery.log_n - surgery.mutual_information:.3f} nats: the code "
             "tells every example from all others, and how much more it could tell is not seen with so few."
         )
-    if surgery is not None and surgery.marginal_kl > max(1.0, 0.25 * surgery.rate):
+    elif surgery is not None and surgery.marginal_kl > max(1.0, 0.25 * surgery.rate):
         told.append(
             f"The prior is {surgery.marginal_kl:.1f} nats from the aggregated posterior, of a rate of "
             f"{surgery.rate:.1f}: its draws fall where no example is encoded, and a richer prior could gain up to that "
@@ -314,6 +315,23 @@ class ImpliedPosterior:
         elected = torch.distributions.Categorical(logits=log_weight).sample()
         assert terms.z is not None
         return terms.z.view(number, self.samples, -1)[torch.arange(number), elected].view(*shape, -1)
+
+
+@torch.no_grad()
+def responsibilities(mixture: NormalMixture, z: Tensor, chunk: int = 50) -> Tensor:
+    r"""The share of each component in codes, $\frac1B \sum_b p(k|z_b)$ with $p(k|z) \propto w_k N(z; \mu_k, \sigma_k)$.
+
+    Args:
+        mixture: Of K components.
+        z: Codes, of shape `(B, latent)`.
+        chunk: Codes at a time.
+
+    Returns:
+        Of shape `(K,)`; they sum to one.
+    """
+    normal, log_w = Normal(mixture.loc.double(), mixture.scale.double()), mixture.logits.double().log_softmax(-1)
+    parts = [(normal.log_prob(some[:, None].double()).sum(-1) + log_w).softmax(-1).sum(0) for some in z.split(chunk)]
+    return torch.stack(parts).sum(0) / len(z)
 
 
 class AngleRegression(NamedTuple):

@@ -73,6 +73,11 @@ class Dataset:
         """Shape of one point: (C, H, W) or (D,)."""
         return self.train.shape[1:]
 
+    @property
+    def has_images(self) -> bool:
+        """Whether points can be shown as images: of one channel or of three."""
+        return len(self.event_shape) == 3 and self.event_shape[0] in (1, 3)
+
     def __post_init__(self) -> None:
         if self.likelihood not in LIKELIHOODS:
             raise ValueError(f"{self.name}: likelihood {self.likelihood!r} is not one of {', '.join(LIKELIHOODS)}.")

@@ -38,7 +38,7 @@ def write_interpolations(
     files = [folder / "interpolation.png"]
     if dataset.segments is not None:
         save_figure(files[0], _figures(some, dataset.segments))
-    elif len(dataset.event_shape) == 3 and dataset.event_shape[0] in (1, 3):
+    elif dataset.has_images:
         rows = [_along(x, each.ends) for each in some for x in (each.decoded, each.straight)]
         save_png(files[0], grid(torch.cat(rows), columns=len(rows[0])))
     else:

@@ -15,7 +15,7 @@ from vaepriors.distributions import mean_or_draw
 from vaepriors.priors import VampPrior
 from vaepriors.vae import VAE
 
-__all__ = ["grid", "save_figure", "save_png", "write_pictures"]
+__all__ = ["grid", "png", "save_figure", "save_png", "write_pictures"]
 
 
 def grid(images: Tensor, columns: int | None = None, border: int = 1) -> np.ndarray:
@@ -45,12 +45,17 @@ def grid(images: Tensor, columns: int | None = None, border: int = 1) -> np.ndar
     return sheet
 
 
-def save_png(path: Path, sheet: np.ndarray, least_width: int = 600) -> None:
-    """Write a PNG, enlarged by a whole factor where it would be narrower than `least_width`."""
+def png(sheet: np.ndarray, least_width: int = 600) -> bytes:
+    """A PNG, enlarged by a whole factor where it would be narrower than `least_width`."""
     factor = -(-least_width // sheet.shape[1])
     file = io.BytesIO()
     matplotlib.image.imsave(file, np.kron(sheet, np.ones((factor, factor, 1), np.uint8)), format="png")
-    write_atomically(path, file.getvalue())
+    return file.getvalue()
+
+
+def save_png(path: Path, sheet: np.ndarray, least_width: int = 600) -> None:
+    """Write what `png` gives."""
+    write_atomically(path, png(sheet, least_width))
 
 
 def save_figure(path: Path, figure: Figure) -> None:
@@ -78,7 +83,7 @@ def write_pictures(folder: Path, model: VAE, dataset: Dataset, number: int) -> l
     """
     samples = mean_or_draw(model.decoder(model.prior().sample((number,))))
     np.save(folder / "samples.npy", samples.cpu().numpy())
-    if len(dataset.event_shape) != 3 or dataset.event_shape[0] not in (1, 3):
+    if not dataset.has_images:
         return [folder / "samples.npy"]
     shown = min(number, len(dataset.test), 30)
     columns = min(shown, 10)

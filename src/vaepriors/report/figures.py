@@ -1,0 +1,180 @@
+"""Figures of a latent space: units, the parts of the ELBO, codes beside draws of the prior."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from vaepriors.latent import ImpliedPosterior, Surgery
+from vaepriors.vae import VAE
+
+__all__ = [
+    "components",
+    "coordinates",
+    "histogram",
+    "implied",
+    "plane",
+    "rate_distortion",
+    "scatter",
+    "surgeries",
+    "units",
+]
+
+
+def histogram(values: dict[str, np.ndarray]) -> Figure:
+    """log p(x) of the examples of one run or some (Tomczak & Welling 2018, figure 7), in nats."""
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axis = figure.subplots()
+    every = np.concatenate(list(values.values()))
+    edges = np.linspace(every.min(), every.max() + 1e-9, max(5, min(60, len(every) // 5))).tolist()
+    for name, each in values.items():
+        axis.hist(each, edges, histtype="stepfilled", alpha=0.5, label=name, density=len(values) > 1)
+        axis.axvline(each.mean(), linestyle="--", linewidth=1, color="0.4")
+    axis.set(xlabel="log p(x), nats", ylabel="examples" if len(values) == 1 else "density")
+    if len(values) > 1:
+        axis.legend()
+    return figure
+
+
+def units(activity: dict[str, Tensor], divergence: dict[str, Tensor]) -> Figure:
+    """Activity of each unit, and its divergence from the prior, sorted, by level, logarithmic."""
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axis, found, threshold, title in (
+        (left, activity, 0.01, "variance of the posterior mean"),
+        (right, divergence, None, "divergence from the prior, nats"),
+    ):
+        for name, values in found.items():
+            heights = values.clamp_min(1e-6).sort(descending=True).values.cpu()
+            axis.plot(range(1, len(heights) + 1), heights, ".-", label=name)
+        if threshold is not None:
+            axis.axhline(threshold, linestyle="--", linewidth=1, color="0.4")
+        axis.set(title=title, xlabel="unit, sorted", yscale="log")
+        if found:
+            axis.legend()
+    return figure
+
+
+def surgeries(found: dict[str, Surgery]) -> Figure:
+    """-ELBO as a bar of its parts: distortion, mutual information, marginal KL; log N as a mark."""
+    figure = Figure(figsize=(7, 1.5 + 0.5 * len(found)), layout="constrained")
+    axis = figure.subplots()
+    for place, each in enumerate(found.values()):
+        left = 0.0
+        parts = {
+            "distortion": each.distortion,
+            "mutual information": each.mutual_information,
+            "marginal KL": each.marginal_kl,
+        }
+        for colour, (name, width) in enumerate(parts.items()):
+            label = name if place == 0 else None
+            axis.barh(place, width, left=left, color=f"C{colour}", label=label)
+            left += width
+        mark = each.distortion + each.log_n
+        axis.plot([mark, mark], [place - 0.4, place + 0.4], "k--", linewidth=1, label="log N" if place == 0 else None)
+    axis.set(yticks=range(len(found)), yticklabels=list(found), xlabel="nats")
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+def rate_distortion(metrics: list[dict[str, Any]], points: dict[str, tuple[float, float]]) -> Figure:
+    """Rate and distortion: the training but for its first tenth, and what was measured; lines of equal ELBO."""
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axis = figure.subplots()
+    metrics = metrics[len(metrics) // 10 :]
+    if metrics:
+        axis.plot(
+            [line["rate"] for line in metrics],
+            [line["distortion"] for line in metrics],
+            "-",
+            color="0.6",
+            label="epochs of the training",
+        )
+    for name, (rate, distortion) in points.items():
+        axis.plot(rate, distortion, "o", label=name)
+    low, high = axis.get_xlim()
+    bottom, top = axis.get_ylim()
+    for rate, distortion in points.values():
+        axis.plot([low, high], [rate + distortion - low, rate + distortion - high], ":", color="0.5", linewidth=1)
+    axis.set(xlabel="rate, nats", ylabel="distortion, nats", xlim=(low, high), ylim=(bottom, top))
+    axis.legend()
+    return figure
+
+
+def plane(z: Tensor) -> tuple[Tensor, Tensor, list[str]]:
+    """An affine map to the plane, as centre and matrix `(D, 2)`, with the names of its axes: z itself, or its PCA."""
+    if z.shape[1] == 2:
+        return torch.zeros(2).to(z), torch.eye(2).to(z), ["z1", "z2"]
+    centre = z.mean(0)
+    if z.shape[1] == 1:
+        return torch.zeros(1).to(z), torch.tensor([[1.0, 0.0]]).to(z), ["z", ""]
+    _, values, directions = torch.linalg.svd(z - centre, full_matrices=False)
+    share = values.square() / values.square().sum().clamp_min(1e-30)
+    names = [f"component {i + 1} ({100 * share[i].item():.0f} % of the variance)" for i in range(2)]
+    return centre, directions[:2].T, names
+
+
+def scatter(z: Tensor, drawn: Tensor, labels: Tensor | None = None) -> Figure:
+    """Codes of examples, coloured by their label where there is one, beside as many draws of the prior."""
+    centre, matrix, names = plane(z)
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    points, others = ((each - centre) @ matrix for each in (z, drawn))
+    if labels is None:
+        left.plot(*points.T.cpu(), ".", markersize=2)
+    else:
+        classes = not labels.is_floating_point() and len(labels.unique()) <= 20
+        colours = left.scatter(*points.T.cpu(), c=labels.cpu(), s=3, cmap="tab20" if classes else "viridis")
+        figure.colorbar(colours, ax=right, label="label", shrink=0.8)
+    right.plot(*others.T.cpu(), ".", markersize=2, color="0.4")
+    left.set(title="codes of test examples", xlabel=names[0], ylabel=names[1])
+    right.set(title="draws of the prior", xlabel=names[0])
+    return figure
+
+
+@torch.no_grad()
+def implied(model: VAE, x: Tensor, samples: int, points: int = 80) -> Figure:
+    """For z in a plane: q(z|x), q_EW(z|x) of so many draws, and p(z|x), each on the same grid (Cremer et al. 2017)."""
+    q = model.encoder(x)
+    reach = 4 * q.stddev.max()
+    axes = [torch.linspace(-1, 1, points).to(x.device) * reach + centre for centre in q.mean]
+    z = torch.cartesian_prod(*axes)
+    exact = (model.decoder(z).log_prob(x) + model.prior().log_prob(z)).double()
+    laws = {
+        "q(z|x)": q.log_prob(z).double(),
+        f"implied by {samples} draws": ImpliedPosterior(model, x, samples).log_prob(z),
+        "p(z|x)": exact - exact.logsumexp(0),
+    }
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    for axis, (name, law) in zip(figure.subplots(1, 3, sharex=True, sharey=True), laws.items(), strict=True):
+        density = (law - law.max()).exp().view(points, points).T.cpu()
+        axis.contourf(axes[0].cpu(), axes[1].cpu(), density, levels=np.linspace(0, 1, 11), cmap="Blues")
+        axis.set(title=name, xlabel="z1")
+    return figure
+
+
+def coordinates(data: Tensor, drawn: Tensor) -> Figure:
+    """Of vectors: mean and standard deviation of each coordinate, of the data and of draws of the model."""
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axis = figure.subplots()
+    for colour, (name, x) in enumerate({"test examples": data, "draws of the model": drawn}.items()):
+        mean, deviation = x.flatten(1).mean(0).cpu(), x.flatten(1).std(0).cpu()
+        axis.plot(mean, color=f"C{colour}", label=name)
+        axis.fill_between(range(len(mean)), mean - deviation, mean + deviation, color=f"C{colour}", alpha=0.25)
+    axis.set(xlabel="coordinate")
+    axis.legend()
+    return figure
+
+
+def components(series: dict[str, list[tuple[int, float]]], what: str) -> Figure:
+    """A number against the number of components, a line for each kind of run (Tomczak & Welling 2018, figures 2, 3)."""
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    axis = figure.subplots()
+    for name, points in series.items():
+        k, values = zip(*sorted(points), strict=True)
+        axis.plot(k, values, "o-", label=name)
+    axis.set(xlabel="components K", ylabel=what, xscale="log")
+    axis.legend()
+    return figure

@@ -1,0 +1,93 @@
+"""A page of HTML that holds all its pictures: it opens from disk, and asks the network for nothing."""
+
+import base64
+import io
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from matplotlib.figure import Figure
+
+from vaepriors.checkpoint import write_atomically
+from vaepriors.report.pictures import png
+
+__all__ = ["Opening", "Picture", "Section", "Table", "drawn", "render", "sheet"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG with its words: for those who do not see it, and below it."""
+
+    name: str
+    content: bytes
+    alt: str
+    caption: str = ""
+    pixels: bool = False  # images, to be enlarged without smoothing
+    wide: bool = False  # a figure that scrolls on a narrow screen, for it could not be read there
+
+    @property
+    def uri(self) -> str:
+        return f"data:image/png;base64,{base64.b64encode(self.content).decode()}"
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A small picture that opens a large one."""
+
+    name: str
+    small: Picture
+    large: Picture
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of words, the first of each its name."""
+
+    name: str
+    rows: list[list[str]]
+    head: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page."""
+
+    key: str
+    title: str
+    text: list[str] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    openings: list[Opening] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+
+
+def drawn(name: str, figure: Figure, alt: str, caption: str = "") -> Picture:
+    """A figure as a picture."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110)
+    return Picture(name, file.getvalue(), alt, caption, wide=figure.get_figwidth() > 7)
+
+
+def sheet(name: str, images: np.ndarray, alt: str, caption: str = "", width: int = 600) -> Picture:
+    """A sheet of images (see `pictures.grid`) as a picture."""
+    return Picture(name, png(images, width), alt, caption, pixels=True)
+
+
+def render(title: str, subtitle: str, numbers: list[tuple[str, str]], told: list[str], sections: list[Section]) -> str:
+    """The page."""
+    source = resources.files("vaepriors.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(source).render(
+        title=title, subtitle=subtitle, numbers=numbers, told=told, sections=sections
+    )
+
+
+def write(path: Path, page: str, sections: list[Section]) -> list[Path]:
+    """Write a page, and the pictures of its sections as files into a folder of its name beside it."""
+    folder = path.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in (picture for section in sections for picture in section.pictures):
+        write_atomically(folder / f"{picture.name}.png", picture.content)
+    write_atomically(path, page.encode())
+    return [path, folder]

@@ -1,0 +1,416 @@
+"""`report.html` of a run: all that is to be seen of it on one page; what is missing is said in its place."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaepriors.data import Dataset
+from vaepriors.distributions import mean_or_draw
+from vaepriors.latent import (
+    Surgery,
+    activity,
+    diagnose,
+    divergence_of_units,
+    elbo_surgery,
+    levels,
+    responsibilities,
+)
+from vaepriors.priors import TwoLevelPrior, VampPrior
+from vaepriors.report import figures, page
+from vaepriors.report.curves import curves
+from vaepriors.report.page import Opening, Section, drawn, sheet
+from vaepriors.report.pictures import grid
+from vaepriors.run import Run, seed_of
+from vaepriors.vae import VAE
+
+__all__ = ["Latent", "evaluated", "look", "write_report"]
+
+PSEUDO = 48  # pseudo-inputs shown
+GENERATED = 16  # images of each
+
+
+class Latent(NamedTuple):
+    """What the latent space of a run does, measured on its test examples."""
+
+    activity: dict[str, Tensor]  # variance of the posterior mean of each unit, by level
+    divergence: dict[str, Tensor]  # of each unit from the prior, in nats, by level
+    surgery: Surgery | None  # None with fewer than two examples
+
+
+@torch.no_grad()
+def look(model: VAE, x: Tensor, draws: int | None = None) -> Latent:
+    """Measure a latent space.
+
+    Args:
+        model: The model.
+        x: Examples.
+        draws: In the surgery; 2,000 for one level and 200 for two unless given, as these cost more.
+    """
+    where = levels(model.encoder(x[:1]))
+    if len(x) < 2:
+        return Latent({}, divergence_of_units(model, x), None)
+    variances = activity(model, x)
+    draws = draws or (2000 if len(where) == 1 else 200)
+    return Latent(
+        {name: variances[place] for name, place in where.items()},
+        divergence_of_units(model, x[:1000]),
+        elbo_surgery(model, x, draws),
+    )
+
+
+class _Subject(NamedTuple):
+    """What the sections of a report are made from."""
+
+    run: Run
+    model: VAE
+    data: Dataset
+    x: Tensor  # test examples
+    latent: Latent
+    metrics: list[dict[str, Any]]
+    evaluation: dict[str, Any] | None
+    log_likelihood: np.ndarray | None
+
+
+@torch.no_grad()
+def write_report(
+    run: Run,
+    number: int = 2000,
+    which: str = "best",
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Path]:
+    """Write report.html into the run's folder, and its pictures into the folder report beside it.
+
+    Args:
+        run: The run; it may still be in training, or not be evaluated.
+        number: At the most so many test examples are measured.
+        which: The model: best, last, or epoch-N of a snapshot.
+        seed: Seed of all draws.
+        progress: Called with the number of sections done and their total.
+
+    Returns:
+        The page and the folder.
+
+    Raises:
+        ValueError: If there is no run, or no model of it yet.
+    """
+    if number < 1:
+        raise ValueError(f"number is {number}: at least 1 is needed")
+    data = run.dataset()
+    model, values = run.model(data, which)
+    torch.manual_seed(seed_of(seed, "report"))
+    x = data.test[:number].to(next(model.parameters()))
+    evaluation, log_likelihood = evaluated(run)
+    subject = _Subject(run, model, data, x, look(model, x), run.metrics(), evaluation, log_likelihood)
+    makers = (_training, _likelihood, _samples, _pseudo_inputs, _units, _elbo, _codes, _interpolations, _experiment)
+    sections = []
+    for done, maker in enumerate(makers, 1):
+        sections.append(maker(subject))
+        progress(done, len(makers))
+    experiment = run.experiment()
+    title = f"{experiment.model}, {experiment.prior} prior, {Path(experiment.data).name}"
+    subtitle = f"Model of epoch {values['epoch']} ({which}) of {len(subject.metrics)}, seed {experiment.seed}."
+    effective = None if evaluation is None else evaluation["effective_samples_mean"]
+    told = diagnose(subject.latent.activity, subject.latent.surgery, effective)
+    text = page.render(title, subtitle, _numbers(subject), told, sections)
+    return page.write(run / "report.html", text, sections)
+
+
+def evaluated(run: Run) -> tuple[dict[str, Any] | None, np.ndarray | None]:
+    """What `evaluate` found, and log p(x) of each example; None for what is not there."""
+    file, values = run / "evaluation.json", run / "log_likelihood.npy"
+    evaluation = json.loads(file.read_text()) if file.is_file() else None
+    return evaluation, np.load(values) if evaluation is not None and values.is_file() else None
+
+
+def _numbers(subject: _Subject) -> list[tuple[str, str]]:
+    found, surgery = subject.evaluation, subject.latent.surgery
+    numbers = []
+    if found is not None:
+        error = "" if found["nll_se"] is None else f" ± {found['nll_se']:.2f}"
+        numbers.append((f"log p(x), {found['split']}, nats", f"{-found['nll']:.2f}{error}"))
+        if found["bits_per_dim"] is not None and subject.data.likelihood == "logistic256":
+            numbers.append(("bits per dimension", f"{found['bits_per_dim']:.3f}"))
+    if surgery is not None:
+        numbers += [
+            ("ELBO, nats", f"{-surgery.distortion - surgery.rate:.2f}"),
+            ("rate, nats", f"{surgery.rate:.2f}"),
+            ("distortion, nats", f"{surgery.distortion:.2f}"),
+        ]
+    for name, values in subject.latent.activity.items():
+        numbers.append((f"active units of {name}", f"{int((values > 0.01).sum())} of {len(values)}"))
+    return numbers
+
+
+def _training(subject: _Subject) -> Section:
+    if not subject.metrics:
+        return Section("training", "Training", ["No epoch has ended yet."])
+    last = subject.metrics[-1]
+    best = min(subject.metrics, key=lambda line: line["valid_loss"])
+    hours = sum(line["seconds"] for line in subject.metrics) / 3600
+    text = [
+        f"{len(subject.metrics)} epochs in {hours:.2f} hours. The best validation loss is {best['valid_loss']:.2f} "
+        f"nats, of epoch {best['epoch']}; the last one {last['valid_loss']:.2f}."
+    ]
+    if len(subject.metrics) < subject.run.experiment().epochs:
+        text.append("It ended before the last epoch: stopped early, interrupted, or still running.")
+    names = "losses, rate, distortion" + (", the weight of the divergence" if "beta" in last else "")
+    picture = drawn("training", curves(subject.metrics), f"Curves over the epochs: {names}.", f"By epoch: {names}.")
+    return Section("training", "Training", text, [picture])
+
+
+def _likelihood(subject: _Subject) -> Section:
+    found, values = subject.evaluation, subject.log_likelihood
+    if found is None or values is None:
+        return Section(
+            "likelihood", "Likelihood", [f"Not evaluated yet: vaepriors evaluate {subject.run.folder} does it."]
+        )
+    text = [
+        f"By {found['samples']} importance samples for each of {found['n']} examples ({found['split']}); effective "
+        f"samples {found['effective_samples_mean']:.1f} on average, {found['effective_samples_min']:.1f} at the least."
+    ]
+    pictures = [
+        drawn(
+            "likelihood",
+            figures.histogram({"log p(x)": values}),
+            f"Histogram of log p(x) of {len(values)} examples, from {values.min():.1f} to {values.max():.1f} nats, "
+            f"with its mean at {values.mean():.1f}.",
+            "log p(x) of each example; dashed: the mean.",
+        )
+    ]
+    if subject.data.has_images and found["split"] == "test" and len(values) <= len(subject.data.test):
+        order = np.argsort(values)
+        shown = min(10, len(values))
+        for name, rows in (("hardest", order[:shown]), ("easiest", order[::-1][:shown])):
+            numbers = ", ".join(f"{values[row]:.1f}" for row in rows)
+            pictures.append(
+                sheet(
+                    name,
+                    grid(subject.data.test[rows.copy()], shown),
+                    f"The {shown} {name} examples, log p(x) from left to right {numbers}.",
+                    f"The {name}: {numbers} nats.",
+                )
+            )
+    return Section("likelihood", "Likelihood", text, pictures)
+
+
+def _samples(subject: _Subject) -> Section:
+    model, x = subject.model, subject.x
+    drawn_x = mean_or_draw(model.decoder(model.prior().sample((64 if subject.data.has_images else 500,))))
+    if not subject.data.has_images:
+        figure = figures.coordinates(x, drawn_x)
+        alt = "Mean and standard deviation of each coordinate, of test examples and of draws of the model."
+        text = ["The data are vectors, not images: their coordinates are compared."]
+        return Section("samples", "Draws of the model", text, [drawn("samples", figure, alt, alt)])
+    shown = x[: min(20, len(x))]
+    columns = min(10, len(shown))
+    shown = shown[: len(shown) - len(shown) % columns]
+    pairs = [part for some in shown.split(columns) for part in (some, mean_or_draw(model.reconstruct(some)))]
+    return Section(
+        "samples",
+        "Draws of the model",
+        [],
+        [
+            sheet("samples", grid(drawn_x, 16), "64 images drawn from the model.", "Drawn from the prior, decoded."),
+            sheet(
+                "reconstructions",
+                grid(torch.cat(pairs), columns),
+                "Test examples, each above its reconstruction.",
+                "Test examples, each above its reconstruction.",
+            ),
+        ],
+    )
+
+
+def _pseudo_inputs(subject: _Subject) -> Section:
+    key, title, model = "pseudo-inputs", "Pseudo-inputs", subject.model
+    top = model.prior.top if isinstance(model.prior, TwoLevelPrior) else model.prior
+    if not isinstance(top, VampPrior):
+        return Section(key, title, ["The prior has none: it is no VampPrior."])
+    if not subject.data.has_images:
+        return Section(
+            key, title, [f"The prior has {len(top.pseudo_inputs)}; the data are no images, to be shown as such."]
+        )
+    inputs = top.inputs()
+    mixture, place = top(), next(iter(levels(model.encoder(subject.x[:1])).values()))
+    weights = mixture.logits.softmax(0)
+    shares = responsibilities(mixture, model.encoder(subject.x[:500]).sample()[:, place])
+    rank = shares if top.logits is None else weights
+    order = rank.sort(descending=True, stable=True).indices[:PSEUDO].tolist()
+    small = max(1, round(96 / inputs.shape[-1])) * inputs.shape[-1]
+    openings = []
+    for k in order:
+        z = top.encoder(inputs[k : k + 1]).sample((GENERATED,)).squeeze(1)
+        if isinstance(model.prior, TwoLevelPrior):
+            z = torch.cat([z, model.prior.bottom(z).sample()], -1)
+        percent = f"{100 * rank[k].item():.2g} %"
+        openings.append(
+            Opening(
+                f"{k + 1}: {percent}",
+                sheet(f"pseudo-{k + 1}", grid(inputs[k : k + 1]), f"Pseudo-input {k + 1}, {percent}.", width=small),
+                sheet(
+                    f"generated-{k + 1}",
+                    grid(mean_or_draw(model.decoder(z)), 8),
+                    f"{GENERATED} images generated from pseudo-input {k + 1}.",
+                ),
+            )
+        )
+    of = f"{len(order)} of {len(inputs)}" if len(order) < len(inputs) else f"All {len(inputs)}"
+    text = [
+        f"{of}, in the order of their weights, told in percent."
+        if top.logits is not None
+        else f"{of}. All have the same weight; they are in the order of their share in the codes of test examples.",
+        f"Each opens to {GENERATED} images generated from it: z drawn from its posterior, and decoded.",
+    ]
+    if top.bounds is not None:
+        share = top.clamped_share().item()
+        text.append(f"{100 * share:.1f} % of their pixels are at a bound, where no gradient reaches them from beyond.")
+    return Section(key, title, text, openings=openings)
+
+
+def _units(subject: _Subject) -> Section:
+    found = subject.latent
+    if not found.activity:
+        return Section(
+            "units", "Active units", ["There is a single test example: activity is a variance over several."]
+        )
+    counts = ", ".join(f"{int((v > 0.01).sum())} of {len(v)} of {name}" for name, v in found.activity.items())
+    text = [f"Active by the variance of their posterior mean, above 0.01: {counts}."]
+    if found.divergence:
+        sums = ", ".join(f"{name} {values.sum().item():.2f}" for name, values in found.divergence.items())
+        text.append(f"Divergence of the units from the prior, summed over each level, in nats: {sums}.")
+    else:
+        text.append("The prior's law of single units is not known: their divergence is left out.")
+    figure = figures.units(found.activity, found.divergence)
+    return Section(
+        "units", "Active units", text, [drawn("units", figure, f"Units, sorted, by level: {counts} active.")]
+    )
+
+
+def _elbo(subject: _Subject) -> Section:
+    surgery = subject.latent.surgery
+    if surgery is None:
+        return Section("elbo", "The ELBO in parts", ["There is a single test example: two are needed."])
+    parts = (
+        f"distortion {surgery.distortion:.2f}, mutual information {surgery.mutual_information:.2f} "
+        f"± {surgery.mutual_information_se:.2f}, marginal KL {surgery.marginal_kl:.2f} ± {surgery.marginal_kl_se:.2f}"
+    )
+    gap = surgery.log_n - surgery.mutual_information
+    text = [
+        f"-ELBO = {surgery.distortion + surgery.rate:.2f} nats = {parts} (Hoffman & Johnson 2016).",
+        f"Of the log N = {surgery.log_n:.2f} nats that the mutual information of {len(subject.x)} examples can be at "
+        f"the most, {gap:.2f} are missing. "
+        + (
+            "So close to that limit, the marginal KL is no more than the rate less log N."
+            if gap < 0.1
+            else "The marginal KL is what a better prior could gain."
+        ),
+    ]
+    name = subject.run.folder.name
+    points = {"test": (surgery.rate, surgery.distortion)}
+    return Section(
+        "elbo",
+        "The ELBO in parts",
+        text,
+        [
+            drawn("surgery", figures.surgeries({name: surgery}), f"-ELBO as a bar of its parts, in nats: {parts}."),
+            drawn(
+                "rate-distortion",
+                figures.rate_distortion(subject.metrics, points),
+                f"Rate {surgery.rate:.2f} and distortion {surgery.distortion:.2f} nats, after the way of the training.",
+                "Rate and distortion; dotted: the same ELBO.",
+            ),
+        ],
+    )
+
+
+def _codes(subject: _Subject) -> Section:
+    model, x = subject.model, subject.x
+    where = levels(model.encoder(x[:1]))
+    codes = torch.cat([model.encoder(some).sample() for some in x.split(500)])
+    prior = model.prior().sample((len(x),))
+    labels = subject.data.labels.get("test")
+    labels = None if labels is None or labels.dim() != 1 else labels[: len(x)]
+    text = [] if labels is not None else ["The data have no labels: codes are of one colour."]
+    if len(x) < 3:
+        return Section("codes", "Codes and prior", [f"There are {len(x)} test examples: three are needed for a plane."])
+    pictures = []
+    for name, place in where.items():
+        projected = "" if codes[:, place].shape[1] <= 2 else ", projected on the codes' two principal components"
+        alt = f"Codes {name} of {len(x)} test examples beside as many draws of the prior{projected}."
+        figure = figures.scatter(codes[:, place], prior[:, place], labels)
+        pictures.append(drawn(f"codes-{name}", figure, alt, alt))
+    experiment = subject.run.experiment()
+    if list(where) == ["z"] and codes.shape[1] == 2 and experiment.objective == "iwae" and experiment.samples > 1:
+        alt = f"Posterior of one test example: q(z|x), what {experiment.samples} draws make of it, and p(z|x)."
+        pictures.append(drawn("implied", figures.implied(model, x[0], experiment.samples), alt, alt))
+    return Section("codes", "Codes and prior", text, pictures)
+
+
+def _interpolations(subject: _Subject) -> Section:
+    key, title, run = "interpolations", "Interpolations", subject.run
+    file = run / "interpolation.json"
+    if not file.is_file():
+        return Section(key, title, [f"None yet: vaepriors interpolate {run.folder} makes them."])
+    found = json.loads(file.read_text())
+    words = {"graph": "along paths", "graph_resampled": "along 50 points of them", "straight": "along straight lines"}
+    rows = [[words[name], f"{v['mean']:.4f} ± {v['sd']:.4f}"] for name, v in found["smoothness"].items()]
+    text = [
+        f"Through {found['graphs']} graphs of {found['nodes']} draws of the prior, each joined to its "
+        f"{found['neighbors']} nearest; {found['pairs_without_path']} of {found['graphs'] * found['pairs']} pairs have "
+        "no path."
+    ]
+    pictures = [
+        page.Picture(name, (run / f"{name}.png").read_bytes(), alt, alt)
+        for name, alt in (
+            ("interpolation", "Interpolations: along the path above the straight line, for each pair."),
+            ("graph", "The graph of draws of the prior in the latent plane, with some paths."),
+        )
+        if (run / f"{name}.png").is_file()
+    ]
+    table = page.Table("smoothness", rows, ["smoothness", "mean ± standard deviation"])
+    return Section(key, title, text, pictures, tables=[table])
+
+
+def _experiment(subject: _Subject) -> Section:
+    description, run = subject.run.description(), subject.run
+    options = [[name, _word(value)] for name, value in dataclasses.asdict(run.experiment()).items()]
+    sessions = [
+        [
+            str(each["after_epoch"]),
+            each["started"],
+            each["commit"] or "unknown",
+            ", ".join(f"{name} {version}" for name, version in each["versions"].items()),
+            each["hardware"],
+        ]
+        for each in description["sessions"]
+    ]
+    parameters = sum(p.numel() for p in subject.model.parameters())
+    sizes = ", ".join(f"{len(getattr(subject.data, split))} {split}" for split in ("train", "valid", "test"))
+    memory = max((line.get("memory", 0.0) for line in subject.metrics), default=0.0)
+    text = [
+        f"{parameters:,} parameters; {sizes}; examples of shape {tuple(subject.data.event_shape)}, likelihood "
+        f"{subject.data.likelihood}.",
+    ]
+    if memory:
+        text.append(f"At most {memory:.2f} GiB of memory in training.")
+    tables = [
+        page.Table("sessions", sessions, ["after epoch", "started", "commit", "versions", "hardware"]),
+        page.Table("options", options, ["option", "value"]),
+    ]
+    return Section("experiment", "Experiment", text, tables=tables)
+
+
+def _word(value: object) -> str:
+    if value is None:
+        return "as in the papers"
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) and math.isfinite(value) else str(value)

@@ -1,0 +1,297 @@
+"""The report of a run: whole for every kind of run, silent to the network, usable in a browser."""
+
+import html
+import itertools
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from vaepriors.data import Dataset
+from vaepriors.evaluate import evaluate_run
+from vaepriors.experiment import MODELS, Experiment
+from vaepriors.interpolate import interpolate_run
+from vaepriors.latent import Surgery
+from vaepriors.report import figures
+from vaepriors.report.compare import COLUMNS, compare, rows, write_comparison
+from vaepriors.report.curves import write_curves
+from vaepriors.report.paths import write_interpolations
+from vaepriors.report.run import look, write_report
+from vaepriors.run import Run
+from vaepriors.train import fit
+
+SECTIONS = [
+    "training", "likelihood", "samples", "pseudo-inputs", "units", "elbo", "codes", "interpolations", "experiment",
+]  # fmt: skip
+
+
+def points(shape=(1, 8, 8), likelihood="bernoulli", n=12, labels=False, segments=None):
+    x = torch.rand(n, *shape, generator=torch.Generator().manual_seed(0))
+    x = {"bernoulli": x.round(), "logistic256": ((x * 256).floor() + 0.5) / 256, "gaussian": x}[likelihood]
+    known = {"test": torch.arange(n) % 3} if labels else {}
+    return Dataset("some", x, x, x, likelihood, labels=known, segments=segments)
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A tiny run of given options on given data."""
+
+    def train(data, name="run", **options):
+        run = Run(tmp_path / name)
+        run.dataset = lambda: data
+        common = {"data": "digits", "hidden": (6,), "latent": 3, "epochs": 2, "warmup": 0, "accelerator": "cpu"}
+        fit(Experiment(**common | options), data, run)
+        return run
+
+    return train
+
+
+def text_of(run):
+    return html.unescape(re.sub(r"data:image/png;base64,[^\"]+", "PNG", (run / "report.html").read_text()))
+
+
+CASES = list(itertools.product(MODELS, ("standard", "vamp"))) + [("hvae", p) for p in ("mog", "vamp-data", "vhp")]
+
+
+@pytest.mark.parametrize(("model", "prior"), CASES)
+def test_every_model_and_prior_has_a_report(model, prior, trained):
+    side = 16 if model == "strided" else 8
+    options = {} if prior in ("standard", "vhp") else {"components": 3}
+    hidden = {"hidden": ()} if model == "conv" else {}
+    run = trained(points((1, side, side)), model=model, prior=prior, **options, **hidden)
+    page, folder = write_report(run)
+    text = text_of(run)
+    assert page == run / "report.html"
+    assert re.findall(r'<section id="([^"]+)"', text) == SECTIONS
+    assert text.count("<details>") == (3 if prior.startswith("vamp") else 0)
+    assert ("The prior has none" in text) == (not prior.startswith("vamp"))
+    assert (folder / "samples.png").is_file()
+    assert "Not evaluated yet: vaepriors evaluate" in text
+    assert "None yet: vaepriors interpolate" in text
+    images = re.findall(r"<img[^>]*>", text)
+    assert images
+    assert all(re.search(r' alt="[^"]{10,}"', image) for image in images)
+    assert not re.search(r"""(src|href)=["'](?!PNG|data:|#)""", text)  # nothing but itself
+    assert "http" not in text.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (points((3, 8, 8), "gaussian"), "Drawn from the prior, decoded."),
+        (points((1, 8, 8), "logistic256"), "bits per dimension"),
+        (points((7,), "gaussian"), "Mean and standard deviation of each coordinate"),
+        (points((7,)), "The prior has 3; the data are no images"),
+        (points(labels=True), "Codes z of 12 test examples beside"),
+        (points(), "The data have no labels"),
+        (points(n=1), "There is a single test example"),
+    ],
+    ids=["three channels", "gray levels", "vectors", "bits", "labels", "no labels", "one example"],
+)
+def test_a_report_of_any_data_says_what_is_missing(data, words, trained):
+    run = trained(data, prior="vamp", components=3)
+    evaluate_run(run, samples=10)
+    write_report(run)
+    text = text_of(run)
+    assert words in text
+    assert "By 10 importance samples" in text
+    assert re.findall(r'<section id="([^"]+)"', text) == SECTIONS
+
+
+def test_a_report_has_what_the_run_has(trained):
+    """A plane of z under an IWAE: the implied posterior, interpolations, the hardest and the easiest."""
+    run = trained(points(n=40), latent=2, objective="iwae", samples=5, prior="vamp", components=60, weighted=True)
+    found = evaluate_run(run, samples=20)
+    _, first = interpolate_run(run, nodes=40, neighbors=12, graphs=1, pairs=3)
+    write_interpolations(run.folder, first, run.dataset())
+    (_, folder) = write_report(run)
+    text = text_of(run)
+    assert {path.stem for path in folder.iterdir()} == {
+        "training", "likelihood", "hardest", "easiest", "samples", "reconstructions", "units", "surgery",
+        "rate-distortion", "codes-z", "implied", "interpolation", "graph",
+    }  # fmt: skip
+    assert f"{-found['nll']:.2f} ± {found['nll_se']:.2f}" in text
+    values = np.sort(np.load(run / "log_likelihood.npy"))
+    assert f"The hardest: {values[0]:.1f}, {values[1]:.1f}" in text
+    assert f"The easiest: {values[-1]:.1f}, {values[-2]:.1f}" in text
+    assert "48 of 60, in the order of their weights" in text
+    weights = [float(w) for w in re.findall(r"<summary>\d+: ([\d.e+-]+) %", text)]
+    assert len(weights) == 48
+    assert weights == sorted(weights, reverse=True)
+    assert "along 50 points of them" in text
+    assert "weighted" in text
+    assert "torch" in text
+    curves = write_curves(run.folder, run.metrics())
+    assert curves[0].is_file()
+
+
+def test_an_interrupted_run_has_a_report(tmp_path, train, images, vaepriors, capsys):
+    assert train(tmp_path / "run", "--epochs", "5", "--prior", "vamp", "--components", "4") == 0
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    (tmp_path / "run" / "metrics.jsonl").write_text(lines[0] + "\n")  # as if stopped after the first
+    assert vaepriors("report", tmp_path / "run") == 0
+    text = (tmp_path / "run" / "report.html").read_text()
+    assert "1 epochs in" in text
+    assert "stopped early, interrupted, or still running" in text
+    assert str(tmp_path / "run" / "report.html") in capsys.readouterr().out.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("report nowhere", "nowhere holds no run"),
+        ("report RUN --number 0", "number is 0: at least 1"),
+        ("report RUN --which epoch-9", "has no epoch-9.ckpt yet"),
+        ("compare RUN", "1 run cannot be compared"),
+        ("compare RUN RUN", "named twice"),
+        ("compare RUN nowhere", "nowhere holds no run"),
+        ("compare RUN OTHER --out page.pdf", "give a file that ends in .html"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, message, tmp_path, train, vaepriors, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("RUN", "OTHER"):
+        assert train(tmp_path / name, "--epochs", "1") == 0
+    before = sorted(tmp_path.rglob("*"))
+    capsys.readouterr()
+    assert vaepriors(*arguments.split()) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# Comparison
+
+
+def test_runs_are_compared_on_the_same_axes(tmp_path, trained, vaepriors):
+    data = points(n=30)
+    runs = [trained(data, f"k{k}", prior="vamp", components=k) for k in (2, 5)] + [
+        trained(data, "mog", prior="mog", components=4)
+    ]
+    evaluate_run(runs[0], samples=10)
+    found = compare(runs)
+    table = rows(found)
+    assert [row[0] for row in table] == ["k2", "k5", "mog"]
+    assert [row[COLUMNS.index("K")] for row in table] == ["2", "5", "4"]
+    evaluated = [row[COLUMNS.index("log p(x)")] for row in table]
+    assert re.match(r"-\d+\.\d\d ± ", evaluated[0])
+    assert evaluated[1:] == ["", ""]
+    for row, each in zip(table, found, strict=True):
+        assert float(row[COLUMNS.index("ELBO")]) == pytest.approx(
+            -each.surgery.rate - each.surgery.distortion, abs=0.01
+        )
+    page, folder = write_comparison(found, tmp_path / "all.html")
+    text = html.unescape(page.read_text())
+    assert "Not evaluated yet (vaepriors evaluate): k5, mog." in text
+    assert "ELBO against K. vae, vamp: K = 2 " in text
+    assert {path.stem for path in folder.iterdir()} == {
+        "likelihood", "surgery", "rate-distortion", "elbo-components", "units-components", "samples-1", "samples-2",
+        "samples-3",
+    }  # fmt: skip
+
+
+def test_compare_writes_its_table_and_its_page(tmp_path, train, vaepriors, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/one", "b/one"):
+        assert train(tmp_path / name, "--epochs", "1") == 0
+    assert vaepriors("compare", "a/one", "b/one") == 0
+    out = capsys.readouterr().out
+    assert "a/one" in out
+    assert "b/one" in out
+    text = (tmp_path / "runs" / "compare.html").read_text()
+    assert "The runs do not differ in their number of components." in text
+
+
+# Figures
+
+
+def test_the_bar_of_the_surgery_adds_up():
+    found = Surgery(80.0, 20.0, 6.0, 14.0, 9.0, 0.1, 0.1)
+    (axis,) = figures.surgeries({"a": found}).axes
+    assert [bar.get_width() for bar in axis.patches] == [80.0, 6.0, 14.0]
+    assert [bar.get_x() for bar in axis.patches] == [0.0, 80.0, 86.0]
+    assert axis.lines[0].get_xdata()[0] == 89.0
+
+
+def test_a_plane_is_z_itself_or_its_principal_components():
+    z = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    centre, matrix, names = figures.plane(z)
+    assert torch.equal((z - centre) @ matrix, z)
+    assert names == ["z1", "z2"]
+    lifted = z * torch.tensor([3.0, 1.0]) @ torch.eye(2, 5) + 7
+    centre, matrix, names = figures.plane(lifted)
+    spread = ((lifted - centre) @ matrix).var(0)
+    torch.testing.assert_close(spread.sum(), (lifted - centre).var(0).sum())
+    assert spread[0] > spread[1]
+    share = 100 * torch.linalg.svdvals(torch.cov(lifted.T))[0] / torch.cov(lifted.T).trace()
+    assert names[0] == f"component 1 ({share:.0f} % of the variance)"
+    assert figures.plane(z[:, :1])[1].shape == (1, 2)
+
+
+def test_units_are_drawn_sorted_by_level():
+    left, right = figures.units({"z2": torch.tensor([0.1, 3.0]), "z1": torch.tensor([1.0])}, {}).axes
+    assert left.lines[0].get_ydata().tolist() == pytest.approx([3.0, 0.1])
+    assert left.get_yscale() == "log"
+    assert [line.get_label() for line in left.lines[:2]] == ["z2", "z1"]
+    assert right.lines == [] or len(right.lines) == 0
+
+
+def test_look_needs_two_examples_for_what_is_a_variance(trained):
+    run = trained(points(n=5), model="hvae")
+    model, _ = run.model(run.dataset())
+    x = run.dataset().test
+    assert look(model, x[:1]).surgery is None
+    found = look(model, x)
+    assert set(found.activity) == set(found.divergence) == {"z2", "z1"}
+    assert found.surgery.log_n == pytest.approx(np.log(5))
+
+
+# In a browser
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_report_in_a_browser(scheme, browser, trained, tmp_path):
+    """On a phone: a pseudo-input opens to its generations, by a click and by the keyboard; no request leaves."""
+    run = trained(points(), prior="vamp", components=4, model="hvae")
+    evaluate_run(run, samples=10)
+    path, _ = write_report(run)
+    context = browser.new_context(viewport={"width": 360, "height": 700}, color_scheme=scheme, offline=True)
+    page = context.new_page()
+    told, asked = [], []
+    page.on("console", lambda message: told.append(message.text))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    first, second = page.locator("details").nth(0), page.locator("details").nth(1)
+    large = first.locator("> img")
+    assert not large.is_visible()
+    first.locator("summary").click()
+    assert large.is_visible()
+    assert large.evaluate("image => image.naturalWidth") > 100
+    assert "images generated from pseudo-input" in large.get_attribute("alt")
+    second.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert second.locator("> img").is_visible()
+    broken = page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).length")
+    assert broken == 0
+    assert page.evaluate("[...document.images].every(i => i.alt.length > 10)")
+    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert back == {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 22, 26)"}[scheme]
+    assert told == []
+    assert [url for url in asked if not url.startswith(("data:", path.as_uri()))] == []
