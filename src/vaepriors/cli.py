@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal
 
 import torch
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from vaepriors.data import CATALOGUE, fetch, load
@@ -24,7 +23,7 @@ from vaepriors.evaluate import evaluate_run
 from vaepriors.experiment import Experiment
 from vaepriors.interpolate import interpolate_run
 from vaepriors.machine import prepare
-from vaepriors.progress import TensorBoard, TrainingBar, counting_bar
+from vaepriors.progress import TensorBoard, TrainingBar, counting_bar, make_console
 from vaepriors.report.compare import COLUMNS, rows, write_comparison
 from vaepriors.report.compare import compare as compare_runs
 from vaepriors.report.curves import write_curves
@@ -38,7 +37,7 @@ from vaepriors.train import Diverged, fit, make_fabric
 __all__ = ["main"]
 
 DESCRIPTION = "Variational autoencoders with learned priors."
-console = Console(highlight=False, soft_wrap=True)
+console = make_console()
 
 
 def train(

@@ -11,7 +11,15 @@ from rich.text import Text
 
 from vaepriors.train import Listener
 
-__all__ = ["TensorBoard", "TrainingBar", "counting_bar"]
+__all__ = ["TensorBoard", "TrainingBar", "counting_bar", "make_console"]
+
+
+def make_console() -> Console:
+    """Where the commands print: as wide as the terminal, or, into a file or a pipe, wide enough for their tables."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 160
+    return console
 
 
 class _Speed(ProgressColumn):

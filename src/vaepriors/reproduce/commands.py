@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
-from rich.console import Console
 from rich.table import Table as Grid
 
 from vaepriors.checkpoint import write_atomically
 from vaepriors.cost import hours
+from vaepriors.progress import make_console
 from vaepriors.reproduce import cluster
 from vaepriors.reproduce.rows import METRICS, Row, select, table, tables
 from vaepriors.reproduce.show import HEAD, cells, fill, markdown, shown
@@ -21,9 +21,7 @@ from vaepriors.reproduce.work import Limits, Work
 __all__ = ["COMMANDS", "seconds_of"]
 
 RUNS, RESULTS = Path("runs/reproduce"), Path("results")
-console = Console(highlight=False, soft_wrap=True)
-if not console.is_terminal:
-    console.width = 160  # into a file or a pipe
+console = make_console()
 Name = tyro.conf.Positional[str | None]
 
 
