@@ -50,7 +50,7 @@ def test_the_tables_have_the_papers_numbers():
     assert {name: len(table.rows) for name, table in reproduce.tables().items()} == {
         "vampprior-1": 48, "vampprior-2": 12, "vampprior-3": 10, "vampprior-4": 7, "vampprior-5": 8,
         "vampprior-figure-2": 11, "vampprior-figure-3": 12, "kth-1": 6, "kth-2": 6, "kth-3": 6, "vhp-1": 5,
-        "vhp-2": 20, "iwae-1": 5, "settings": 8, "vhp-figure-3": 1,
+        "vhp-2": 20, "iwae-1": 5, "settings": 9, "vhp-figure-3": 1,
     }  # fmt: skip
 
 
@@ -444,8 +444,8 @@ def test_list_run_and_show_from_nothing_to_all(tiny, tmp_path, vaepriors, monkey
         return " ".join(capsys.readouterr().out.split())
 
     assert "tiny Digits Somebody 2020, Table 7 4 0" in output("list")
-    assert "standard digits -20.0 3 to do" in output("list", "tiny")
-    assert "standard log p(x), nats -20.0" in output("show", "tiny")
+    assert "standard digits -20.00 3 to do" in output("list", "tiny")
+    assert "standard log p(x), nats -20.00" in output("show", "tiny")
     assert "No row of it has been run yet." in output("show", "tiny", "--measured", "--markdown")
     told = output("run", "tiny", "--accelerator", "cpu", "--budget", "0.001s")
     assert "the time is over: the same command goes on" in told
@@ -456,17 +456,17 @@ def test_list_run_and_show_from_nothing_to_all(tiny, tmp_path, vaepriors, monkey
         "standard-1.json",
     ]
     told = output("list", "tiny", "--seeds", "3")
-    assert "standard digits -20.0 2 done, 1 to do" in told
-    assert "again digits -20.1 2 done, 1 to do (as tiny/standard)" in told
-    assert "other -18.0 cited: Others 2019" in told
+    assert "standard digits -20.00 2 done, 1 to do" in told
+    assert "again digits -20.10 2 done, 1 to do (as tiny/standard)" in told
+    assert "other -18.00 cited: Others 2019" in told
     shown = output("show", "tiny", "--markdown")
     values = [
         -json.loads((tmp_path / f"results/tiny/standard-{seed}.json").read_text())["found"]["nll"] for seed in (0, 1)
     ]
     mean, error = sum(values) / 2, abs(values[0] - values[1]) / 2
-    assert f"| standard | log p(x), nats | -20.0 | {mean:.2f} ± {error:.2f} | {mean + 20:+.2f} | 2 | 3 |" in shown
-    assert "| vamp | log p(x), nats | -19.5 | | | | | | |" in shown
-    assert "again: the same | ELBO, nats | -20.1 | " in shown
+    assert f"| standard | log p(x), nats | -20.00 | {mean:.2f} ± {error:.2f} | {mean + 20:+.2f} | 2 | 3 |" in shown
+    assert "| vamp | log p(x), nats | -19.50 | | | | | | |" in shown
+    assert "again: the same | ELBO, nats | -20.10 | " in shown
     assert "other (Others 2019)" in shown
     output("run", "tiny", "--accelerator", "cpu")
     assert "Table 7 4 3 angle" in output("list")
@@ -474,7 +474,7 @@ def test_list_run_and_show_from_nothing_to_all(tiny, tmp_path, vaepriors, monkey
     assert "| vamp | " in shown
     assert "other" not in shown
     vamp = json.loads((tmp_path / "results/tiny/vamp-0.json").read_text())["found"]
-    assert f"| -19.5 | {-vamp['nll']:.2f} ± {vamp['nll_se']:.2f} |" in shown
+    assert f"| -19.50 | {-vamp['nll']:.2f} ± {vamp['nll_se']:.2f} |" in shown
 
 
 def test_write_fills_the_marks_and_nothing_else(tiny, tmp_path, vaepriors, capsys):

@@ -15,7 +15,7 @@ from vaepriors.cost import hours
 from vaepriors.progress import make_console
 from vaepriors.reproduce import cluster
 from vaepriors.reproduce.rows import METRICS, Row, select, table, tables
-from vaepriors.reproduce.show import HEAD, cells, fill, markdown, shown
+from vaepriors.reproduce.show import HEAD, cells, fill, markdown, printed, shown
 from vaepriors.reproduce.work import Limits, Work
 
 __all__ = ["COMMANDS", "seconds_of"]
@@ -61,7 +61,7 @@ def list_rows(
 
 
 def _line(row: Row, seeds: int, runs: Path, results: Path, device: str) -> list[str]:
-    paper = "" if row.paper is None else f"{row.paper}"
+    paper = "" if row.paper is None else printed(row.paper)
     if row.experiment is None:
         return [row.name, "", paper, f"cited: {row.cited}", ""]
     missing = row.missing()

@@ -95,10 +95,19 @@ def _range(numbers: Sequence[int]) -> str:
     return f"{min(numbers)}" if min(numbers) == max(numbers) else f"{min(numbers)}-{max(numbers)}"
 
 
+def printed(number: float) -> str:
+    """A paper's number, with two decimals at the least, as papers have it.
+
+    >>> printed(-84.5), printed(4.569)
+    ('-84.50', '4.569')
+    """
+    return f"{number:.2f}" if round(number, 2) == number else f"{number}"
+
+
 def cells(row: Row, found: Shown | None) -> list[str]:
     """The columns of `HEAD`."""
     metric = METRICS[row.metric]
-    paper = "" if row.paper is None else f"{row.paper}"
+    paper = "" if row.paper is None else printed(row.paper)
     name = row.name + (f" ({row.cited})" if row.cited else "") + (f": {row.note}" if row.note else "")
     if found is None:
         return [name, metric.title, paper, *[""] * 6]
