@@ -37,6 +37,7 @@ from vaepriors.train import Diverged, fit, make_fabric
 __all__ = ["main"]
 
 DESCRIPTION = "Variational autoencoders with learned priors."
+REPRODUCE_ABOUT = "The papers' tables: every row an experiment, with the paper's number."
 console = make_console()
 
 
@@ -285,15 +286,9 @@ def data(
     return 0
 
 
-def reproduce(
-    action: tyro.conf.Positional[Literal["list", "run", "show"]],
-) -> int:
-    """Repeat the papers' tables: list | run | show (`vaepriors reproduce run --help` explains each).
-
-    Args:
-        action: list the tables and rows, run some, or show paper beside ours.
-    """
-    raise AssertionError(f"{action} is dispatched before")
+def reproduce() -> int:
+    """Repeat the papers' tables: list the rows, run some, show paper beside ours."""
+    return _run(["reproduce", "--help"])
 
 
 def _stored_experiment(arguments: Sequence[str]) -> Experiment:
@@ -318,11 +313,10 @@ def _run(arguments: Sequence[str]) -> int:
         "data": data,
         "reproduce": reproduce,
     }
-    if arguments[:1] == ["reproduce"] and len(arguments) > 1 and arguments[1] in REPRODUCE:
-        commands, arguments, prog = REPRODUCE, arguments[1:], "vaepriors reproduce"
-    else:
-        prog = "vaepriors"
-    return tyro.extras.subcommand_cli_from_dict(commands, prog=prog, description=DESCRIPTION, args=arguments)
+    prog, about = "vaepriors", DESCRIPTION
+    if arguments[:1] == ["reproduce"]:
+        commands, arguments, prog, about = REPRODUCE, arguments[1:], "vaepriors reproduce", REPRODUCE_ABOUT
+    return tyro.extras.subcommand_cli_from_dict(commands, prog=prog, description=about, args=arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
