@@ -81,6 +81,11 @@ def test_digits_are_embedded_and_split_alike_for_every_seed(folder):
     assert one.train.max() == 1
     for split in ("train", "valid", "test"):
         assert torch.equal(getattr(one, split), getattr(two, split))
+        assert torch.equal(one.labels[split], two.labels[split])
+    # the mean image of a class is nearer to its own images than that of all others is, for most
+    means = torch.stack([one.train[one.labels["train"] == digit].mean(0) for digit in range(10)])
+    nearest = torch.cdist(one.test.flatten(1), means.flatten(1)).argmin(1)
+    assert (nearest == one.labels["test"]).float().mean() > 0.7
     assert data.fetch("digits") == []
 
 

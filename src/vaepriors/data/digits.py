@@ -12,7 +12,9 @@ def load(seed: int = 0) -> Dataset:
     """Digits: 1,297 / 250 / 250, dynamic. The split is shuffled once with seed 0 for all; `seed` has no effect."""
     from sklearn.datasets import load_digits
 
-    probabilities = torch.from_numpy(load_digits().images).float().unsqueeze(1) / 16
+    found = load_digits()
+    probabilities, classes = torch.from_numpy(found.images).float().unsqueeze(1) / 16, torch.from_numpy(found.target)
     bits = binarize_once(probabilities)
     train, valid, test = shuffled_split(len(probabilities), 250, 250, seed=0)
-    return Dataset("digits", probabilities[train], bits[valid], bits[test], likelihood="bernoulli", dynamic=True)
+    labels = {"train": classes[train], "valid": classes[valid], "test": classes[test]}
+    return Dataset("digits", probabilities[train], bits[valid], bits[test], "bernoulli", dynamic=True, labels=labels)

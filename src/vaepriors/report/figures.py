@@ -125,8 +125,9 @@ def scatter(z: Tensor, drawn: Tensor, labels: Tensor | None = None) -> Figure:
     if labels is None:
         left.plot(*points.T.cpu(), ".", markersize=2)
     else:
-        classes = not labels.is_floating_point() and len(labels.unique()) <= 20
-        colours = left.scatter(*points.T.cpu(), c=labels.cpu(), s=3, cmap="tab20" if classes else "viridis")
+        classes = len(labels.unique()) if not labels.is_floating_point() else 21
+        colormap = "tab10" if classes <= 10 else "tab20" if classes <= 20 else "viridis"
+        colours = left.scatter(*points.T.cpu(), c=labels.cpu(), s=3, cmap=colormap)
         figure.colorbar(colours, ax=right, label="label", shrink=0.8)
     right.plot(*others.T.cpu(), ".", markersize=2, color="0.4")
     left.set(title="codes of test examples", xlabel=names[0], ylabel=names[1])
