@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import ours
+import samples
 import speed
+from reference import LinearGaussian
 from vaepriors.cost import gflop_per_image, gflop_per_step
 
 ROOT = Path(__file__).parents[1]
@@ -83,3 +87,16 @@ def test_ratios_are_of_times_and_floors_of_counts():
     assert "VampPrior (K = 500) over the standard prior, vae, plain: 3.00 times the step" in lines
     text = f"a\n{speed.BEGIN.format('x')}\nold\n{speed.END.format('x')}\nb\n"
     assert "old" not in speed.replaced(text, "x", result)
+
+
+def test_a_likelihood_grows_with_its_samples_to_the_exact_one(monkeypatch):
+    """Of a linear-Gaussian model with posteriors that are too wide."""
+    linear = LinearGaussian(scale=1.5)
+    data = SimpleNamespace(test=linear.x)
+    run = SimpleNamespace(dataset=lambda: data, model=lambda data: (linear.vae(), {}))
+    found = samples.growth(run, [1, 100, 10_000], number=5)
+    values = [each["log_likelihood"] for each in found]
+    chosen = torch.randperm(len(linear.x), generator=torch.Generator().manual_seed(0))[:5]
+    assert values == sorted(values)
+    assert values[-1] == pytest.approx(linear.log_prob(linear.x[chosen]).mean().item(), abs=0.05)
+    assert found[0]["effective_samples"] == 1
