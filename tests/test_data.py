@@ -337,6 +337,15 @@ def test_an_unknown_name(name, message):
         data.load(name)
 
 
+def test_missing_are_the_files_that_are_not_there_unless_one_stands_for_all(folder):
+    assert data.missing("static_mnist") == tuple(source.path for source in mnist.STATIC)
+    (folder / mnist.STATIC[0].path).parent.mkdir()
+    (folder / mnist.STATIC[0].path).touch()
+    assert data.missing("static_mnist") == tuple(source.path for source in mnist.STATIC[1:])
+    (folder / mnist.STATIC_PACKED.path).touch()
+    assert data.missing("static_mnist") == ()
+
+
 def test_fetch_knows_only_the_catalogue():
     with pytest.raises(ValueError, match="did you mean 'frey_faces'"):
         data.fetch("frey_face")
@@ -383,9 +392,8 @@ def real():
     def real(name, seed=0):
         if REAL is None:
             pytest.skip("VAEPRIORS_DATA is not set")
-        for source in data.CATALOGUE[name].sources:
-            if data.files.find(source) is None:
-                pytest.skip(f"{source.path} is not present")
+        if missing := data.missing(name):
+            pytest.skip(f"{missing[0]} is not present")
         return data.load(name, seed)
 
     return real

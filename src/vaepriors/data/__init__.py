@@ -30,6 +30,7 @@ __all__ = [
     "binarize_once",
     "fetch",
     "load",
+    "missing",
     "names",
     "stand_in",
 ]
@@ -52,6 +53,7 @@ class Entry:
     about: str
     form: Form
     sources: tuple[Source, ...] = ()
+    packed: Source | None = None  # a file that stands for all sources, if it is there
 
 
 PIXELS = (1, 28, 28)
@@ -68,6 +70,7 @@ CATALOGUE: dict[str, Entry] = {
         "MNIST, 28x28, binarised once by Larochelle & Murray",
         Form(MNIST, PIXELS, "bernoulli"),
         mnist.STATIC,
+        mnist.STATIC_PACKED,
     ),
     "dynamic_mnist": Entry(
         mnist.load_dynamic,
@@ -115,6 +118,7 @@ CATALOGUE: dict[str, Entry] = {
         "CMU motion capture: five motions, 50 channels (no checksum)",
         Form((1669, 203, 205), (50,), "gaussian"),
         motion.SOURCES,
+        motion.ARCHIVE,
     ),
     "chairs": Entry(
         views.load_chairs,
@@ -174,6 +178,18 @@ def load(name: str, seed: int = 0) -> Dataset:
 def fetch(name: str) -> list[Path]:
     """Find or download the files of a set, verify them, and return their paths. Raises as `load`."""
     return [files.fetch(source) for source in _entry(name).sources]
+
+
+def missing(name: str) -> tuple[str, ...]:
+    """The files of a set that are neither in $VAEPRIORS_DATA nor in the cache, and would have to be fetched.
+
+    >>> missing("digits")
+    ()
+    """
+    entry = _entry(name)
+    if entry.packed is not None and files.find(entry.packed) is not None:
+        return ()
+    return tuple(source.path for source in entry.sources if files.find(source) is None)
 
 
 def _entry(name: str) -> Entry:

@@ -88,10 +88,7 @@ class Row:
 
     def missing(self) -> tuple[str, ...]:
         """The files of its data that are neither in $VAEPRIORS_DATA nor in the cache."""
-        if self.experiment is None:
-            return ()
-        entry = data.CATALOGUE[self.experiment.data]
-        return tuple(source.path for source in entry.sources if data.files.find(source) is None)
+        return () if self.experiment is None else data.missing(self.experiment.data)
 
 
 @dataclass(frozen=True)
