@@ -426,6 +426,18 @@ def test_without_ray_its_engine_says_what_to_install(tiny, tmp_path, monkeypatch
     assert "pip install 'vaepriors[ray]'" in capsys.readouterr().err
 
 
+def test_ray_refuses_what_its_machines_do_not_have():
+    """Instead of waiting for it."""
+    pytest.importorskip("ray", reason="needs ray")
+    script = """
+from vaepriors.reproduce import Limits, run_on_ray
+run_on_ray([], Limits(), None, print, workers=1, gpus=4096)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert "ValueError: a run asks for 4096 GPU, but the Ray cluster has " in ended.stderr
+
+
 def test_an_attempt_after_the_deadline_is_none(tiny, tmp_path):
     late = work_of(tiny, "standard", tmp_path)
     assert cluster.attempt(late, CPU, deadline=time.time() - 1) == "paused"
@@ -509,6 +521,9 @@ def test_write_fills_the_marks_and_nothing_else(tiny, tmp_path, vaepriors, capsy
         ("run tiny --budget 8x", "budget is '8x': give a time such as 90s, 8m or 1h30m"),
         ("run tiny --seeds 0", "seeds is 0: at least 1"),
         ("run tiny --epochs 0", "epochs is 0: at least 1"),
+        ("run tiny --gpus 0.5", "gpus belongs to the engine ray, not to local"),
+        ("run tiny --engine ray --cpus 0", "cpus is 0: a positive number"),
+        ("run tiny --engine ray --address auto --workers 2", "leave one of them out"),
         ("show nowhere", "unknown table 'nowhere'"),
         ("show --write nowhere.md", "nowhere.md is not there"),
     ],

@@ -43,7 +43,7 @@ def run_on_ray(
 
     Raises:
         ImportError: If Ray is not installed.
-        ValueError: If the cluster cannot be reached.
+        ValueError: If the cluster cannot be reached, or has not what a task asks for.
     """
     try:
         import ray
@@ -58,6 +58,10 @@ def run_on_ray(
     except (ConnectionError, RuntimeError) as error:
         raise ValueError(f"the Ray cluster {address or 'on this machine'} cannot be used: {error}") from error
     try:
+        there = ray.cluster_resources()
+        for kind, asked in (("CPU", cpus), ("GPU", gpus)):
+            if asked > there.get(kind, 0):  # Ray would wait for such a machine for ever
+                raise ValueError(f"a run asks for {asked:g} {kind}, but the Ray cluster has {there.get(kind, 0):g}")
         task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(attempt)
         deadline = None if seconds is None else time.time() + seconds
         pending = {task.remote(work, limits, deadline, max(1, int(cpus))): number for number, work in enumerate(works)}

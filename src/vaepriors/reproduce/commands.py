@@ -89,8 +89,8 @@ def run(
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
     workers: int | None = None,
-    cpus: float = 1,
-    gpus: float = 0,
+    cpus: float | None = None,
+    gpus: float | None = None,
 ) -> int:
     """Train, evaluate and record the rows of a table; what was begun goes on, what is done is not done again.
 
@@ -109,19 +109,26 @@ def run(
         engine: local (one after another, here), or ray (many at a time, on a cluster; needs the extra `ray`).
         address: Of the Ray cluster: auto for that of this machine; a local one is started unless given.
         workers: Runs at the same time on a local Ray; as many as the processors allow unless given.
-        cpus: Processors of a run under Ray.
-        gpus: GPUs of a run under Ray; 0.25 lets four share one.
+        cpus: Processors of a run under Ray; 1 unless given.
+        gpus: GPUs of a run under Ray, none unless given; 0.25 lets four share one.
     """
     for field, value in (("seeds", seeds), ("epochs", epochs), ("number", number), ("workers", workers)):
         if value is not None and value < 1:
             raise ValueError(f"{field} is {value}: at least 1 is needed")
+    for field, given in (("address", address), ("workers", workers), ("cpus", cpus), ("gpus", gpus)):
+        if given is not None and engine != "ray":
+            raise ValueError(f"{field} belongs to the engine ray, not to {engine}: add --engine ray")
+        if isinstance(given, float) and not given > 0:
+            raise ValueError(f"{field} is {given:g}: a positive number is needed")
+    if address is not None and workers is not None:
+        raise ValueError("workers is for a local Ray; the cluster at an address has its own: leave one of them out")
     seconds = None if budget is None else seconds_of(budget)
     works = _works(select(name, row), seeds, runs.absolute(), results.absolute())
     if not works:
         raise ValueError(f"these rows of {name} are numbers of others: there is nothing to run")
     limits = Limits(epochs, number, accelerator, compile, graph)
     if engine == "ray":
-        outcomes = cluster.run_on_ray(works, limits, seconds, _tell, address, workers, cpus, gpus)
+        outcomes = cluster.run_on_ray(works, limits, seconds, _tell, address, workers, cpus or 1, gpus or 0)
     else:
         outcomes = _run_here(works, limits, seconds)
     if "paused" in outcomes:
