@@ -13,6 +13,7 @@ from vaepriors.experiment import MODELS, PRIORS
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^    vaepriors (train .*|data list)$", README.replace("\\\n", ""), re.MULTILINE)
+REPRODUCE = re.findall(r"^    vaepriors (reproduce .*)$", README, re.MULTILINE)
 
 
 def test_the_library_example_runs(capsys):
@@ -37,6 +38,19 @@ def test_the_commands_parse(command, tmp_path, monkeypatch, vaepriors):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("vaepriors.cli.load", lambda name, seed: (_ for _ in ()).throw(ValueError(f"asked for {name}")))
     assert vaepriors(*shlex.split(command)) == (0 if command.startswith("data") else 2)
+
+
+@pytest.mark.parametrize("command", REPRODUCE)
+def test_the_commands_of_reproduce_do_what_they_say(command, monkeypatch, vaepriors):
+    """`run` up to the work itself."""
+    asked = []
+    monkeypatch.chdir(ROOT)
+    for place in ("_run_here", "cluster.run_on_ray"):
+        monkeypatch.setattr(
+            f"vaepriors.reproduce.commands.{place}", lambda works, *options: asked.append(works) or ["done before"]
+        )
+    assert vaepriors(*shlex.split(command, comments=True)) == 0
+    assert bool(asked) == (" run " in command)
 
 
 def test_the_tables_have_every_model_and_prior():

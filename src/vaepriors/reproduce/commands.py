@@ -14,7 +14,7 @@ from vaepriors.checkpoint import write_atomically
 from vaepriors.cost import hours
 from vaepriors.progress import make_console
 from vaepriors.reproduce import cluster
-from vaepriors.reproduce.rows import METRICS, Row, select, table, tables
+from vaepriors.reproduce.rows import Row, select, table, tables
 from vaepriors.reproduce.show import HEAD, cells, fill, markdown, printed, shown
 from vaepriors.reproduce.work import Limits, Work
 
@@ -70,8 +70,7 @@ def _line(row: Row, seeds: int, runs: Path, results: Path, device: str) -> list[
     state = ", ".join(counted) + (f"; needs {', '.join(missing)}" if missing else "")
     if row.home != (row.table, row.name):
         state += f" (as {'/'.join(row.home)})"
-    draws = 0 if METRICS[row.metric].key == "angle_error" else row.draws
-    return [row.name, row.experiment.data, paper, state, f"{hours(row.experiment, draws, device):.2g}"]
+    return [row.name, row.experiment.data, paper, state, f"{hours(row.experiment, row.draws, device):.2g}"]
 
 
 def run(

@@ -10,9 +10,9 @@ A file of `tables/` has some tables, and what their rows share:
     "NAME" = { paper = -83.19, data = "static_mnist", model = "hvae", prior = "vamp" }
 
 A row goes over common, over the set, over the defaults of `Experiment`. Besides the experiment's options it may have
-`paper` (the number), `metric`, `note`, `draws` (of the evaluation; 5,000 unless given), `which` (the model that is
-measured: best unless given), `snapshots` (epochs whose model is kept), and in place of options `cited` (a number of
-others: whose) or `same` (TABLE/ROW whose run serves here, too).
+`paper` (the number), `metric`, `note`, `draws` (of the evaluation; 5,000 unless given, 0 for the pendulum's angle), `which`
+(the model that is measured: best unless given), `snapshots` (epochs whose model is kept), and in place of options `cited`
+(a number of others: whose) or `same` (TABLE/ROW whose run serves here, too).
 """
 
 import dataclasses
@@ -66,7 +66,7 @@ class Row:
         source: The paper's table.
         experiment: What to run; None for a cited number.
         home: Table and name of the row whose run it is: its own, or that which `same` names.
-        draws: Of z for each example in the evaluation.
+        draws: Of z for each example in the evaluation; 0 where the pendulum's angle is measured instead.
         which: The model measured, `best` or `last`.
         snapshots: Epochs whose model is kept for pictures.
         cited: Whose number it is, if it is not the paper's own.
@@ -163,7 +163,7 @@ def _row(raw: Raw, table: str, name: str) -> Row:
         None if "cited" in values else Experiment(**options),
         home,
         run.get("draws", 5000),
-        run.get("which", "last" if run["metric"] == "angle_error" else "best"),
+        run.get("which", "best"),
         tuple(run.get("snapshots", ())),
         values.get("cited", ""),
         values.get("note", ""),

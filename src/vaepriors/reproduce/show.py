@@ -5,7 +5,6 @@ test examples if there is but one. Where a run is short of the paper's protocol,
 shown only as long as there is no whole one.
 """
 
-import json
 import math
 import re
 import statistics
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 from vaepriors.data import CATALOGUE
 from vaepriors.reproduce.rows import METRICS, Row, Table, tables
+from vaepriors.reproduce.work import read_result
 
 __all__ = ["Shown", "fill", "markdown", "shown"]
 
@@ -72,10 +72,7 @@ def _recorded(row: Row, results: Path) -> list[dict[str, Any]]:
     found = []
     for path in results.glob(f"{table}/{name}-*.json"):
         if re.fullmatch(r"\d+", path.stem.removeprefix(f"{name}-")):
-            try:
-                found.append(json.loads(path.read_text()))
-            except ValueError as error:
-                raise ValueError(f"{path} is not readable as JSON ({error}): restore or delete it") from error
+            found.append(read_result(path))
     return sorted(found, key=lambda result: result["seed"])
 
 

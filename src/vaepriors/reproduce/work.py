@@ -29,7 +29,7 @@ from vaepriors.experiment import Experiment
 from vaepriors.latent import angle_regression
 from vaepriors.machine import hardware
 from vaepriors.progress import TrainingBar, counting_bar
-from vaepriors.reproduce.rows import METRICS, Row
+from vaepriors.reproduce.rows import Row
 from vaepriors.run import Run, session
 from vaepriors.train import Diverged, fit, make_fabric
 
@@ -89,12 +89,7 @@ class Work:
         Raises:
             ValueError: If its file cannot be read.
         """
-        if not self.path.is_file():
-            return None
-        try:
-            return json.loads(self.path.read_text())
-        except ValueError as error:
-            raise ValueError(f"{self.path} is not readable as JSON ({error}): restore or delete it") from error
+        return read_result(self.path) if self.path.is_file() else None
 
     def is_done(self, limits: Limits) -> bool:
         """Whether there is a result of as much as is asked for."""
@@ -212,7 +207,7 @@ class Work:
         self, dataset: Dataset, limits: Limits, until: float | None, progress: Callable[[int, int], None]
     ) -> dict[str, Any]:
         row = self.row
-        if METRICS[row.metric].key == "angle_error":
+        if not row.draws:
             return measure_angle(self.run, dataset, row.which)
         accelerator, number = limits.accelerator, limits.number and min(limits.number, len(dataset.test))
         return evaluate_run(
@@ -246,6 +241,18 @@ class Work:
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         checkpoint.write_atomically(self.path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """What a file of the results says.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable as JSON ({error}): restore or delete it") from error
 
 
 @torch.no_grad()
