@@ -10,9 +10,9 @@ A file of `tables/` has some tables, and what their rows share:
     "NAME" = { paper = -83.19, data = "static_mnist", model = "hvae", prior = "vamp" }
 
 A row goes over common, over the set, over the defaults of `Experiment`. Besides the experiment's options it may have
-`paper` (the number), `metric`, `note`, `draws` (of the evaluation; 5,000 unless given, 0 for the pendulum's angle), `which`
-(the model that is measured: best unless given), `snapshots` (epochs whose model is kept), and in place of options `cited`
-(a number of others: whose) or `same` (TABLE/ROW whose run serves here, too).
+`paper` (the number), `metric`, `note`, `draws` (of the evaluation; 5,000 unless given, 0 for the pendulum's angle),
+`which` (the model that is measured: best unless given), `snapshots` (epochs whose model is kept), and in place of
+options `cited` (a number of others: whose) or `same` (TABLE/ROW whose run serves here, too).
 """
 
 import dataclasses
