@@ -15,7 +15,6 @@ import torch
 
 from vaepriors.checkpoint import write_atomically
 from vaepriors.evaluate import estimate
-from vaepriors.machine import prepare
 from vaepriors.run import Run, seed_of, session
 
 
@@ -48,7 +47,6 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=60, help="test examples, chosen at random")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/samples.json"))
     given = parser.parse_args()
-    prepare()
     run = Run(given.run)
     found = growth(run, given.samples, given.number)
     content = {

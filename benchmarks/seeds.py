@@ -21,7 +21,7 @@ from ours import BATCH, experiment, noise
 from turns import seconds
 from vaepriors.checkpoint import write_atomically
 from vaepriors.experiment import build
-from vaepriors.machine import prepare
+from vaepriors.numerics import fixed_numerics
 from vaepriors.run import session
 
 
@@ -71,12 +71,12 @@ def measure(prior: str, copies: int, rounds: int, device: torch.device) -> dict[
     }
 
 
+@fixed_numerics()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    prepare()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     cases = [measure(p, copies, given.rounds, device) for p in ("standard", "vamp") for copies in (1, 5, 8)]
     for case in cases:

@@ -19,7 +19,6 @@ from pathlib import Path
 from vaepriors import cli
 from vaepriors.checkpoint import write_atomically
 from vaepriors.interpolate import interpolate_run
-from vaepriors.machine import prepare
 from vaepriors.report.paths import write_interpolations
 from vaepriors.run import Run
 
@@ -132,7 +131,6 @@ def main() -> None:
     if given.command == "train":
         train(rows(given.methods, given.seeds, given.epochs, given.kappa), given.runs)
     else:
-        prepare()
         table(given.runs, given.out)
 
 

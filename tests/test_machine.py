@@ -1,9 +1,6 @@
 """Fast paths: each gives the numbers of the plain one, and is gone without where it is missing."""
 
-import platform
 import shutil
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -108,30 +105,6 @@ def test_without_a_compiler_the_module_stays_as_it_is(monkeypatch, capsys):
     assert capsys.readouterr().err == "torch.compile does not work here (RuntimeError): going on without\n"
 
 
-def test_products_go_to_onednn_on_amd_if_they_stay_exact(monkeypatch):
-    monkeypatch.setattr(machine, "_cpu", lambda key: "AuthenticAMD")
-    if not hasattr(torch.backends.mkldnn, "matmul"):  # torch < 2.9 has no switch for it
-        assert not machine.route_products()
-        return
-    matmul = torch.backends.mkldnn.matmul
-    before = matmul.fp32_precision
-    monkeypatch.setattr(machine, "_cpu", lambda key: "GenuineIntel")
-    assert not machine.route_products()
-    assert matmul.fp32_precision == before
-    monkeypatch.setattr(machine, "_cpu", lambda key: "AuthenticAMD")
-    try:
-        exact = machine._error_of_products()
-        assert exact < 1e-6
-        assert machine.route_products() == (matmul.fp32_precision == "bf16")
-        assert machine._error_of_products() < 1e-5  # whatever was chosen
-        matmul.fp32_precision = before
-        monkeypatch.setattr(machine, "_error_of_products", lambda: 1e-3)  # a processor that rounds to bfloat16
-        assert not machine.route_products()
-        assert matmul.fp32_precision == before
-    finally:
-        matmul.fp32_precision = before
-
-
 def test_peak_memory_is_in_gib_and_grows_with_what_is_held():
     before = machine.peak_memory(torch.device("cpu"))
     held = torch.ones(2**27 + int(before * 2**28))  # more than was ever held, and half a GiB
@@ -155,30 +128,3 @@ def test_a_compiled_step_gives_the_numbers_of_the_plain_one(tmp_path, images, ca
         lines.append([(line["loss"], line["rate"]) for line in run.metrics()])
     assert "going on without" not in capsys.readouterr().err
     torch.testing.assert_close(torch.tensor(lines[0]), torch.tensor(lines[1]), rtol=1e-4, atol=1e-4)
-
-
-def test_memory_is_kept_where_the_c_library_is_glibc(monkeypatch):
-    """In a process of its own: 24 MiB, freed and asked for again, cost new pages only until memory is kept."""
-    script = """
-import ctypes, resource, torch
-from vaepriors.machine import keep_memory
-
-def faults():
-    for round in range(20):
-        if round == 10: before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(6 * 2**20)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-ctypes.CDLL("libc.so.6").mallopt(-3, 2**17)  # the threshold as a process begins with it, and now without its growing
-print(faults(), int(keep_memory()), faults())
-"""
-    if platform.libc_ver()[0] != "glibc":
-        assert not machine.keep_memory()
-        return
-    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    before, kept, after = map(int, output.split())
-    assert kept == 1
-    assert before >= 10 * 6000  # 6,144 pages each time
-    assert after < 6000
-    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError))
-    assert not machine.keep_memory()

@@ -22,7 +22,6 @@ from vaepriors.distributions import watched
 from vaepriors.evaluate import evaluate_run
 from vaepriors.experiment import Experiment
 from vaepriors.interpolate import interpolate_run
-from vaepriors.machine import prepare
 from vaepriors.progress import TensorBoard, TrainingBar, counting_bar, make_console
 from vaepriors.report.compare import COLUMNS, rows, write_comparison
 from vaepriors.report.compare import compare as compare_runs
@@ -321,7 +320,6 @@ def _run(arguments: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `vaepriors`."""
-    prepare()
     try:
         status = _run(sys.argv[1:] if arguments is None else arguments)
     except (ValueError, FileNotFoundError, ImportError) as error:

@@ -32,9 +32,10 @@ from vaepriors.data import Dataset, binarize_once
 from vaepriors.latent import active_units
 from vaepriors.machine import hardware, open_devices
 from vaepriors.nn import evaluating
+from vaepriors.numerics import fixed_numerics
 from vaepriors.priors import VHP
 from vaepriors.run import Run, seed_of
-from vaepriors.vae import VAE, Terms
+from vaepriors.vae import VAE, Terms, check_dtype
 
 __all__ = ["Estimate", "Paused", "bits_per_dim", "estimate", "evaluate_run", "log_likelihood"]
 
@@ -60,6 +61,7 @@ def _ignore(images: int) -> None:
     """The progress of those who do not ask."""
 
 
+@fixed_numerics()
 @torch.no_grad()
 def estimate(
     model: VAE, x: Tensor, samples: int = 5000, chunk: int | None = None, progress: Callable[[int], None] = _ignore
@@ -155,6 +157,7 @@ def bits_per_dim(nats: float, dimensions: int) -> float:
     return nats / (dimensions * math.log(2))
 
 
+@fixed_numerics()
 def evaluate_run(
     run: Run,
     samples: int = 5000,

@@ -1,16 +1,11 @@
-"""The machine at hand: what it is, and the fast paths it has.
-
-A fast path that is missing is told in a line and gone without; none of them changes results beyond rounding.
+"""Devices, what they are, and two ways to launch a training step faster.
 
     --compile   torch.compile; needs a C++ compiler on a CPU
     --graph     the training step as one CUDA graph; needs a CUDA device
-    oneDNN      float32 matrix products on AMD processors, where MKL leaves the wide registers unused
-    memory      freed memory kept by the C library, instead of given back and cleared page by page when asked for again
 
-The command line sets up the last two for every run (`prepare`); a program of your own may do the same.
+If one of them is unavailable, one line says so and the step runs without it. Neither changes results beyond rounding.
 """
 
-import ctypes
 import platform
 import sys
 from collections.abc import Callable
@@ -25,23 +20,9 @@ __all__ = [
     "Graphed",
     "compiled",
     "hardware",
-    "keep_memory",
     "open_devices",
     "peak_memory",
-    "prepare",
-    "route_products",
 ]
-
-
-def prepare() -> None:
-    """Set up this process for fast work on a CPU: before the first of torch's work, as threads take settings over.
-
-    Besides `keep_memory` and `route_products`, denormal numbers are flushed to zero: mixture components far from every
-    z get gradients too small for normal floats, on which a CPU is slow.
-    """
-    torch.set_flush_denormal(True)
-    keep_memory()
-    route_products()
 
 
 def open_devices(accelerator: str, devices: int = 1, nodes: int = 1, precision: Any = "32-true") -> Fabric:
@@ -85,40 +66,6 @@ def peak_memory(device: torch.device) -> float:
         return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere
-
-
-def keep_memory() -> bool:
-    """Have glibc keep freed memory for the next tensors; whether that was done. Only the peak of memory stays taken."""
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # another system or C library
-        return False
-    mmap_threshold, trim_threshold = -3, -1  # of malloc.h; 32 MiB is the most that the first may be
-    return bool(mallopt(mmap_threshold, 32 * 2**20)) and bool(mallopt(trim_threshold, 2**31 - 1))
-
-
-def route_products() -> bool:
-    """On an AMD processor, hand float32 matrix products to oneDNN; whether that was done.
-
-    The switch allows oneDNN to compute in bfloat16 where the processor has instructions for it. Whether it does is
-    tried on a product, and then the switch is put back.
-    """
-    matmul: Any = torch.backends.mkldnn.matmul if hasattr(torch.backends.mkldnn, "matmul") else None  # torch >= 2.9
-    if _cpu("vendor_id") != "AuthenticAMD" or matmul is None or not torch.backends.mkldnn.is_available():
-        return False
-    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
-    if _error_of_products() < 1e-5:
-        return True
-    matmul.fp32_precision = before
-    return False
-
-
-def _error_of_products() -> float:
-    """The largest error of a float32 product, relative to its largest entry: about 1e-7, in bfloat16 1e-3."""
-    generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(128, 784, generator=generator) for _ in range(2))
-    exact = a.double() @ b.double().T
-    return ((a @ b.T - exact).abs().max() / exact.abs().max()).item()
 
 
 def compiled(module: nn.Module) -> Any:

@@ -26,6 +26,7 @@ from vaepriors import checkpoint
 from vaepriors.data import Dataset, load
 from vaepriors.experiment import Experiment, build
 from vaepriors.machine import hardware
+from vaepriors.numerics import describe
 from vaepriors.vae import VAE
 
 __all__ = ["Run", "seed_of", "session"]
@@ -166,6 +167,7 @@ def session(epoch: int, device: torch.device) -> dict[str, Any]:
             "python": platform.python_version(),
         },
         "hardware": hardware(device),
+        "numerics": describe(),
     }
 
 

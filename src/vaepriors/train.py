@@ -24,6 +24,7 @@ from vaepriors import checkpoint
 from vaepriors.data import Dataset
 from vaepriors.experiment import Experiment, build, steps_per_epoch
 from vaepriors.machine import Graphed, compiled, open_devices, peak_memory
+from vaepriors.numerics import fixed_numerics
 from vaepriors.objectives import Objective
 from vaepriors.optim import adam, set_rate, staged_rate
 from vaepriors.priors import VampPrior
@@ -115,6 +116,7 @@ def make_fabric(experiment: Experiment) -> Fabric:
     return open_devices(experiment.accelerator, experiment.devices, experiment.nodes, precision)
 
 
+@fixed_numerics()
 def fit(
     experiment: Experiment,
     dataset: Dataset,
@@ -125,10 +127,9 @@ def fit(
     snapshots: Collection[int] = (),
     until: float | None = None,
 ) -> Report:
-    """Train an experiment, or go on with it if the run's folder has a checkpoint.
+    """Train an experiment, or resume it if the run's folder has a checkpoint.
 
-    On a CPU, call `machine.prepare()` first, as the command line does: without it late epochs may be several times
-    slower.
+    It runs under `fixed_numerics`, so its numbers do not depend on settings made elsewhere in the process.
 
     Args:
         experiment: What to run.

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from vaepriors.machine import prepare
 from vaepriors.reproduce.work import Limits, Work
 
 __all__ = ["run_on_ray"]
@@ -91,6 +90,5 @@ def attempt(work: Work, limits: Limits, deadline: float | None = None, threads: 
     if deadline is not None and time.time() >= deadline:
         return "paused"
     if threads is not None:
-        prepare()
         torch.set_num_threads(threads)
     return work.try_to_do(limits, None if deadline is None else time.monotonic() + deadline - time.time())

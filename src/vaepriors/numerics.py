@@ -1,0 +1,157 @@
+"""What decides the last bits and the speed of float32 work, set for the time of a call and put back afterwards.
+
+    products    float32 matrix products are exact to rounding, whatever the process allowed before. On AMD processors
+                they go to oneDNN, because MKL leaves the wide registers unused there.
+    denormals   flushed to zero on every thread: mixture components far from every z get gradients too small for normal
+                floats, on which a CPU is slow.
+    memory      glibc keeps freed memory for the next tensors, instead of clearing pages anew in each step.
+
+`fit` and the evaluations use `fixed_numerics` themselves. So the command line, a program and a test compute the same
+numbers, and nothing that ran before in the process matters. The number of threads is the caller's choice and also
+decides bits; `describe` names it with the rest, and a run records that.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["describe", "fixed_numerics"]
+
+_fixed: ContextVar[bool] = ContextVar("fixed", default=False)
+
+
+@contextmanager
+def fixed_numerics() -> Iterator[None]:
+    """Within this block, use the settings above. Also a decorator; an inner block changes nothing.
+
+    >>> with fixed_numerics():
+    ...     bool(torch.tensor([1e-39]) * 1 == 0)  # a denormal number
+    True
+    """
+    if _fixed.get():
+        yield
+        return
+    token = _fixed.set(True)
+    try:
+        with ExitStack() as stack:
+            for part in (_exact_products, _flushed_denormals, _kept_memory):
+                stack.enter_context(part())
+            yield
+    finally:
+        _fixed.reset(token)
+
+
+def describe() -> dict[str, Any]:
+    """The settings of `fixed_numerics` on this machine, and the number of threads.
+
+    >>> describe()["denormals"]
+    'flushed'
+    """
+    products = "oneDNN" if _prefers_onednn() else "default"
+    return {"products": products, "denormals": "flushed", "threads": torch.get_num_threads()}
+
+
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    switches: list[tuple[Any, str, Any]] = [
+        (torch.backends.cuda.matmul, "allow_tf32", False),
+        (torch.backends.cudnn, "allow_tf32", False),
+    ]
+    if hasattr(torch.backends.mkldnn, "matmul"):  # torch >= 2.9
+        switches.append((torch.backends.mkldnn.matmul, "fp32_precision", "bf16" if _prefers_onednn() else "ieee"))
+    before = [getattr(place, name) for place, name, _ in switches]
+    for place, name, value in switches:
+        setattr(place, name, value)
+    try:
+        yield
+    finally:
+        for (place, name, _), value in zip(switches, before, strict=True):
+            setattr(place, name, value)
+
+
+@cache
+def _prefers_onednn() -> bool:
+    """Whether float32 products go to oneDNN on this machine: the same answer for each process."""
+    return prefers_onednn(_vendor(), error_of_products)
+
+
+def prefers_onednn(vendor: str, error: Callable[[], float]) -> bool:
+    """Whether float32 products go to oneDNN: on AMD processors, if they stay exact to rounding there.
+
+    The only switch allows oneDNN to compute in bfloat16 where the processor has instructions for it, so a product is
+    tried.
+
+    Args:
+        vendor: The maker of the processor.
+        error: Returns the relative error of a product.
+    """
+    matmul: Any = getattr(torch.backends.mkldnn, "matmul", None)  # torch >= 2.9
+    if vendor != "AuthenticAMD" or matmul is None or not torch.backends.mkldnn.is_available():
+        return False
+    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
+    try:
+        return error() < 1e-5
+    finally:
+        matmul.fp32_precision = before
+
+
+def error_of_products() -> float:
+    """The largest error of a float32 product, relative to its largest entry: about 1e-7, in bfloat16 1e-3."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(128, 784, generator=generator) for _ in range(2))
+    exact = a.double() @ b.double().T
+    return ((a @ b.T - exact).abs().max() / exact.abs().max()).item()
+
+
+def _vendor() -> str:
+    """The maker of the processor, as /proc/cpuinfo names it; empty where that file is missing."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("vendor_id")), "")
+
+
+@contextmanager
+def _flushed_denormals() -> Iterator[None]:
+    before = bool(torch.tensor([1e-39]) * 1 == 0)
+    _on_every_thread(lambda: torch.set_flush_denormal(True))
+    try:
+        yield
+    finally:
+        _on_every_thread(lambda: torch.set_flush_denormal(before))
+
+
+def _on_every_thread(function: Callable[[], object]) -> None:
+    """Call a function here and on each thread of torch's OpenMP pool, for a processor has this setting by thread.
+
+    Without GNU's OpenMP only this thread is reached, and the threads that it starts later.
+    """
+    function()
+    pool = next(Path(torch.__file__).parent.glob("lib/libgomp*.so*"), None)
+    if pool is None or torch.get_num_threads() == 1:
+        return
+    body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: function() and None)
+    ctypes.CDLL(str(pool)).GOMP_parallel(body, None, torch.get_num_threads(), 0)
+
+
+@contextmanager
+def _kept_memory() -> Iterator[None]:
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        mallopt, trim = libc.mallopt, libc.malloc_trim
+    except (OSError, AttributeError):  # another system or C library
+        yield
+        return
+    mmap_threshold, trim_threshold = -3, -1  # of malloc.h
+    mallopt(mmap_threshold, 32 * 2**20)  # the largest value, which glibc itself reaches in a long process
+    mallopt(trim_threshold, 2**31 - 1)
+    try:
+        yield
+    finally:
+        mallopt(trim_threshold, 64 * 2**20)  # twice the other threshold, as glibc itself keeps it
+        trim(0)

@@ -1,0 +1,146 @@
+"""What decides the last bits is set for the time of a call, whatever the process had set before."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from vaepriors import networks, numerics
+from vaepriors.data import load
+from vaepriors.evaluate import estimate
+from vaepriors.experiment import Experiment
+from vaepriors.numerics import fixed_numerics
+from vaepriors.priors import StandardNormal
+from vaepriors.run import Run
+from vaepriors.train import fit
+from vaepriors.vae import VAE
+
+SWITCHES = [(torch.backends.cuda.matmul, "allow_tf32", True), (torch.backends.cudnn, "allow_tf32", True)]
+if hasattr(torch.backends.mkldnn, "matmul"):
+    SWITCHES.append((torch.backends.mkldnn.matmul, "fp32_precision", "bf16"))
+
+
+def flushes():
+    return bool(torch.tensor([1e-39]) * 1 == 0)
+
+
+def state():
+    return [getattr(place, name) for place, name, _ in SWITCHES], flushes()
+
+
+@pytest.fixture
+def other_settings():
+    """A process in which someone allowed coarse products and flushed denormals: on AMD and Intel other bits follow."""
+    before, flushed = state()
+    for place, name, value in SWITCHES:
+        setattr(place, name, value)
+    torch.set_flush_denormal(True)
+    yield
+    for (place, name, _), value in zip(SWITCHES, before, strict=True):
+        setattr(place, name, value)
+    torch.set_flush_denormal(flushed)
+
+
+def small_vae():
+    torch.manual_seed(0)
+    encoder, decoder = networks.Encoder((1, 8, 8), [300], 8), networks.Decoder((1, 8, 8), [300], 8)
+    return VAE(encoder, decoder, StandardNormal(8))
+
+
+def train_and_estimate(folder):
+    digits = load("digits")
+    fit(Experiment(epochs=1, hidden=(300,), prior="vamp", components=30, accelerator="cpu"), digits, Run(folder))
+    (line,) = Run(folder).metrics()
+    torch.manual_seed(0)
+    return line["loss"], line["valid_loss"], estimate(small_vae(), digits.test[:20], samples=50).log_likelihood
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return train_and_estimate(tmp_path_factory.mktemp("plain"))
+
+
+def test_a_process_with_other_settings_computes_the_same_bits(tmp_path, plain, other_settings):
+    before = state()
+    loss, valid_loss, log_likelihood = train_and_estimate(tmp_path)
+    assert (loss, valid_loss) == plain[:2]
+    assert torch.equal(log_likelihood, plain[2])
+    assert state() == before
+
+
+def test_settings_are_put_back_also_after_an_error_and_by_the_outer_block_only():
+    before, seen = state(), []
+
+    def nested():
+        with fixed_numerics():
+            with fixed_numerics():
+                seen.append(state())
+            seen.append(state())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        nested()
+    assert seen[0] == seen[1]
+    assert seen[0][1]  # denormals are flushed
+    assert state() == before
+
+
+def test_denormals_are_flushed_on_the_threads_that_exist_already():
+    script = """
+import torch
+from vaepriors.numerics import fixed_numerics
+torch.set_num_threads(2)
+x = torch.full((2_000_000,), 1e-39)
+kept = lambda: int((x * 1 != 0).sum())
+before = kept()  # starts the threads
+with fixed_numerics():
+    within = kept()
+print(before, within, kept())
+"""
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    before, within, after = map(int, output.split())
+    assert before == after == 2_000_000
+    assert within == 0 or not sys.platform.startswith("linux")
+
+
+def test_products_go_to_onednn_on_amd_if_they_stay_exact():
+    assert numerics.error_of_products() < 1e-6
+    assert not numerics.prefers_onednn("GenuineIntel", lambda: 1e-7)
+    assert not numerics.prefers_onednn("AuthenticAMD", lambda: 1e-3)  # a processor that rounds to bfloat16
+    there = hasattr(torch.backends.mkldnn, "matmul") and torch.backends.mkldnn.is_available()
+    assert numerics.prefers_onednn("AuthenticAMD", lambda: 1e-7) == there
+    with fixed_numerics():
+        assert numerics.error_of_products() < 1e-5
+
+
+def test_a_run_records_its_numerics(tmp_path):
+    fit(Experiment(epochs=1, hidden=(8,), accelerator="cpu"), load("digits"), Run(tmp_path))
+    (session,) = Run(tmp_path).description()["sessions"]
+    assert session["numerics"] == numerics.describe()
+    assert session["numerics"]["threads"] == torch.get_num_threads()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept by glibc only")
+def test_memory_is_kept_within_the_block():
+    """In a process of its own: 24 MiB, freed and asked for again, cost new pages only outside of the block."""
+    script = """
+import ctypes, resource, torch
+from vaepriors.numerics import fixed_numerics
+
+def faults():
+    for round in range(20):
+        if round == 10: before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(6 * 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+ctypes.CDLL("libc.so.6").mallopt(-3, 2**17)  # the threshold as a process begins with it, and now without its growing
+print(faults())
+with fixed_numerics():
+    print(faults())
+"""
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    before, within = map(int, output.split())
+    assert before >= 10 * 6000  # 6,144 pages each time
+    assert within < 6000
