@@ -9,9 +9,10 @@ from vaepriors.cost import gflop_per_image, gflop_per_step
 from vaepriors.data import Dataset
 from vaepriors.evaluate import estimate
 from vaepriors.experiment import Experiment, build
-from vaepriors.machine import Graphed, compiled, prepare
+from vaepriors.machine import Graphed, compiled
+from vaepriors.numerics import fixed_numerics
 from vaepriors.optim import adam
-from vaepriors.train import Losses, binarize
+from vaepriors.train import Losses
 
 BATCH, SAMPLES, COMPONENTS = 100, 5000, 500
 
@@ -25,24 +26,24 @@ def experiment(model: str, prior: str) -> Experiment:
     return Experiment(data="static_mnist", model=model, prior=prior, components=COMPONENTS if prior == "vamp" else None)
 
 
+@fixed_numerics()
 def main(model: str, prior: str, variant: str) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    prepare()
     torch.manual_seed(0)
     data = noise(10_000)
     vae, objective = build(experiment(model, prior), data)
     vae, objective, x = vae.to(device), objective.to(device), data.train.to(device)
-    losses = Losses(vae, objective)
+    losses = Losses(vae, objective, x, data.dynamic)
     if variant == "compile":
         losses = compiled(losses)
     optimizer = adam(vae.parameters(), 5e-4, capturable=variant == "graph")
 
     def step(rows: torch.Tensor) -> torch.Tensor:
         optimizer.zero_grad()
-        found = losses(binarize(x[rows]))
-        found[0].backward()
+        result = losses(rows)
+        result[0].backward()
         optimizer.step()
-        return found.detach()
+        return result.detach()
 
     run = Graphed(step) if variant == "graph" else step
     batches = torch.randperm(len(x), device=device).view(-1, BATCH)

@@ -78,14 +78,25 @@ class _State:
 
 
 class Losses(nn.Module):
-    """x -> (loss, rate, distortion): all that is computed of a batch in one module, for DDP, autocast and compiler."""
+    """Rows of the training set -> (loss, rate, distortion), in one module for DDP, autocast and the compiler.
 
-    def __init__(self, model: VAE, objective: Objective) -> None:
+    The data are selected here because Fabric rounds the floating-point inputs of a module to its precision.
+
+    Args:
+        model: The model.
+        objective: The objective.
+        data: The training set, on the device of the model.
+        dynamic: Whether the data are probabilities, to be binarised anew in each call.
+    """
+
+    def __init__(self, model: VAE, objective: Objective, data: Tensor, dynamic: bool = False) -> None:
         super().__init__()
         self.model, self.objective = model, objective
+        self.data, self.dynamic = data, dynamic  # no buffer: it is not saved, and the same on all devices
 
-    def forward(self, x: Tensor) -> Tensor:
-        o = self.objective
+    def forward(self, rows: Tensor) -> Tensor:
+        o, x = self.objective, self.data[rows]
+        x = binarize(x) if self.dynamic else x
         terms = self.model(x, o.samples, o.score, o.error)
         return torch.stack([self.objective(terms), terms.kl.mean(), -terms.log_likelihood.mean()])
 
@@ -160,7 +171,6 @@ class _Training:
         self, experiment: Experiment, dataset: Dataset, run: Run, fabric: Fabric, listeners: Sequence[Listener]
     ) -> None:
         self.experiment, self.run, self.fabric, self.listeners = experiment, run, fabric, listeners
-        self.dynamic = dataset.dynamic
         self.steps = steps_per_epoch(experiment, dataset)
         dtype = torch.float64 if experiment.precision == "64-true" else torch.float32
         torch.manual_seed(seed_of(experiment.seed, "weights"))
@@ -174,7 +184,7 @@ class _Training:
         self.state = self._restore()
         self.train = dataset.train.to(fabric.device, dtype)
         self.valid = dataset.valid[fabric.global_rank :: fabric.world_size].to(fabric.device, dtype)
-        losses: Any = Losses(self.model, self.objective)
+        losses: Any = Losses(self.model, self.objective, self.train, dataset.dynamic)
         if experiment.compile:
             losses = compiled(losses)
         self.losses, self.wrapped_optimizer = fabric.setup(losses, self.optimizer, move_to_device=False)
@@ -266,9 +276,8 @@ class _Training:
 
     def _step(self, rows: Tensor) -> Tensor:
         """A step on these rows of the training set; its loss, rate and distortion, left on the device."""
-        x = self.train[rows]
         self.wrapped_optimizer.zero_grad()
-        losses = self.losses(binarize(x) if self.dynamic else x)
+        losses = self.losses(rows)
         self.fabric.backward(losses[0])
         self.wrapped_optimizer.step()
         return losses.detach()
