@@ -14,7 +14,7 @@ None of them checks its parameters' values: a check reads the device, and a trai
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from itertools import product
 
@@ -285,13 +285,21 @@ class IndependentBernoulli(Distribution):
                 f"x has shape {tuple(value.shape)}, expected (..., {', '.join(map(str, self.event_shape))})"
             )
         logits = self.logits.reshape(*self.batch_shape, -1)
-        return _BernoulliLogProb.apply(logits, value.reshape(*value.shape[: value.dim() - len(self.event_shape)], -1))
+        x = value.reshape(*value.shape[: value.dim() - len(self.event_shape)], -1)
+        with _without_autocast(logits.device):
+            return _BernoulliLogProb.apply(logits, x)
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
         uniform = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
         return (uniform < self.mean).to(self.logits.dtype)
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Within this block, autocast rounds no product to half precision: log-densities are sums of hundreds of terms."""
+    available = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 class _BernoulliLogProb(torch.autograd.Function):
