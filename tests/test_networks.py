@@ -11,7 +11,17 @@ from vaepriors import networks
 from vaepriors.checkpoint import load_module, module_tensors
 from vaepriors.data import Dataset
 from vaepriors.experiment import MODELS, PRIORS, TWO_LEVELS, Experiment, build
-from vaepriors.nn import BernoulliHead, GatedDense, GaussianHead, LogisticHead, NormalHead, evaluating
+from vaepriors.nn import (
+    BernoulliHead,
+    Conv,
+    GatedConv,
+    GatedDense,
+    GaussianHead,
+    LogisticHead,
+    MaskedConv,
+    NormalHead,
+    evaluating,
+)
 from vaepriors.objectives import ELBO
 
 SHAPE = (1, 4, 3)
@@ -222,3 +232,20 @@ def test_dense_models_overfit_three_images():
             objective(vae(x, 8)).backward()
             optimizer.step()
         assert vae(x, 500).elbo.mean() > -2.2  # at best -log 3 = -1.1; independent pixels have -5 or less
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: networks.Encoder((4,), [0], 2), "out_features is 0"),
+        (lambda: networks.Encoder((4,), [8], 0), "out_features is 0"),
+        (lambda: networks.Decoder((4,), [8, -1], 2), "out_features is -1"),
+        (lambda: networks.Decoder((0, 4), [8], 2), "event_size is 0"),
+        (lambda: Conv(1, 0, 3), "out_channels is 0"),
+        (lambda: GatedConv(0, 1, 3), "in_channels is 0"),
+        (lambda: MaskedConv(1, 0, 3, own=True), "out_channels is 0"),
+    ],
+)
+def test_sizes_of_zero_or_less_are_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()

@@ -190,7 +190,7 @@ def test_mistakes_are_named():
     for options, words in [
         ({"estimator": "reinforce"}, "'reinforce'"),
         ({"groups": 0}, "groups is 0"),
-        ({"elbo_weight": 1.5}, "elbo_weight 1.5"),
+        ({"elbo_weight": 1.5}, "elbo_weight is 1.5"),
         ({"elbo_weight": 0.5, "estimator": "dreg"}, "dreg"),
     ]:
         with pytest.raises(ValueError, match=words):
@@ -254,3 +254,32 @@ def test_beta_settles_where_the_error_meets_its_bound(kind):
     if kind == "rewo":
         rises = [math.log(after / before) for before, after in pairwise(betas)]
         assert max(rises) <= nu * kappa**2 * math.tanh(3) + 1e-5
+
+
+def test_the_gamma_scheme_follows_its_formula_from_beta_near_1_in_single_precision():
+    """Near 1, 1 / beta - 1 is not what float32 makes of it: beta would stay at 1 whatever the error."""
+    kappa, nu, tau = 0.5, 2.0, 3.0
+    objective = REWO(kappa, nu, tau, alpha=0.0, beta=0.9, scheme="gamma")
+    log_beta = math.log(0.9)
+    errors = [0.01] * 60 + [0.3] * 60  # within the bound of 0.25 until beta is 1, then beyond it
+    for error in errors:
+        objective(Terms(torch.tensor([[-1.0]]), torch.tensor([[1.0]]), torch.tensor([[error]])))
+        log_gamma = math.log(math.expm1(-log_beta) / tau) + nu * (error - kappa**2)
+        log_beta = -math.log1p(tau * math.exp(min(max(log_gamma, -16.0), 16.0)))
+        assert objective.log_beta.item() == pytest.approx(log_beta, rel=1e-4)
+    assert -1e-2 < log_beta < -1e-6
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: IWAE(0), "samples is 0"),
+        (lambda: ELBO(warmup=-1), "warmup is -1"),
+        (lambda: ELBO(steps_per_epoch=0), "steps_per_epoch is 0"),
+        (lambda: ELBO(samples=-3), "samples is -3"),
+        (lambda: GECO(kappa=0.1, samples=0), "samples is 0"),
+    ],
+)
+def test_sizes_of_zero_or_less_are_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()

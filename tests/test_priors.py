@@ -202,3 +202,23 @@ def test_mistakes_in_a_vhp_are_named():
         vhp(0)
     with pytest.raises(ValueError, match=r"events of shape \(1, 2, 2\): a prior is over vectors"):
         VHP(VAE(networks.Encoder((1, 2, 2), [8], 1), networks.Decoder((1, 2, 2), [8], 1), StandardNormal(1)), 4)
+
+
+@pytest.mark.parametrize(
+    ("pseudo_inputs", "words"),
+    [
+        ([[0.0] * 4], "list"),
+        (torch.zeros(0, 4), r"\(0, 4\)"),
+        (torch.zeros(3, 4, dtype=torch.int64), "torch.int64"),
+        (torch.full((3, 4), math.nan), "not finite"),
+    ],
+)
+def test_pseudo_inputs_that_are_no_events_are_refused(pseudo_inputs, words):
+    with pytest.raises(ValueError, match=words):
+        VampPrior(networks.Encoder((4,), [8], 2), pseudo_inputs)
+
+
+@pytest.mark.parametrize("make", [lambda: StandardNormal(0), lambda: MixtureOfGaussians(0, 3)])
+def test_a_prior_over_nothing_is_refused(make):
+    with pytest.raises(ValueError, match="features is 0"):
+        make()

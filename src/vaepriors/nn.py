@@ -34,6 +34,7 @@ __all__ = [
     "NormalHead",
     "SoftplusNormalHead",
     "Upsampling",
+    "at_least_one",
     "dense",
     "evaluating",
     "gated",
@@ -47,8 +48,20 @@ ToEvent = Callable[[int, Shape], nn.Module]
 """(size of the features, event shape) -> a layer from features to one number for each coordinate of the event."""
 
 
+def at_least_one(**sizes: int) -> None:
+    """Refuse sizes of zero or less.
+
+    Raises:
+        ValueError: If one of them is less than 1.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} is {size}: at least 1 is needed")
+
+
 def dense(in_features: int, out_features: int) -> nn.Linear:
     """Linear layer with the initial weights above."""
+    at_least_one(in_features=in_features, out_features=out_features)
     layer = nn.Linear(in_features, out_features)
     nn.init.kaiming_normal_(layer.weight)
     return layer
@@ -79,6 +92,7 @@ class GatedDense(nn.Linear):
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
+        at_least_one(in_features=in_features, out_features=out_features)
         super().__init__(in_features, 2 * out_features)
         nn.init.kaiming_normal_(self.weight)
 
@@ -121,6 +135,7 @@ class Conv(nn.Conv2d):
     """Convolution of odd kernel, padded by (kernel - 1) / 2, for any leading dimensions."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
+        at_least_one(in_channels=in_channels, out_channels=out_channels, kernel=kernel, stride=stride)
         super().__init__(in_channels, out_channels, kernel, stride, padding=kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -163,6 +178,7 @@ class MaskedConv(nn.Module):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, own: bool) -> None:
+        at_least_one(in_channels=in_channels, out_channels=out_channels, kernel=kernel)
         super().__init__()
         self.reach, self.size = kernel // 2, (kernel // 2 + 1, kernel)  # rows below never count
         self.direction = nn.Parameter(torch.randn(out_channels, in_channels, kernel * self.reach + self.reach + own))
@@ -184,6 +200,7 @@ class Upsampling(nn.ConvTranspose2d):
     """Transposed convolution that doubles height and width: the mirror of a `Conv` of stride 2."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
+        at_least_one(in_channels=in_channels, out_channels=out_channels, kernel=kernel)
         super().__init__(in_channels, out_channels, kernel, stride=2, padding=kernel // 2, output_padding=1)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -196,6 +213,7 @@ class DenseToEvent(nn.Linear):
 
     def __init__(self, in_features: int, event_shape: Shape) -> None:
         shape = torch.Size(event_shape)
+        at_least_one(in_features=in_features, event_size=shape.numel())
         super().__init__(in_features, shape.numel())
         self.event_shape = shape
         nn.init.kaiming_normal_(self.weight)

@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, distributed, nn
 
+from vaepriors.nn import at_least_one
 from vaepriors.vae import Terms
 
 __all__ = ["ELBO", "GECO", "IWAE", "REWO", "Objective"]
@@ -35,6 +36,7 @@ class Objective(nn.Module, ABC):
 
     def __init__(self, samples: int, score: bool = True, error: bool = False) -> None:
         super().__init__()
+        at_least_one(samples=samples)
         self.samples, self.score, self.error = samples, score, error
 
     @abstractmethod
@@ -63,6 +65,9 @@ class ELBO(Objective):
         steps_per_epoch: Calls in training mode that make an epoch.
         samples: Draws of z for each x.
 
+    Raises:
+        ValueError: If `warmup` < 0, `steps_per_epoch` < 1 or `samples` < 1.
+
     >>> objective = ELBO(warmup=2)
     >>> terms = Terms(torch.tensor([[-3.0]]), torch.tensor([[1.0]]))
     >>> [objective(terms).item() for _ in range(3)]
@@ -71,6 +76,9 @@ class ELBO(Objective):
 
     def __init__(self, warmup: int = 0, steps_per_epoch: int = 1, samples: int = 1) -> None:
         super().__init__(samples)
+        at_least_one(steps_per_epoch=steps_per_epoch)
+        if warmup < 0:
+            raise ValueError(f"warmup is {warmup}: it cannot be negative; give 0 for none")
         self.warmup, self.steps_per_epoch = warmup, steps_per_epoch
         self.step: Tensor
         self.beta: Tensor
@@ -116,7 +124,7 @@ class IWAE(Objective):
         elbo_weight: b, between 0 and 1.
 
     Raises:
-        ValueError: If one of them is none of these.
+        ValueError: If `samples` < 1, `groups` < 1, `estimator` is unknown, or `elbo_weight` is outside [0, 1].
 
     >>> objective = IWAE(samples=2)
     >>> terms = Terms(torch.tensor([[1.0], [3.0]]).log(), torch.zeros(2, 1))
@@ -127,10 +135,9 @@ class IWAE(Objective):
     def __init__(self, samples: int, estimator: str = "plain", groups: int = 1, elbo_weight: float = 0.0) -> None:
         if estimator not in ("plain", "stl", "dreg"):
             raise ValueError(f"unknown estimator '{estimator}': choose one of plain, stl, dreg")
-        if groups < 1 or not 0 <= elbo_weight <= 1:
-            raise ValueError(
-                f"groups is {groups} and elbo_weight {elbo_weight}: at least 1, and within [0, 1], is needed"
-            )
+        at_least_one(samples=samples, groups=groups)
+        if not 0 <= elbo_weight <= 1:
+            raise ValueError(f"elbo_weight is {elbo_weight}: it must be within [0, 1]")
         if estimator == "dreg" and elbo_weight > 0:
             raise ValueError("dreg is an estimator for the bound alone: leave elbo_weight at 0, or choose plain or stl")
         super().__init__(samples * groups, score=estimator == "plain")
@@ -269,11 +276,11 @@ class REWO(_Constrained):
 
     def _updated(self, excess: Tensor) -> Tensor:
         """log beta after a step of the main phase."""
-        beta = self.log_beta.exp()
         if self.scheme == "gamma":
-            log_gamma = torch.log((1 / beta - 1) / self.tau) + self.nu * excess
+            # 1 / beta - 1, which float32 would round to 0 near beta = 1
+            log_gamma = torch.log(torch.expm1(-self.log_beta) / self.tau) + self.nu * excess
             return -torch.log1p(self.tau * log_gamma.clamp(-16, 16).exp())
-        f = torch.where(excess < 0, torch.tanh(self.tau * (beta - 1)), -1.0)
+        f = torch.where(excess < 0, torch.tanh(self.tau * torch.expm1(self.log_beta)), -1.0)
         return (self.log_beta + self.nu * f * excess).clamp(-16, 0)
 
     def prior_gate(self) -> Tensor:

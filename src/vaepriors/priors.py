@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture
-from vaepriors.nn import evaluating
+from vaepriors.nn import at_least_one, evaluating
 from vaepriors.vae import VAE, Marginal
 
 __all__ = ["VHP", "MixtureOfGaussians", "StandardNormal", "TwoLevelPrior", "VampPrior"]
@@ -35,6 +35,7 @@ class StandardNormal(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
+        at_least_one(features=features)
         self.loc: Tensor
         self.scale: Tensor
         self.register_buffer("loc", torch.zeros(features), persistent=False)
@@ -59,8 +60,7 @@ class MixtureOfGaussians(nn.Module):
 
     def __init__(self, features: int, components: int) -> None:
         super().__init__()
-        if components < 1:
-            raise ValueError(f"a mixture of {components} components is none: use at least 1")
+        at_least_one(features=features, components=components)
         self.loc = nn.Parameter(torch.randn(components, features))
         self.log_var = nn.Parameter(torch.zeros(components, features))
 
@@ -89,8 +89,8 @@ class VampPrior(nn.Module):
         bounds: Range of the data, to which learned pseudo-inputs are clamped; None for data without one.
 
     Raises:
-        ValueError: Pseudo-inputs that the encoder does not take, that lie beyond the bounds, or are not finite;
-            an encoder whose distribution is not a diagonal normal.
+        ValueError: If pseudo-inputs are not a tensor of at least one event that the encoder takes, lie beyond the
+            bounds, or are not finite; if the encoder's distribution is not a diagonal normal.
 
     >>> from vaepriors import networks
     >>> prior = VampPrior(networks.Encoder((1, 4, 4), [16], latent=2), torch.rand(10, 1, 4, 4))
@@ -107,8 +107,7 @@ class VampPrior(nn.Module):
         bounds: tuple[float, float] | None = (0.0, 1.0),
     ) -> None:
         super().__init__()
-        if not pseudo_inputs.isfinite().all():
-            raise ValueError("pseudo_inputs hold values that are not finite: start them from data or from noise")
+        _check_values(pseudo_inputs)
         if learn and bounds is not None:
             _check_bounds(pseudo_inputs, bounds)
         _check_diagonal_normal(encoder, pseudo_inputs)
@@ -137,6 +136,17 @@ class VampPrior(nn.Module):
             return self.pseudo_inputs.new_zeros(())
         low, high = self.bounds
         return ((self.pseudo_inputs <= low) | (self.pseudo_inputs >= high)).float().mean()
+
+
+def _check_values(pseudo_inputs: Tensor) -> None:
+    if not isinstance(pseudo_inputs, Tensor):
+        raise ValueError(f"pseudo_inputs is a {type(pseudo_inputs).__name__}: give a tensor of shape (K, *event)")
+    if pseudo_inputs.dim() < 1 or len(pseudo_inputs) < 1:
+        raise ValueError(f"pseudo_inputs has shape {tuple(pseudo_inputs.shape)}: give (K, *event) with K at least 1")
+    if not pseudo_inputs.is_floating_point():
+        raise ValueError(f"pseudo_inputs is {pseudo_inputs.dtype}: convert it with pseudo_inputs.float()")
+    if not pseudo_inputs.isfinite().all():
+        raise ValueError("pseudo_inputs has values that are not finite: start it from data or from noise")
 
 
 def _check_bounds(pseudo_inputs: Tensor, bounds: tuple[float, float]) -> None:
@@ -198,8 +208,7 @@ class VHP(nn.Module):
 
     def __init__(self, vae: VAE, samples: int) -> None:
         super().__init__()
-        if samples < 1:
-            raise ValueError(f"samples is {samples}: at least 1 is needed")
+        at_least_one(samples=samples)
         self.vae, self.samples = vae, samples
         with torch.random.fork_rng(devices=[]), evaluating(vae):
             self.event_shape = vae.sample().shape
