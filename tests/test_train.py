@@ -476,6 +476,14 @@ def test_rewo_trains_the_prior_only_after_its_initial_phase(tmp_path, dataset):
             assert len(own) > 0
 
 
+@pytest.mark.parametrize("prior", ["standard", "vamp-data"])
+def test_rewo_trains_with_a_prior_that_has_no_parameters_of_its_own(tmp_path, dataset, prior):
+    components = 5 if prior == "vamp-data" else None
+    options = {"prior": prior, "components": components, "objective": "rewo", "kappa": 0.6, "epochs": 2}
+    assert fit(tiny(**options), dataset, Run(tmp_path)).why == "finished"
+    assert all(math.isfinite(line["loss"]) for line in numbers(tmp_path))
+
+
 def test_snapshots_are_the_models_of_their_epochs(tmp_path, train):
     assert train(tmp_path / "a", "--epochs", "3", "--snapshots", "2", "3") == 0
     assert train(tmp_path / "b", "--epochs", "2") == 0

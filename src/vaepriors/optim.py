@@ -55,11 +55,11 @@ def adam(
     def before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if normalize:
             normalize_gradients(parameters)
-        if gate is not None:
+        if gate is not None and gated:
             torch._foreach_mul_([p.grad for p in gated if p.grad is not None], gate)
 
     def after_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if gate is not None:
+        if gate is not None and gated:
             torch._foreach_mul_([optimizer.state[p]["step"] for p in gated if p.grad is not None], gate)
 
     optimizer.register_step_pre_hook(before_step)
