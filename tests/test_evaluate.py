@@ -8,12 +8,14 @@ import torch
 from torch import nn
 
 from reference import Call, LinearGaussian
-from vaepriors import evaluate
+from vaepriors import evaluate, networks
 from vaepriors.data import Dataset
 from vaepriors.data import load as load_data
 from vaepriors.distributions import DiagonalNormal
 from vaepriors.evaluate import Estimate, Paused, estimate, evaluate_run, summary
 from vaepriors.experiment import Experiment, build
+from vaepriors.nn import BernoulliHead, GaussianHead, LogisticHead
+from vaepriors.priors import StandardNormal
 from vaepriors.run import Run
 from vaepriors.train import fit
 from vaepriors.vae import VAE, Terms
@@ -56,7 +58,7 @@ def test_every_draw_counts_once_for_any_chunk(chunk):
     assert sum(n * images for n, images in model.weighed) == 50
     assert max(n * images for n, images in model.weighed) <= max(chunk, 1)
     assert model.calls["prior"] == 1
-    assert model.calls["encoder"] == -(-5 // max(1, chunk // samples))  # once for each group of images
+    assert model.calls["encoder"] == 1 + -(-5 // max(1, chunk // samples))  # to check x, and for each group of images
 
 
 def test_exact_posterior_gives_the_exact_likelihood_and_all_samples_effective():
@@ -177,3 +179,23 @@ def test_fewer_pairs_at_a_time_suit_convolutions_on_a_cpu():
         vae.weigh = lambda x, q, p, n, seen=seen: seen.append(n) or Terms(torch.zeros(n, 1), torch.zeros(n, 1))
         estimate(vae, x, samples=1500)
         assert (seen[0], sum(seen)) == (chunk, 1500), model
+
+
+@pytest.mark.parametrize(
+    ("head", "x", "words"),
+    [
+        (BernoulliHead, 0.5, "1 of 3 x"),
+        (LogisticHead, 1.0, "1 of 3 x"),
+        (GaussianHead, math.inf, "inf"),
+        (GaussianHead, math.nan, "nan"),
+    ],
+)
+def test_data_outside_of_the_support_are_refused(head, x, words):
+    model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2, head), StandardNormal(2))
+    data = torch.zeros(3, 4)
+    assert estimate(model, data, 2).log_likelihood.isfinite().all()
+    data[1, 2] = x
+    with pytest.raises(ValueError, match=words):
+        estimate(model, data, 2)
+    with pytest.raises(ValueError, match=r"float64.*float32"):
+        estimate(model, data.double(), 2)

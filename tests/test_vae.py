@@ -4,9 +4,14 @@ import math
 
 import pytest
 import torch
+from torch import nn
+from torch.distributions import Independent, Normal
 
 from reference import D, L, LinearGaussian
-from vaepriors import evaluate
+from vaepriors import evaluate, networks
+from vaepriors.distributions import DiagonalNormal
+from vaepriors.evaluate import estimate
+from vaepriors.priors import StandardNormal
 from vaepriors.vae import VAE, Marginal, Terms
 
 
@@ -97,3 +102,28 @@ def test_posterior_of_another_size_than_the_prior_is_refused():
     model = VAE(linear.vae().encoder, linear.vae().decoder, LinearGaussian().hvae().prior)
     with pytest.raises(ValueError, match="expected"):
         model(linear.x[:, : D + L], n=2)
+
+
+def test_shapes_that_would_broadcast_to_another_density_are_refused():
+    """Images without a channel, a decoder with one: every pixel row would be compared with every image."""
+
+    class Decoder(nn.Module):
+        def forward(self, z):
+            return Independent(Normal(torch.zeros(*z.shape[:-1], 1, 4, 4), 1.0, validate_args=False), 3)
+
+    class Encoder(nn.Module):
+        def forward(self, x):
+            return DiagonalNormal(torch.zeros(len(x), 2), torch.ones(2))
+
+    model = VAE(Encoder(), Decoder(), StandardNormal(2))
+    assert model(torch.zeros(3, 1, 4, 4), n=2).bound.shape == (3,)
+    with pytest.raises(ValueError, match=r"\(3, 4, 4\).*\(1, 4, 4\)"):
+        model(torch.zeros(3, 4, 4), n=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float16, torch.bfloat16])
+def test_data_of_other_dtypes_are_refused(dtype):
+    model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2), StandardNormal(2))
+    for call in (model, lambda x: estimate(model, x, 2)):
+        with pytest.raises(ValueError, match=str(dtype)):
+            call(torch.ones(3, 4, dtype=dtype))

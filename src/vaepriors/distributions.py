@@ -272,6 +272,10 @@ class IndependentBernoulli(Distribution):
         super().__init__(logits.shape[:cut], logits.shape[cut:], validate_args=False)
 
     @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.boolean, len(self.event_shape))
+
+    @property
     def mean(self) -> Tensor:
         return self.logits.sigmoid()
 
@@ -357,7 +361,7 @@ class DiscretizedLogistic(Distribution):
     """
 
     arg_constraints = {"loc": constraints.real, "log_scale": constraints.real}
-    support = constraints.unit_interval
+    support = constraints.half_open_interval(0.0, 1.0)
 
     def __init__(self, loc: Tensor, log_scale: Tensor, levels: int = 256) -> None:
         self.loc, self.log_scale = torch.broadcast_tensors(loc, log_scale)

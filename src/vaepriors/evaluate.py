@@ -77,10 +77,12 @@ def estimate(
         progress: Called with the number of images just finished.
 
     Raises:
-        ValueError: If `samples` or `chunk` is less than 1, or there is no x.
+        ValueError: If `samples` or `chunk` is less than 1, there is no x, its dtype is not that of the model, or it
+            has values outside the support of p(x|z).
     """
     chunk = _check_sizes(model, x, samples, chunk)
     with evaluating(model):
+        _check_data(model, x)
         return _estimate(model, model.prior(), x, samples, chunk, progress)
 
 
@@ -91,6 +93,29 @@ def _check_sizes(model: VAE, x: Tensor, samples: int, chunk: int | None) -> int:
         if value < 1:
             raise ValueError(f"{name} is {value}: at least 1 is needed")
     return chunk
+
+
+def _check_data(model: VAE, x: Tensor) -> None:
+    """Compare x with what the model takes, once for an evaluation: a look at the values reads the device."""
+    check_dtype(x)
+    dtype = next((p.dtype for p in model.parameters()), x.dtype)
+    if x.dtype != dtype:
+        raise ValueError(f"x is {x.dtype} and the model {dtype}: convert one of them, for example with x.to({dtype})")
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        likelihood = model.decoder(model.encoder(x[:1]).sample())
+    try:
+        support: Any = getattr(likelihood, "support", None)
+    except NotImplementedError:  # of torch, for a distribution that does not say
+        support = None
+    if support is None:
+        return
+    inside = support.check(x).reshape(len(x), -1).all(-1) & x.isfinite().reshape(len(x), -1).all(-1)
+    if not inside.all():
+        wrong = x[~inside][0]
+        raise ValueError(
+            f"{int((~inside).sum())} of {len(x)} x are outside the support of p(x|z), {support}; the first has values "
+            f"from {wrong.min().item():.6g} to {wrong.max().item():.6g}: scale, binarise or repair the data"
+        )
 
 
 def _estimate(

@@ -92,7 +92,11 @@ class VAE(nn.Module):
 
         Returns:
             `Terms` of shape `(n, *batch)`, in nats, differentiable in every parameter.
+
+        Raises:
+            ValueError: If x is not float32 or float64, or encoder and decoder disagree about its shape.
         """
+        check_dtype(x)
         posterior = self.encoder(x)
         if score:
             return self.weigh(x, posterior, self.prior(), n, error)
@@ -107,6 +111,7 @@ class VAE(nn.Module):
 
     def _terms(self, x: Tensor, z: Tensor, log_q: Tensor, prior: Distribution, error: bool) -> Terms:
         likelihood = self.decoder(z)
+        _check_shapes(x, log_q.shape[1:], likelihood.event_shape)
         log_likelihood = likelihood.log_prob(x)
         squares = (x - likelihood.mean).square().flatten(log_q.dim()).mean(-1) if error else None
         return Terms(log_likelihood, log_q - prior.log_prob(z), squares, z)
@@ -120,6 +125,25 @@ class VAE(nn.Module):
     def reconstruct(self, x: Tensor) -> Distribution:
         """p(x|z) at one draw z ~ q(z|x)."""
         return self.decoder(self.encoder(x).sample())
+
+
+def check_dtype(x: Tensor) -> None:
+    """Refuse data in which a likelihood cannot be computed.
+
+    Raises:
+        ValueError: If x is not float32 or float64.
+    """
+    if x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"x is {x.dtype}: convert it with x.float(), or with x.double() for a model in float64")
+
+
+def _check_shapes(x: Tensor, batch: torch.Size, event: torch.Size) -> None:
+    """Another shape would broadcast to a wrong density."""
+    if x.shape != batch + event:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}, but the encoder returns batch shape {tuple(batch)} and the decoder event "
+            f"shape {tuple(event)}: reshape x to (..., {', '.join(map(str, event))}), or change the networks"
+        )
 
 
 class _LogProb(nn.Module):
