@@ -15,7 +15,7 @@ from vaepriors.cost import hours
 from vaepriors.progress import make_console
 from vaepriors.reproduce import cluster
 from vaepriors.reproduce.rows import Row, select, table, tables
-from vaepriors.reproduce.show import HEAD, cells, fill, markdown, printed, shown
+from vaepriors.reproduce.show import cells, fill, head, markdown, printed, shown
 from vaepriors.reproduce.work import Limits, Work
 
 __all__ = ["COMMANDS", "seconds_of"]
@@ -202,9 +202,9 @@ def show(
         write_atomically(path, fill(path.read_text(encoding="utf-8"), results).encode())
     for each in [] if write else [table(name)] if name else tables().values():
         if plain:
-            console.print(markdown(each, results, measured), markup=False)
+            console.print(markdown(each, results, "measured" if measured else "all"), markup=False)
             continue
-        grid = Grid(*HEAD, title=f"{each.title} ({each.paper.split(',')[0]}, {each.source})", box=None)
+        grid = Grid(*head(each), title=f"{each.title} ({each.paper.split(',')[0]}, {each.source})", box=None)
         for found in each.rows:
             number = shown(found, results)
             if number is not None or not measured:

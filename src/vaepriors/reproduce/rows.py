@@ -12,7 +12,8 @@ A file of `tables/` has some tables, and what their rows share:
 A row goes over common, over the set, over the defaults of `Experiment`. Besides the experiment's options it may have
 `paper` (the number), `metric`, `note`, `draws` (of the evaluation; 5,000 unless given, 0 for the pendulum's angle),
 `which` (the model that is measured: best unless given), `snapshots` (epochs whose model is kept), and in place of
-options `cited` (a number of others: whose) or `same` (TABLE/ROW whose run serves here, too).
+options `cited` (a number of others: whose) or `same` (TABLE/ROW whose run serves here, too). A row with both shows that
+run beside the number of others. A table may have `heading`, the name of its column of numbers (`paper` unless given).
 """
 
 import dataclasses
@@ -93,13 +94,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a paper."""
+    """A table of a paper; `heading` names the column of its numbers."""
 
     name: str
     title: str
     paper: str
     source: str
     rows: tuple[Row, ...]
+    heading: str = "paper"
 
 
 @cache
@@ -123,6 +125,7 @@ def read(texts: Sequence[str]) -> dict[str, Table]:
             content["paper"],
             found["source"],
             tuple(_row(raw, name, row) for row in found["rows"]),
+            found.get("heading", "paper"),
         )
         for name, (content, found) in raw.items()
     }

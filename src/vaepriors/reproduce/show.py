@@ -10,7 +10,7 @@ import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from vaepriors.data import CATALOGUE
 from vaepriors.reproduce.rows import METRICS, Row, Table, tables
@@ -19,9 +19,12 @@ from vaepriors.reproduce.work import read_result
 __all__ = ["Shown", "fill", "markdown", "shown"]
 
 MARK = re.compile(
-    r"(<!-- table (?P<name>\S+)(?P<measured> measured)?: begin -->\n).*?(<!-- table (?P=name): end -->)", re.DOTALL
+    r"(<!-- table (?P<name>\S+)(?: (?P<only>measured|finished))?: begin -->\n).*?(<!-- table (?P=name): end -->)",
+    re.DOTALL,
 )
 HEAD = ("row", "metric", "paper", "ours", "difference", "seeds", "epochs", "hours", "hardware")
+BRIEF = 6  # columns of a table of finished rows: without epochs, hours and hardware
+Only = Literal["all", "measured", "finished"]
 
 
 class Shown(NamedTuple):
@@ -63,7 +66,7 @@ def shown(row: Row, results: Path) -> Shown | None:
         "" if whole else _short(chosen),
         _range([result["epochs"] for result in chosen]),
         statistics.mean(result["hours"] for result in chosen),
-        ", ".join(sorted({result["sessions"][-1]["hardware"] for result in chosen})),
+        "; ".join(sorted({result["sessions"][-1]["hardware"] for result in chosen})),
     )
 
 
@@ -101,6 +104,11 @@ def printed(number: float) -> str:
     return f"{number:.2f}" if round(number, 2) == number else f"{number}"
 
 
+def head(table: Table) -> list[str]:
+    """`HEAD`, with the table's own name for its column of numbers."""
+    return [table.heading if title == "paper" else title for title in HEAD]
+
+
 def cells(row: Row, found: Shown | None) -> list[str]:
     """The columns of `HEAD`."""
     metric = METRICS[row.metric]
@@ -117,30 +125,36 @@ def cells(row: Row, found: Shown | None) -> list[str]:
     return [name, metric.title, paper, ours + short, difference, seeds, found.epochs, hours, found.hardware]
 
 
-def markdown(table: Table, results: Path, measured: bool = False) -> str:
+def markdown(table: Table, results: Path, only: Only = "all") -> str:
     """A table in Markdown: the same files give the same text.
 
     Args:
         table: The table.
         results: Folder of the results.
-        measured: Leave out the rows of which there is no result.
+        only: Which rows: `all`, `measured` (of which there is a result), or `finished` (of which there is a complete
+            run); the last in brief, without epochs, hours and hardware.
     """
-    found = [(row, shown(row, results)) for row in table.rows]
-    rows = [cells(row, each) for row, each in found if each is not None or not measured]
-    if measured and not rows:
-        return "No row of it has been run yet.\n"
+    rows = [cells(row, each) for row in table.rows if _is_in(each := shown(row, results), only)]
+    if not rows:
+        return f"No row of it has been {'finished' if only == 'finished' else 'run'} yet.\n"
     same = len({row[1] for row in rows}) == 1
-    keep = [i for i in range(len(HEAD)) if not (same and i == 1)]
+    titles = head(table)[: BRIEF if only == "finished" else None]
+    keep = [i for i in range(len(titles)) if not (same and i == 1)]
     lines = [f"{table.title} ({table.paper}, {table.source}){f': {rows[0][1]}' if same else ''}.", ""]
-    lines.append("| " + " | ".join(HEAD[i] for i in keep) + " |")
+    lines.append("| " + " | ".join(titles[i] for i in keep) + " |")
     lines.append("|" + "---|" * len(keep))
     lines += ["| " + " | ".join(row[i] for i in keep) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
+def _is_in(found: Shown | None, only: Only) -> bool:
+    return only == "all" or (found is not None and (only == "measured" or not found.short))
+
+
 def fill(text: str, results: Path) -> str:
     """A text with its tables as the results have them: each between its two marks, as in
-    `<!-- table kth-1: begin -->` (or `<!-- table kth-1 measured: begin -->`) and `<!-- table kth-1: end -->`.
+    `<!-- table kth-1: begin -->` and `<!-- table kth-1: end -->`. The first may name the rows to show, as in
+    `<!-- table kth-1 measured: begin -->` or `<!-- table kth-1 finished: begin -->` (see `markdown`).
 
     Raises:
         ValueError: If there is no such table, or no mark at all.
@@ -150,7 +164,8 @@ def fill(text: str, results: Path) -> str:
         name = match["name"]
         if name not in tables():
             raise ValueError(f"there is no table {name}: choose one of {', '.join(tables())}")
-        return match[1] + markdown(tables()[name], results, bool(match["measured"])) + match[4]
+        only: Any = match["only"] or "all"
+        return match[1] + markdown(tables()[name], results, only) + match[4]
 
     filled, number = MARK.subn(replace, text)
     if not number:
