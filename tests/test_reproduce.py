@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -48,9 +49,9 @@ def test_the_tables_have_the_papers_numbers():
     numbers = {f"{row.table}/{row.name}": row.paper for row in ROWS}
     assert {name: numbers[name] for name in SPEC} == SPEC
     assert {name: len(table.rows) for name, table in reproduce.tables().items()} == {
-        "vampprior-1": 48, "vampprior-2": 12, "vampprior-3": 10, "vampprior-4": 7, "vampprior-5": 8,
+        "vampprior-1": 48, "vampprior-2": 14, "vampprior-3": 17, "vampprior-4": 15, "vampprior-5": 10,
         "vampprior-figure-2": 11, "vampprior-figure-3": 12, "kth-1": 6, "kth-2": 6, "kth-3": 6, "vhp-1": 5,
-        "vhp-2": 20, "iwae-1": 5, "settings": 9, "vhp-figure-3": 1,
+        "vhp-2": 20, "iwae-1": 8, "settings": 13, "vhp-figure-3": 1, "caltech-authors": 16,
     }  # fmt: skip
 
 
@@ -99,6 +100,46 @@ def test_a_wrong_row_is_one_clear_error(row, message):
         """
     with pytest.raises(ValueError, match=message):
         rows.read([text])
+
+
+def test_a_number_of_others_may_stand_beside_a_run_of_ours(tmp_path):
+    text = """
+        paper = "p"
+        [[tables]]
+        name = "t"
+        title = "t"
+        source = "s"
+        metric = "log_likelihood"
+        [tables.rows]
+        "a" = { paper = -1.0 }
+        [[tables]]
+        name = "u"
+        title = "u"
+        source = "s"
+        metric = "log_likelihood"
+        heading = "theirs"
+        [tables.rows]
+        "b" = { paper = -2.0, cited = "Others", same = "t/a" }
+        """
+    (row,) = rows.read([text])["u"].rows
+    assert (row.experiment, row.home) == (None, ("t", "a"))
+    result = {
+        "seed": 0, "complete": True, "ended": "finished", "epochs": 3, "hours": 0.5,
+        "sessions": [{"hardware": "a machine"}], "found": {"nll": 1.75, "nll_se": 0.25},
+    }  # fmt: skip
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "a-0.json").write_text(json.dumps(result))
+    page = reproduce.markdown(rows.read([text])["u"], tmp_path)
+    assert "| row | theirs | ours |" in page
+    assert "| b (Others) | -2.00 | -1.75 ± 0.25 | +0.25 | 1 | 3 | 0.50 | a machine |" in page
+
+
+def test_the_first_version_prints_its_last_model_and_the_log_of_its_batches():
+    """It subtracts the log of the mini-batch, not that of the 5,000 draws."""
+    theirs = {row.name: row.paper for row in reproduce.table("caltech-authors").rows}
+    for name, batch in {"hvae-standard-1e-4": 100, "hvae-vamp-1e-4": 100, "vae-standard-5e-4": 500}.items():
+        expected = theirs[f"first-{name}-last-model"] + math.log(5000 / batch)
+        assert theirs[f"first-{name}-printed"] == pytest.approx(expected, abs=0.05)
 
 
 def test_select_takes_names_and_patterns():
@@ -512,6 +553,18 @@ def test_write_fills_the_marks_and_nothing_else(tiny, tmp_path, vaepriors, capsy
     page.write_text("nothing")
     assert vaepriors("reproduce", "show", *options) == 2
     assert page.read_text() == "nothing"
+
+
+def test_a_page_may_show_finished_rows_only(tiny, tmp_path):
+    results = tmp_path / "results"
+    mark = "<!-- table tiny finished: begin -->\n{}<!-- table tiny: end -->\n"
+    assert show.fill(mark.format(""), results) == mark.format("No row of it has been finished yet.\n")
+    assert work_of(tiny, "standard", tmp_path).do(CPU) == "done"
+    assert work_of(tiny, "vamp", tmp_path).do(dataclasses.replace(CPU, epochs=1)) == "done"
+    assert "| vamp |" in reproduce.markdown(tiny["tiny"], results, "measured")
+    page = show.fill(mark.format("old\n"), results)
+    assert "| row | metric | paper | ours | difference | seeds |\n" in page
+    assert [line.split()[1] for line in page.splitlines() if line.startswith("| ")] == ["row", "standard", "again:"]
 
 
 @pytest.mark.parametrize(
