@@ -28,6 +28,19 @@ def test_the_tables_of_results_are_those_of_the_files(page):
     assert reproduce.fill(text, ROOT / "results") == text
 
 
+def test_the_frey_faces_of_the_student_reproduction_are_within_the_stated_bits():
+    rows = [row for name in ("kth-1", "kth-3") for row in reproduce.table(name).rows]
+    results = [reproduce.shown(row, ROOT / "results") for row in rows]
+    assert not any(result.short for result in results)
+    largest = max(abs(result.value - row.paper) for row, result in zip(rows, results, strict=True))
+    assert largest < 0.03
+    assert "are within 0.03 bits of its numbers" in README
+
+
+def test_the_front_page_shows_finished_rows_only():
+    assert re.findall(r"<!-- table \S+(.*): begin -->", README) == [" finished"]
+
+
 def test_every_table_is_on_the_page_of_results():
     page = (ROOT / "docs" / "results.md").read_text()
     assert [name for name in reproduce.tables() if f"<!-- table {name}: begin -->" not in page] == []
