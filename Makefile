@@ -7,7 +7,7 @@ READY := .venv/ready
 
 DEMO := runs/demo
 
-.PHONY: demo test lint types unit results benchmark clean
+.PHONY: demo test lint types unit results benchmark gpu gpu-tests clean
 
 demo: $(READY)
 	$(BIN)/vaepriors train --out $(DEMO) --resume --data digits --model hvae --prior vamp --components 200 \
@@ -32,10 +32,39 @@ unit: $(READY)
 results: $(READY)
 	$(BIN)/vaepriors reproduce show --write README.md docs/results.md
 
-# beside pythae, which has an environment of its own
+# beside pythae, which has its own environment; SPEED names the table of docs/speed.md
+SPEED ?= speed-cpu
 benchmark: $(READY) .venv-peers/ready
-	$(BIN)/python benchmarks/speed.py --peer .venv-peers/bin/python --out results/benchmarks/speed-cpu.json
+	$(BIN)/python benchmarks/speed.py --peer .venv-peers/bin/python --out results/benchmarks/$(SPEED).json
 	$(BIN)/python benchmarks/speed.py --render
+
+# On a machine with a CUDA device: its tests, the benchmark, then rows of the papers, GPU_BUDGET each. The same command
+# resumes; make -k gpu continues after a row that fails. GPU_PYTHON may be any Python that has vaepriors and pytest.
+GPU_PYTHON ?= $(BIN)/python
+GPU_BUDGET ?= 10m
+GPU_OPTIONS ?=
+GPU_SPEED := results/benchmarks/speed-cuda.json
+GPU_ROWS := \
+	$(foreach model,vae hvae convhvae pixelhvae,\
+	$(foreach data,static_mnist dynamic_mnist,\
+	$(foreach prior,standard vamp,vampprior-1/$(data)-$(model)-$(prior)))) \
+	$(foreach method,rewo vamp iwae,vhp-2/dynamic_mnist-$(method))
+GPU_READY := $(if $(filter $(BIN)/%,$(GPU_PYTHON)),$(READY))
+
+.PHONY: $(GPU_ROWS:%=gpu/%)
+gpu: gpu-tests $(GPU_SPEED) $(GPU_ROWS:%=gpu/%)
+
+gpu-tests: $(GPU_READY)
+	@$(GPU_PYTHON) -c 'import torch; raise SystemExit(0 if torch.cuda.is_available() else "make gpu needs a CUDA device, \
+	but torch " + torch.__version__ + " sees none: run it on a machine with one, with a torch built for CUDA")'
+	$(GPU_PYTHON) -m pytest tests -k cuda
+
+$(GPU_SPEED): | gpu-tests
+	$(GPU_PYTHON) benchmarks/speed.py --rounds 3 --out $@
+	$(GPU_PYTHON) benchmarks/speed.py --render
+
+$(GPU_ROWS:%=gpu/%): gpu/%: | $(GPU_SPEED)
+	$(GPU_PYTHON) -m vaepriors reproduce run $(*D) --row $(*F) --accelerator cuda --budget $(GPU_BUDGET) $(GPU_OPTIONS)
 
 .venv-peers/ready: constraints.txt
 	$(PYTHON) -m venv .venv-peers

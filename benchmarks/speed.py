@@ -1,15 +1,15 @@
 """Training steps and 5,000-sample likelihoods: time, memory, the arithmetic floor, and a peer's time beside it.
 
     make benchmark                             # everything, with pythae in an environment of its own
-    python benchmarks/speed.py --models vae hvae --rounds 3
+    python benchmarks/speed.py --models vae hvae --rounds 3 --variants plain
     python benchmarks/speed.py --render        # the tables of docs/speed.md, from results/benchmarks/*.json
 
 Every case is a process of its own (`ours.py`, `theirs.py`), and they take turns, a few steps at a time, so that what
 else slows the machine slows all alike. Times are medians over the rounds. The networks and the batch are those of
 Tomczak & Welling 2018; the images are noise, on which no time depends.
 
-The floor is the number of operations of the products and convolutions (counted by torch on the code as it is, and held
-against the papers' layer sizes in the tests) over the best rate that this machine reaches in float32 products.
+The floor is the number of operations of the products and convolutions (counted by torch on this code, and compared with
+the papers' layer sizes in the tests) over the best rate that this machine reaches in float32 products.
 """
 
 import argparse
@@ -35,6 +35,8 @@ ROOT = HERE.parent
 MODELS = ("vae", "hvae", "convhvae", "pixelhvae")
 PRIORS = ("standard", "vamp")
 CONVOLUTIONS = ("convhvae", "pixelhvae")
+VARIANTS = {"cpu": ("plain", "compile"), "cuda": ("plain", "graph", "compile", "reduce-overhead")}
+COMPILED = ("compile", "reduce-overhead")
 BEGIN, END = "<!-- {}: begin -->", "<!-- {}: end -->"
 
 
@@ -101,14 +103,31 @@ def rates(device: torch.device) -> dict[str, float]:
     return {name: round(rate / 1e9, 1) for name, rate in found.items()}
 
 
-def measure(models: Sequence[str], rounds: int, peer: Path | None) -> dict[str, Any]:
+def variants_of(model: str, device: str, asked: Sequence[str] = ()) -> list[str]:
+    """The variants of a model to measure on a kind of device: those asked for, or all.
+
+    Convolutions are not compiled: that would take most of the benchmark's time.
+
+    Raises:
+        ValueError: If the device does not have one that is asked for, or none is left.
+    """
+    for variant in asked:
+        if variant not in VARIANTS[device]:
+            raise ValueError(f"variant {variant} is not for {device}: choose some of {', '.join(VARIANTS[device])}")
+    variants = [variant for variant in VARIANTS[device] if variant in (asked or VARIANTS[device])]
+    left = [variant for variant in variants if not (model in CONVOLUTIONS and variant in COMPILED)]
+    if not left:
+        raise ValueError(f"{model} is not measured as {' or '.join(asked)}: add plain, or leave {model} out")
+    return left
+
+
+def measure(models: Sequence[str], rounds: int, peer: Path | None, asked: Sequence[str] = ()) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    fast = "graph" if device.type == "cuda" else "compile"
+    chosen = {model: variants_of(model, device.type, asked) for model in models}
     workers = []
     for model in models:
         for prior in PRIORS:
-            variants = ["plain"] if model in CONVOLUTIONS and device.type == "cpu" else ["plain", fast]
-            workers += [Worker(Path(sys.executable), "ours.py", model, prior, variant) for variant in variants]
+            workers += [Worker(Path(sys.executable), "ours.py", model, prior, variant) for variant in chosen[model]]
             if peer and model == "vae":
                 workers.append(Worker(peer, "theirs.py", model, prior, "pythae"))
                 workers.append(Worker(peer, "theirs.py", model, prior, "pythae-trainer"))
@@ -132,10 +151,12 @@ def render(result: dict[str, Any]) -> str:
     """The tables of a recorded benchmark, in Markdown."""
     rate, cases = max(v for k, v in result["gflops_per_second"].items() if k != "bfloat16"), result["cases"]
     each = ", ".join(f"{value:g} in {name}" for name, value in result["gflops_per_second"].items())
-    versions = result["session"]["versions"]
+    versions, rounds = result["session"]["versions"], f"{result['rounds']} rounds"
+    if result["rounds"] > 3 and any(case["model"] in CONVOLUTIONS for case in cases):
+        rounds += " (3 for convolutions on a CPU)"
     lines = [
         f"{result['session']['hardware']}; torch {versions['torch']}; commit {result['session']['commit']}; medians of "
-        f"{result['rounds']} rounds (3 for convolutions on a CPU); GFLOP/s: {each}.",
+        f"{rounds}; GFLOP/s: {each}.",
         "",
         "| model | prior | variant | ms a step | floor | ratio | GiB | ms an image | floor | ratio |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -163,7 +184,7 @@ def ratios(result: dict[str, Any]) -> list[str]:
         if ("vae", prior, "pythae") not in case:
             continue
         theirs, trainer = case["vae", prior, "pythae"], case["vae", prior, "pythae-trainer"]
-        for variant in ("plain", "compile", "graph"):
+        for variant in ("plain", "compile", "reduce-overhead", "graph"):
             if ("vae", prior, variant) in case:
                 ours = case["vae", prior, variant]["ms_per_step"]
                 step = f"{theirs['ms_per_step'] / ours:.2f} ({trainer['ms_per_step'] / ours:.2f} in its own trainer)"
@@ -197,6 +218,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--rounds", type=int, default=15)
+    every = list(dict.fromkeys(variant for variants in VARIANTS.values() for variant in variants))
+    parser.add_argument("--variants", nargs="+", choices=every, default=(), help="all that the device has unless given")
     parser.add_argument("--peer", type=Path, help="a Python that has pythae 0.1.2")
     parser.add_argument("--out", type=Path, help="a JSON file")
     parser.add_argument("--render", action="store_true", help="only put the recorded tables into docs/speed.md")
@@ -205,7 +228,10 @@ def main() -> None:
         page = ROOT / "docs" / "speed.md"
         write_atomically(page, rendered(page.read_text()).encode())
         return
-    result = measure(given.models, given.rounds, given.peer)
+    try:
+        result = measure(given.models, given.rounds, given.peer, given.variants)
+    except ValueError as error:
+        parser.error(str(error))
     print(render(result), *ratios(result), sep="\n")
     if given.out:
         given.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Fast paths: each gives the numbers of the plain one, and is gone without where it is missing."""
 
+import copy
 import shutil
 from types import SimpleNamespace
 
@@ -84,6 +85,23 @@ def test_a_cuda_graph_gives_the_numbers_of_the_plain_step(tmp_path, images, data
     assert torch.tensor(lines[0]).allclose(torch.tensor(lines[1]), rtol=1e-4)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:TensorFloat32")
+def test_a_cuda_module_compiled_for_less_overhead_gives_the_numbers_of_the_plain_one():
+    """Over more steps than it takes to record its graphs."""
+    plain = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1)).cuda()
+    fast = machine.compiled(copy.deepcopy(plain), "reduce-overhead")
+    for _ in range(5):
+        x = torch.randn(10, 8, device="cuda")
+        numbers = []
+        for module in (plain, fast):
+            module.zero_grad()
+            loss = module(x).square().mean()
+            loss.backward()
+            numbers.append([loss.item(), *(p.grad.sum().item() for p in module.parameters())])
+        assert numbers[1] == pytest.approx(numbers[0], rel=1e-4, abs=1e-6)
+
+
 def test_a_graph_is_gone_without_on_a_cpu_and_refused_on_several_devices(tmp_path, train, capsys):
     assert train(tmp_path / "a", "--epochs", "1", "--graph") == 0
     assert "there is no CUDA device for --graph: going on without" in capsys.readouterr().err
@@ -93,6 +111,16 @@ def test_a_graph_is_gone_without_on_a_cpu_and_refused_on_several_devices(tmp_pat
     fabric = SimpleNamespace(device=torch.device("cuda"), world_size=2)
     with pytest.raises(ValueError, match="graph is for one device, not for 2"):
         training._graph(Experiment(graph=True), fabric)
+
+
+def test_a_module_is_compiled_in_the_mode_that_is_asked_for(monkeypatch):
+    modes = []
+    monkeypatch.setattr(torch, "compile", lambda function, mode="default": modes.append(mode) or function)
+    module = nn.Linear(2, 2)
+    assert machine.compiled(module, "reduce-overhead") is module
+    assert modes[-1] == "reduce-overhead"
+    machine.compiled(module)
+    assert modes[-1] == "default"
 
 
 def test_without_a_compiler_the_module_stays_as_it_is(monkeypatch, capsys):

@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,17 @@ def test_the_frey_faces_of_the_student_reproduction_are_within_the_stated_bits()
 
 def test_the_front_page_shows_finished_rows_only():
     assert re.findall(r"<!-- table \S+(.*): begin -->", README) == [" finished"]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_gpu_runs_rows_that_exist():
+    command = ["make", "--no-print-directory", "-n", "gpu", "GPU_PYTHON=python"]
+    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    runs = re.findall(r"reproduce run (\S+) --row (\S+) --accelerator cuda --budget 10m", lines)
+    assert runs[0] == ("vampprior-1", "static_mnist-vae-standard")
+    assert runs[-1] == ("vhp-2", "dynamic_mnist-iwae")
+    assert len(runs) == 19
+    assert all(reproduce.select(table, [row])[0].experiment for table, row in runs)
 
 
 def test_every_table_is_on_the_page_of_results():

@@ -68,14 +68,19 @@ def peak_memory(device: torch.device) -> float:
     return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere
 
 
-def compiled(module: nn.Module) -> Any:
-    """The module under torch.compile, or as it is where that does not work: found out on a sum, before any work."""
+def compiled(module: nn.Module, mode: str = "default") -> Any:
+    """The module under torch.compile, or as it is where that does not work: found out on a sum, before any work.
+
+    Args:
+        module: The module.
+        mode: Of torch.compile; `reduce-overhead` replays CUDA graphs.
+    """
     try:
         torch.compile(torch.add)(torch.ones(1), torch.ones(1))
     except Exception as error:
         print(f"torch.compile does not work here ({type(error).__name__}): going on without", file=sys.stderr)
         return module
-    return torch.compile(module)
+    return torch.compile(module, mode=mode)
 
 
 class Graphed:
