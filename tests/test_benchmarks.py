@@ -46,15 +46,43 @@ def test_the_page_shows_the_recorded_benchmarks():
     assert [name for name in recorded if speed.BEGIN.format(name) in page] == recorded != []
 
 
+def recorded(name):
+    return json.loads((ROOT / "results" / "benchmarks" / f"{name}.json").read_text())
+
+
+def recorded_ratios(name):
+    """The peer's times over ours, VAE with a VampPrior: a step, a compiled step, a likelihood."""
+    case = {(c["prior"], c["variant"]): c for c in recorded(name)["cases"] if c["model"] == "vae"}
+    peer = case["vamp", "pythae"]
+    steps = [peer["ms_per_step"] / case["vamp", variant]["ms_per_step"] for variant in ("plain", "compile")]
+    return *steps, peer["ms_per_image"] / case["vamp", "plain"]["ms_per_image"]
+
+
 def test_the_readme_has_the_recorded_ratios():
     readme = " ".join((ROOT / "README.md").read_text().split())
-    result = json.loads((ROOT / "results" / "benchmarks" / "speed-cpu.json").read_text())
-    case = {(c["prior"], c["variant"]): c for c in result["cases"] if c["model"] == "vae"}
-    peer = case["vamp", "pythae"]
-    plain, compiled = (peer["ms_per_step"] / case["vamp", variant]["ms_per_step"] for variant in ("plain", "compile"))
-    image = peer["ms_per_image"] / case["vamp", "plain"]["ms_per_image"]
-    assert f"is {plain:.1f} times as fast, with `--compile` {compiled:.1f} times" in readme
-    assert f"its 5,000-sample likelihood {image:.0f} times" in readme
+    intel, amd = recorded_ratios("speed-cpu"), recorded_ratios("speed-cpu-amd")
+    assert f"is {intel[0]:.1f} times as fast on an Intel processor and {amd[0]:.1f} times on an AMD processor" in readme
+    assert f"with `--compile` {intel[1]:.1f} and {amd[1]:.1f} times" in readme
+    assert f"its 5,000-sample likelihood {intel[2]:.0f} and {amd[2]:.0f} times" in readme
+
+
+def test_the_page_compares_the_recorded_rates_of_products():
+    page = " ".join((ROOT / "docs" / "speed.md").read_text().split())
+    intel, *amd = [recorded(f"speed-cpu{name}")["gflops_per_second"] for name in ("", "-amd", "-amd-convolutions")]
+    assert [round(rates["float32 by oneDNN"] / rates["float32"]) for rates in amd] == [2, 2]
+    assert "its products by oneDNN are twice as fast as by MKL" in page
+    assert 0.9 < intel["float32 by oneDNN"] / intel["float32"] < 1.1
+    assert "On the Intel machine both libraries reach the same rate" in page
+
+
+def test_the_benchmark_measures_the_variants_that_a_device_has():
+    assert speed.variants_of("vae", "cpu") == ["plain", "compile"]
+    assert speed.variants_of("vae", "cuda", ["compile", "plain"]) == ["plain", "compile"]
+    assert speed.variants_of("convhvae", "cuda") == ["plain", "graph"]
+    with pytest.raises(ValueError, match="graph"):
+        speed.variants_of("vae", "cpu", ["graph"])
+    with pytest.raises(ValueError, match="convhvae"):
+        speed.variants_of("convhvae", "cpu", ["compile"])
 
 
 def test_the_page_has_the_recorded_times_of_stacked_copies():
@@ -81,6 +109,7 @@ def test_ratios_are_of_times_and_floors_of_counts():
         "cases": cases,
     }
     assert "| vae | standard | plain | 10 | 5 | 2.00 | 0.50 | 100 | 12.5 | 8.00 |" in speed.render(result)
+    assert "medians of 3 rounds;" in speed.render(result)
     lines = speed.ratios(result)
     assert "pythae's step takes 2.50 (3.00 in its own trainer) times as long as ours, VAE, vamp prior, plain" in lines
     assert "pythae's likelihood takes 2.5 times as long as ours, VAE, standard prior" in lines
