@@ -52,7 +52,7 @@ def list_rows(
         console.print(grid)
         return 0
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    grid = Grid("row", "data", "paper", "state of each seed", f"hours a seed ({device})", box=None)
+    grid = Grid("row", "data", table(name).heading, "state of each seed", f"hours a seed ({device})", box=None)
     with console.status("counting operations"):
         for found in select(name, row):
             grid.add_row(*_line(found, seeds, runs, results, device))
