@@ -36,7 +36,7 @@ def main(model: str, prior: str, variant: str) -> None:
     losses = Losses(vae, objective, x, data.dynamic)
     if variant in ("compile", "reduce-overhead"):
         losses = compiled(losses, "default" if variant == "compile" else variant)
-    optimizer = adam(vae.parameters(), 5e-4, capturable=variant == "graph")
+    optimizer = adam(vae, objective, 5e-4, capturable=variant == "graph")
 
     def step(rows: torch.Tensor) -> torch.Tensor:
         optimizer.zero_grad()

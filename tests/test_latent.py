@@ -220,7 +220,7 @@ def test_divergence_of_the_units_of_two_levels_adds_up_to_the_rate():
     model = linear.hvae()
     torch.manual_seed(0)
     found = divergence_of_units(model, linear.x, n=2000)
-    rate = model(linear.x, 2000).kl.mean()
+    rate = model(linear.x, 2000).rate.mean()
     assert {name: len(each) for name, each in found.items()} == {"z2": 3, "z1": 3}
     assert (found["z2"].sum() + found["z1"].sum()).item() == pytest.approx(rate.item(), rel=0.05)
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal
 
-from reference import Call
+from reference import Call, LinearGaussian
 from vaepriors.checkpoint import load_module, module_tensors
 from vaepriors.distributions import DiagonalNormal
 from vaepriors.objectives import ELBO, GECO, IWAE, REWO
@@ -16,16 +16,25 @@ from vaepriors.optim import adam
 from vaepriors.priors import StandardNormal
 from vaepriors.vae import VAE, Terms
 
-TERMS = Terms(torch.tensor([[-3.0, -5.0], [-1.0, -3.0]]), torch.tensor([[1.0, 2.0], [0.0, 1.0]]))  # means -3 and 1
+LOG_LIKELIHOOD, LOG_Q = torch.tensor([[-3.0, -5.0], [-1.0, -3.0]]), torch.tensor([[1.0, 2.0], [0.0, 1.0]])
+TERMS = Terms(LOG_LIKELIHOOD, LOG_Q, torch.zeros(2, 2))  # log p(x|z) is -3 and log q - log p is 1, on average
+X = torch.zeros(2, 1, dtype=torch.float64)
+
+
+def loss_of(objective, terms, x=X):
+    """The loss of an objective on hand-written terms, whatever the model."""
+    loss, returned = objective(lambda x, n: terms, x)
+    assert returned is terms
+    return loss
 
 
 def test_elbo_without_warmup():
-    assert ELBO()(TERMS).item() == pytest.approx(4.0)
+    assert loss_of(ELBO(), TERMS).item() == pytest.approx(4.0)
 
 
 def test_warmup_grows_by_epochs_and_then_stays():
     objective = ELBO(warmup=4, steps_per_epoch=2)
-    losses = [objective(TERMS).item() for _ in range(12)]
+    losses = [loss_of(objective, TERMS).item() for _ in range(12)]
     betas = [0.25, 0.25, 0.5, 0.5, 0.75, 0.75, 1, 1, 1, 1, 1, 1]
     assert losses == pytest.approx([3 + beta for beta in betas])
     assert objective.metrics()["beta"].item() == 1
@@ -33,38 +42,40 @@ def test_warmup_grows_by_epochs_and_then_stays():
 
 def test_evaluation_is_at_beta_one_and_does_not_count():
     objective = ELBO(warmup=4)
-    objective(TERMS)
+    loss_of(objective, TERMS)
     objective.eval()
-    assert objective(TERMS).item() == pytest.approx(4.0)
+    assert loss_of(objective, TERMS).item() == pytest.approx(4.0)
     assert objective.step.item() == 1
     assert objective.metrics()["beta"].item() == 0.25
 
 
 def test_an_objective_checkpoints_itself():
     first, second = ELBO(warmup=4), ELBO(warmup=4)
-    first(TERMS)
+    loss_of(first, TERMS)
     load_module(second, module_tensors(first))
-    assert second(TERMS).item() == first(TERMS).item() == pytest.approx(3.5)
+    assert loss_of(second, TERMS).item() == loss_of(first, TERMS).item() == pytest.approx(3.5)
 
 
 def test_gradients_are_weighted():
-    halves = Terms(*(t.clone().requires_grad_() for t in TERMS[:2]))
-    gradients = torch.autograd.grad(ELBO(warmup=2)(halves), halves[:2])
-    torch.testing.assert_close(gradients, (torch.full((2, 2), -0.25), torch.full((2, 2), 0.125)))
+    halves = Terms(*(t.clone().requires_grad_() for t in TERMS[:3]))
+    gradients = torch.autograd.grad(loss_of(ELBO(warmup=2), halves), halves[:3])
+    expected = [torch.full((2, 2), value) for value in (-0.25, 0.125, -0.125)]
+    torch.testing.assert_close(list(gradients), expected)
 
 
 def test_two_losses_before_one_backward_pass():
     objective = ELBO(warmup=4)
-    kl = torch.tensor([[1.0]], requires_grad=True)
-    (objective(Terms(torch.zeros(1, 1), kl)) + objective(Terms(torch.zeros(1, 1), kl))).backward()
-    assert kl.grad.item() == pytest.approx(0.25 + 0.5)
+    log_q, zero = torch.tensor([[1.0]], requires_grad=True), torch.zeros(1, 1)
+    terms = Terms(zero, log_q, zero)
+    (loss_of(objective, terms) + loss_of(objective, terms)).backward()
+    assert log_q.grad.item() == pytest.approx(0.25 + 0.5)
 
 
-def terms_of_error(error, log_likelihood=-3.0, kl=10.0):
-    """Hand-written terms with this mean squared error."""
+def terms_of_error(error, log_likelihood=-3.0, log_ratio=10.0):
+    """Hand-written terms whose reconstruction of `X` has this mean squared error."""
     full = lambda value: torch.full((1, 2), value, dtype=torch.float64)  # noqa: E731
-    half = torch.tensor([[0.5, 1.5]], dtype=torch.float64)
-    return Terms(full(log_likelihood), full(kl), error * half)
+    mean = (torch.tensor([[[0.5], [1.5]]], dtype=torch.float64) * error).sqrt()
+    return Terms(full(log_likelihood), full(log_ratio), full(0.0), likelihood=Independent(Normal(mean, 1.0), 1))
 
 
 KAPPA, NU, TAU, ALPHA = 0.5, 0.5, 3.0, 0.9
@@ -93,7 +104,7 @@ def test_rewo_is_algorithm_1_line_by_line():
         if not initial:
             beta *= math.exp(NU * (math.tanh(TAU * (beta - 1)) if delta < 0 else -1) * delta)
         phases.append((initial, delta < 0))
-        loss = objective(terms_of_error(error))
+        loss = loss_of(objective, terms_of_error(error))
         assert loss.item() == pytest.approx(3 + beta * 10, abs=1e-12)
         assert objective.prior_gate().item() == (not initial)
         assert objective.metrics()["beta"].item() == pytest.approx(beta, abs=1e-12)
@@ -106,11 +117,11 @@ def test_rewo_is_algorithm_1_line_by_line():
 def test_rewo_ends_at_the_elbo_and_never_beyond():
     objective = rewo(beta=0.5, nu=100.0)
     for _ in range(200):
-        loss = objective(terms_of_error(0.0))
+        loss = loss_of(objective, terms_of_error(0.0))
     assert loss.item() == pytest.approx(13.0, abs=1e-9)
     assert objective.log_beta.item() <= 0
     for _ in range(200):
-        objective(terms_of_error(100.0))
+        loss_of(objective, terms_of_error(100.0))
     assert objective.log_beta.item() == -16
 
 
@@ -118,7 +129,7 @@ def test_rewo_rises_no_faster_than_its_speed_limit():
     objective = rewo(beta=1e-3, alpha=0.0)
     before = objective.log_beta.clone()
     for error in torch.linspace(0.0, KAPPA**2 - 1e-6, 50, dtype=torch.float64):
-        objective(terms_of_error(error))
+        loss_of(objective, terms_of_error(error))
         rise = (objective.log_beta - before).item()
         assert 0 <= rise <= NU * KAPPA**2 * math.tanh(TAU) + 1e-12
         before = objective.log_beta.clone()
@@ -131,7 +142,7 @@ def test_the_variant_of_appendix_b1():
         average = error if average is None else (1 - ALPHA) * error + ALPHA * average
         gamma *= math.exp(NU * (average - KAPPA**2))
         beta = 1 / (1 + TAU * gamma)
-        assert objective(terms_of_error(error)).item() == pytest.approx(3 + beta * 10, abs=1e-9)
+        assert loss_of(objective, terms_of_error(error)).item() == pytest.approx(3 + beta * 10, abs=1e-9)
 
 
 def test_geco_moves_from_the_first_step_on_and_past_the_elbo():
@@ -141,11 +152,13 @@ def test_geco_moves_from_the_first_step_on_and_past_the_elbo():
     for error in [0.5, 0.01] + [0.0] * 50:
         average = error if average is None else (1 - ALPHA) * error + ALPHA * average
         log_lambda += NU * (average - KAPPA**2)
-        assert objective(terms_of_error(error)).item() == pytest.approx(10 + 3 * math.exp(log_lambda), rel=1e-6)
+        assert loss_of(objective, terms_of_error(error)).item() == pytest.approx(
+            10 + 3 * math.exp(log_lambda), rel=1e-6
+        )
     assert objective.metrics()["beta"].item() == pytest.approx(math.exp(-log_lambda))
     assert log_lambda < 0
     for _ in range(10):
-        objective(terms_of_error(1e6))
+        loss_of(objective, terms_of_error(1e6))
     assert objective.log_beta.item() == -16
 
 
@@ -153,30 +166,29 @@ def test_geco_moves_from_the_first_step_on_and_past_the_elbo():
 def test_constrained_objectives_are_the_elbo_in_evaluation_and_checkpoint_themselves(objective):
     objective.train()
     for error in (0.1, 0.2):
-        objective(terms_of_error(error))
+        loss_of(objective, terms_of_error(error))
     objective.eval()
     before = {name: tensor.clone() for name, tensor in module_tensors(objective).items()}
-    assert objective(terms_of_error(5.0)).item() == pytest.approx(13.0)
+    assert loss_of(objective, terms_of_error(5.0)).item() == pytest.approx(13.0)
     assert all(torch.equal(before[name], tensor) for name, tensor in module_tensors(objective).items())
     objective.train()
-    expected = objective(terms_of_error(0.3))
+    expected = loss_of(objective, terms_of_error(0.3))
     load_module(objective, before)
-    assert torch.equal(objective(terms_of_error(0.3)), expected)
+    assert torch.equal(loss_of(objective, terms_of_error(0.3)), expected)
 
 
 def test_gradients_reach_both_halves_but_not_the_error():
     for objective in (rewo(), GECO(KAPPA).double()):
-        log_likelihood, kl, error, _ = (t if t is None else t.requires_grad_() for t in terms_of_error(0.1))
-        objective(Terms(log_likelihood, kl, error)).backward()
-        beta = objective.log_beta.exp()
-        ratio = log_likelihood.grad / kl.grad
-        torch.testing.assert_close(ratio, -torch.ones_like(ratio) / beta)
-        assert error.grad is None
+        mean = torch.full((1, 2, 1), 0.3, dtype=torch.float64, requires_grad=True)
+        terms = terms_of_error(0.1)._replace(likelihood=Independent(Normal(mean, 1.0), 1))
+        halves = [terms.log_likelihood.requires_grad_(), terms.log_q.requires_grad_()]
+        loss_of(objective, terms).backward()
+        ratio = halves[0].grad / halves[1].grad
+        torch.testing.assert_close(ratio, -torch.ones_like(ratio) / objective.log_beta.exp())
+        assert mean.grad is None
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match=r"error=True"):
-        rewo()(TERMS)
     for options, words in [
         ({"kappa": 0.0}, "kappa is 0.0"),
         ({"nu": -1.0}, "nu is -1.0"),
@@ -199,15 +211,23 @@ def test_mistakes_are_named():
 
 def test_iwae_and_its_relatives_are_their_formulas():
     torch.manual_seed(0)
-    terms = Terms(torch.randn(6, 5, dtype=torch.float64), torch.randn(6, 5, dtype=torch.float64))
-    log_w = terms.log_weight
+    log_w = torch.randn(6, 5, dtype=torch.float64)
+    terms = Terms(log_w, torch.zeros_like(log_w), torch.zeros_like(log_w))
     bound = lambda log_w: (log_w.logsumexp(0) - math.log(len(log_w))).mean()  # noqa: E731
-    for estimator in ("plain", "stl", "dreg"):
-        torch.testing.assert_close(IWAE(6, estimator)(terms), -bound(log_w))
-    torch.testing.assert_close(IWAE(3, groups=2)(terms), -(bound(log_w[:3]) + bound(log_w[3:])) / 2)
-    torch.testing.assert_close(IWAE(6, elbo_weight=0.3)(terms), -(0.3 * log_w.mean() + 0.7 * bound(log_w)))
-    torch.testing.assert_close(IWAE(1)(Terms(*(t[:1] for t in terms[:2]))), -log_w[:1].mean())
+    torch.testing.assert_close(loss_of(IWAE(6), terms), -bound(log_w))
+    torch.testing.assert_close(loss_of(IWAE(3, groups=2), terms), -(bound(log_w[:3]) + bound(log_w[3:])) / 2)
+    torch.testing.assert_close(loss_of(IWAE(6, elbo_weight=0.3), terms), -(0.3 * log_w.mean() + 0.7 * bound(log_w)))
+    torch.testing.assert_close(loss_of(IWAE(1), Terms(*(t[:1] for t in terms[:3]))), -log_w[:1].mean())
     assert IWAE(3, groups=2).samples == 6
+
+
+def test_an_objective_asks_for_its_draws():
+    """The caller gives a model and data, and cannot forget a number of draws."""
+    model = LinearGaussian(scale=1.2).vae()
+    for objective, draws in [(ELBO(samples=3), 3), (IWAE(5), 5), (IWAE(4, "dreg", groups=2), 8), (REWO(0.1), 1)]:
+        loss, terms = objective.double()(model, LinearGaussian().x)
+        assert loss.shape == ()
+        assert terms.log_weight.shape == (draws, 7)
 
 
 class Linear(nn.Module):
@@ -242,11 +262,12 @@ def test_beta_settles_where_the_error_meets_its_bound(kind):
         model.encoder.log_scale.fill_(-3.5)
     nu = 1.0
     objective = REWO(kappa, nu, alpha=0.9, beta=0.2) if kind == "rewo" else GECO(kappa, nu, alpha=0.9, beta=0.2)
-    optimizer = adam(model.parameters(), 1e-2, normalize=False)
+    optimizer = adam(model, objective, 1e-2, normalize=False)
     betas = []
     for _ in range(1500):
         optimizer.zero_grad()
-        objective(model(data[torch.randint(2000, (100,))], 1, objective.score, objective.error)).backward()
+        loss, _ = objective(model, data[torch.randint(2000, (100,))])
+        loss.backward()
         optimizer.step()
         betas.append(objective.log_beta.exp().item())
     # the jitter of Adam adds a little to the error, too
@@ -263,7 +284,7 @@ def test_the_gamma_scheme_follows_its_formula_from_beta_near_1_in_single_precisi
     log_beta = math.log(0.9)
     errors = [0.01] * 60 + [0.3] * 60  # within the bound of 0.25 until beta is 1, then beyond it
     for error in errors:
-        objective(Terms(torch.tensor([[-1.0]]), torch.tensor([[1.0]]), torch.tensor([[error]])))
+        loss_of(objective, terms_of_error(error))
         log_gamma = math.log(math.expm1(-log_beta) / tau) + nu * (error - kappa**2)
         log_beta = -math.log1p(tau * math.exp(min(max(log_gamma, -16.0), 16.0)))
         assert objective.log_beta.item() == pytest.approx(log_beta, rel=1e-4)

@@ -35,7 +35,7 @@ def test_bounds_are_ordered_under_a_wrong_posterior(name):
     torch.manual_seed(0)
     terms = model(linear.x, n=100_000)
     elbo, elbo_error = terms.elbo, terms.log_weight.std(0) / math.sqrt(100_000)
-    bounds = Terms(*(t.view(50, 2000, 7) for t in terms[:2])).bound  # (2000, 7): 2000 bounds of 50 draws each
+    bounds = Terms(*(t.view(50, 2000, 7) for t in terms[:3])).bound  # (2000, 7): 2000 bounds of 50 draws each
     bound, bound_error = bounds.mean(0), bounds.std(0) / math.sqrt(2000)
     assert (elbo + 3 * elbo_error < bound - 3 * bound_error).all()
     assert (bound + 3 * bound_error < exact).all()
@@ -55,7 +55,8 @@ def test_importance_estimate_is_within_its_error(name):
 
 
 def test_terms_against_hand_written_numbers():
-    terms = Terms(torch.tensor([[1.0, -2.0], [3.0, -4.0]]), torch.tensor([[0.5, 1.0], [1.0, -1.0]]))
+    log_q, log_p = torch.tensor([[0.75, 1.5], [1.5, -1.5]]), torch.tensor([[0.25, 0.5], [0.5, -0.5]])
+    terms = Terms(torch.tensor([[1.0, -2.0], [3.0, -4.0]]), log_q, log_p)
     assert terms.log_weight.tolist() == [[0.5, -3.0], [2.0, -3.0]]
     assert terms.elbo.tolist() == [1.25, -3.0]
     torch.testing.assert_close(terms.bound[0].item(), math.log((math.exp(0.5) + math.exp(2)) / 2))
@@ -67,7 +68,7 @@ def test_leading_dimensions(batch):
     linear = LinearGaussian()
     x = torch.randn(*batch, D, dtype=torch.float64)
     for model in models(linear).values():
-        assert model(x, n=5).kl.shape == (5, *batch)
+        assert model(x, n=5).log_ratio.shape == (5, *batch)
         assert model(x, n=5).bound.shape == batch
 
 

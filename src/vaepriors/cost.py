@@ -47,10 +47,10 @@ def _counts(experiment: Experiment) -> _Counts:
     x, steps, draws = dataset.train.round(), [], []
     for n in (1, 2):  # straight lines in the numbers of examples and of draws, too
         with FlopCounterMode(display=False) as counter:
-            objective(model(x[:n], objective.samples, objective.score, objective.error)).backward()
+            objective(model, x[:n])[0].backward()
         steps.append(counter.get_total_flops() / 1e9)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model.weigh(x[:1], model.encoder(x[:1]), model.prior(), n)
+            model(x[:1], n)
         draws.append(counter.get_total_flops() / 1e9)
     step = steps[0] + (experiment.batch_size - 1) * (steps[1] - steps[0])
     return _Counts(step, 2 * draws[0] - draws[1], draws[1] - draws[0])

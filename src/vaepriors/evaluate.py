@@ -124,11 +124,11 @@ def _estimate(
     images, draws = max(1, chunk // samples), min(samples, chunk)
     parts = []
     for batch in x.split(images):
-        posterior = model.encoder(batch)
+        known = model.given(model.encoder(batch), prior)
         sizes = [draws] * (samples // draws) + [samples % draws] * (samples % draws > 0)
         sums = _Sums(batch)
         for n in sizes:
-            sums.add(model.weigh(batch, posterior, prior, n))
+            sums.add(known(batch, n))
         parts.append(sums.estimate(samples))
         progress(len(batch))
     return Estimate(*map(torch.cat, zip(*parts, strict=True)))
@@ -147,18 +147,18 @@ class _Sums:
     def __init__(self, x: Tensor) -> None:
         zero = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         self.log_w, self.log_w2 = zero - math.inf, zero - math.inf
-        self.log_likelihood, self.kl = zero.clone(), zero.clone()
+        self.log_likelihood, self.log_ratio = zero.clone(), zero.clone()
 
     def add(self, terms: Terms) -> None:
-        log_likelihood, kl = terms.log_likelihood.double(), terms.kl.double()
-        log_w = log_likelihood - kl  # (n, images)
+        log_likelihood, log_ratio = terms.log_likelihood.double(), terms.log_ratio.double()
+        log_w = log_likelihood - log_ratio  # (n, images)
         self.log_w = torch.logaddexp(self.log_w, log_w.logsumexp(0))
         self.log_w2 = torch.logaddexp(self.log_w2, (2 * log_w).logsumexp(0))
         self.log_likelihood += log_likelihood.sum(0)
-        self.kl += kl.sum(0)
+        self.log_ratio += log_ratio.sum(0)
 
     def estimate(self, samples: int) -> Estimate:
-        rate, distortion = self.kl / samples, -self.log_likelihood / samples
+        rate, distortion = self.log_ratio / samples, -self.log_likelihood / samples
         return Estimate(
             log_likelihood=self.log_w - math.log(samples),
             elbo=-distortion - rate,

@@ -288,13 +288,13 @@ class ImpliedPosterior:
         model, x = self.model, self.x
         with evaluating(model):
             q, prior = model.encoder(x), model.prior()
-            log_q = q.log_prob(z).double()
+            known, log_q = model.given(q, prior), q.log_prob(z).double()
             if self.samples == 1:
                 return log_q
             joint = [model.decoder(some).log_prob(x) + prior.log_prob(some) for some in z.split(chunk)]
             number, others = draws * (self.samples - 1), []
             for start in range(0, number, chunk):
-                others.append(model.weigh(x, q, prior, min(chunk, number - start)).log_weight.double())
+                others.append(known(x, min(chunk, number - start)).log_weight.double())
         log_joint = torch.cat(joint).double()
         rest = torch.cat(others).view(draws, -1).logsumexp(1)  # log of the sum of the other weights
         size = max(1, 100 * chunk // draws)
@@ -309,8 +309,7 @@ class ImpliedPosterior:
         """Draws, of shape `(*shape, latent)`: of K draws of the encoder, the one that its weight elects."""
         number = math.prod(shape)
         with evaluating(self.model):
-            q = self.model.encoder(self.x)
-            terms = self.model.weigh(self.x, q, self.model.prior(), self.samples * number)
+            terms = self.model(self.x, self.samples * number)
         log_weight = terms.log_weight.view(number, self.samples)
         elected = torch.distributions.Categorical(logits=log_weight).sample()
         assert terms.z is not None

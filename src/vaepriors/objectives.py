@@ -1,13 +1,15 @@
-r"""Objectives: maps from `Terms` to a scalar loss in nats per data point.
+r"""Objectives: called with a model and data, they return a scalar loss in nats per data point, and its `Terms`.
+
+    loss, terms = objective(model, x)
 
     ELBO      -E[log p(x|z)] + beta KL, beta warmed up over epochs
     IWAE      - log mean_k w_k, with three estimators of its gradient
     REWO      beta driven by the reconstruction error, up to the ELBO (Klushyn et al. 2019)
     GECO      the reconstruction error held at a bound (Rezende & Viola 2018)
 
-An objective keeps whatever it needs over time in buffers, so that it checkpoints itself, runs without reading
-the device, and can be tested with hand-written tensors. In evaluation mode an objective holds still and is
-the plain bound it trains towards.
+An objective asks the model for as many draws as it needs, and for the estimator of the gradient. What it needs over
+time is in buffers, so it checkpoints itself and runs without reading the device. In evaluation mode an objective stays
+as it is, and is the plain bound it trains towards.
 """
 
 import math
@@ -15,9 +17,10 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.func import functional_call
 
 from vaepriors.nn import at_least_one
-from vaepriors.vae import Terms
+from vaepriors.vae import VAE, Terms, check_dtype
 
 __all__ = ["ELBO", "GECO", "IWAE", "REWO", "Objective"]
 
@@ -25,31 +28,26 @@ __all__ = ["ELBO", "GECO", "IWAE", "REWO", "Objective"]
 class Objective(nn.Module, ABC):
     """A loss on `samples` draws of z for each x.
 
-        o = objective
-        loss = o(model(x, o.samples, o.score, o.error))
-
     Attributes:
         samples: Draws of z for each x.
-        score: Whether the terms shall have the score term of log q(z|x) (see `VAE.forward`).
-        error: Whether the terms shall have the squared error of the reconstruction.
     """
 
-    def __init__(self, samples: int, score: bool = True, error: bool = False) -> None:
+    def __init__(self, samples: int) -> None:
         super().__init__()
         at_least_one(samples=samples)
-        self.samples, self.score, self.error = samples, score, error
+        self.samples = samples
 
     @abstractmethod
-    def forward(self, terms: Terms) -> Tensor:
-        """The loss, a scalar, in nats per data point."""
+    def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
+        """The loss, a scalar, in nats per data point, and the terms that it was computed from."""
 
-    @abstractmethod
     def metrics(self) -> dict[str, Tensor]:
         """Scalars worth a line in the log, on the device; read once an epoch."""
+        return {}
 
-    @abstractmethod
     def prior_gate(self) -> Tensor | None:
         """1 where the prior's own parameters are trained in this step and 0 where not, on the device; None: always."""
+        return None
 
 
 class ELBO(Objective):
@@ -62,16 +60,18 @@ class ELBO(Objective):
 
     Args:
         warmup: Epochs until $\beta = 1$; none for 0.
-        steps_per_epoch: Calls in training mode that make an epoch.
+        steps_per_epoch: Calls in training mode that make an epoch. With 1, the warm-up counts steps.
         samples: Draws of z for each x.
 
     Raises:
         ValueError: If `warmup` < 0, `steps_per_epoch` < 1 or `samples` < 1.
 
-    >>> objective = ELBO(warmup=2)
-    >>> terms = Terms(torch.tensor([[-3.0]]), torch.tensor([[1.0]]))
-    >>> [objective(terms).item() for _ in range(3)]
-    [3.5, 4.0, 4.0]
+    >>> from vaepriors import networks, priors
+    >>> model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2), priors.StandardNormal(2))
+    >>> objective, x = ELBO(warmup=100, steps_per_epoch=500), torch.ones(10, 4)
+    >>> loss, terms = objective(model, x)
+    >>> bool(loss.isclose((0.01 * terms.rate + terms.distortion).mean()))
+    True
     """
 
     def __init__(self, warmup: int = 0, steps_per_epoch: int = 1, samples: int = 1) -> None:
@@ -85,20 +85,18 @@ class ELBO(Objective):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.register_buffer("beta", torch.ones(()))
 
-    def forward(self, terms: Terms) -> Tensor:
+    def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
+        terms = model(x, self.samples)
         if not self.training:
-            return -terms.log_weight.mean()
+            return -terms.log_weight.mean(), terms
         epoch = self.step // self.steps_per_epoch + 1
         beta = (epoch / max(self.warmup, 1)).clamp(max=1)
         self.step += 1
         self.beta.copy_(beta)
-        return (beta * terms.kl - terms.log_likelihood).mean()
+        return (beta * terms.log_ratio - terms.log_likelihood).mean(), terms
 
     def metrics(self) -> dict[str, Tensor]:
         return {"beta": self.beta}
-
-    def prior_gate(self) -> None:
-        return None
 
 
 class IWAE(Objective):
@@ -126,10 +124,11 @@ class IWAE(Objective):
     Raises:
         ValueError: If `samples` < 1, `groups` < 1, `estimator` is unknown, or `elbo_weight` is outside [0, 1].
 
-    >>> objective = IWAE(samples=2)
-    >>> terms = Terms(torch.tensor([[1.0], [3.0]]).log(), torch.zeros(2, 1))
-    >>> round(objective(terms).exp().item(), 3)  # the mean weight is 2
-    0.5
+    >>> from vaepriors import networks, priors
+    >>> model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2), priors.StandardNormal(2))
+    >>> loss, terms = IWAE(samples=50)(model, torch.ones(10, 4))
+    >>> bool(loss.isclose(-terms.bound.mean()))
+    True
     """
 
     def __init__(self, samples: int, estimator: str = "plain", groups: int = 1, elbo_weight: float = 0.0) -> None:
@@ -140,22 +139,39 @@ class IWAE(Objective):
             raise ValueError(f"elbo_weight is {elbo_weight}: it must be within [0, 1]")
         if estimator == "dreg" and elbo_weight > 0:
             raise ValueError("dreg is an estimator for the bound alone: leave elbo_weight at 0, or choose plain or stl")
-        super().__init__(samples * groups, score=estimator == "plain")
+        super().__init__(samples * groups)
         self.estimator, self.groups, self.elbo_weight = estimator, groups, elbo_weight
 
-    def forward(self, terms: Terms) -> Tensor:
+    def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
+        terms = model(x, self.samples) if self.estimator == "plain" else self._without_score(model, x)
         log_weight = terms.log_weight.unflatten(0, (self.groups, -1))  # (M, K, *batch)
         if self.estimator == "dreg" and terms.z is not None and terms.z.requires_grad:
             share = log_weight.detach().softmax(1).flatten(0, 1)[..., None]
             terms.z.register_hook(lambda gradient: gradient * share)
         bound = log_weight.logsumexp(1).mean() - math.log(log_weight.shape[1])
-        return -(self.elbo_weight * log_weight.mean() + (1 - self.elbo_weight) * bound)
+        return -(self.elbo_weight * log_weight.mean() + (1 - self.elbo_weight) * bound), terms
 
-    def metrics(self) -> dict[str, Tensor]:
-        return {}
+    def _without_score(self, model: VAE, x: Tensor) -> Terms:
+        """Terms in which the gradient of log q(z|x) has no score term, the one with z held still.
 
-    def prior_gate(self) -> None:
-        return None
+        Its mean is zero: the values are the same, and the gradient reaches the encoder through the draws alone. This
+        costs another pass of the encoder.
+        """
+        check_dtype(x)
+        z = model.encoder(x).rsample((self.samples,))
+        parameters = {f"encoder.{name}": p.detach() for name, p in model.encoder.named_parameters()}
+        return model.weigh(x, z, functional_call(_LogProb(model.encoder), parameters, (x, z)))
+
+
+class _LogProb(nn.Module):
+    """(x, z) -> log q(z|x): all of it in one call, for a chain calls its encoder again for the lower level."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        return self.encoder(x).log_prob(z)
 
 
 class _Constrained(Objective):
@@ -170,7 +186,7 @@ class _Constrained(Objective):
                 raise ValueError(f"{name} is {value}: a positive number is needed")
         if not 0 <= alpha < 1:
             raise ValueError(f"alpha is {alpha}: it must be at least 0 and less than 1")
-        super().__init__(samples, error=True)
+        super().__init__(samples)
         self.kappa, self.nu, self.alpha = kappa, nu, alpha
         self.step: Tensor
         self.average: Tensor
@@ -181,11 +197,11 @@ class _Constrained(Objective):
         self.register_buffer("average", torch.zeros(()))
         self.register_buffer("log_beta", torch.tensor(math.log(beta)))
 
-    def excess(self, terms: Terms) -> Tensor:
-        """Take the batch's error into the average; by how much this is beyond kappa^2."""
-        if terms.error is None:
-            raise ValueError("the terms have no reconstruction error: call model(x, n, error=True)")
-        error = _mean_over_devices(terms.error.detach().mean().to(self.average.dtype))
+    def excess(self, x: Tensor, terms: Terms) -> Tensor:
+        """Take the batch's error, (x - E[x|z])^2, into the average; by how much this is beyond kappa^2."""
+        assert terms.likelihood is not None
+        squares = (x - terms.likelihood.mean.detach()).square()
+        error = _mean_over_devices(squares.mean().to(self.average.dtype))
         average = torch.where(self.step == 0, error, (1 - self.alpha) * error + self.alpha * self.average)
         self.last.copy_(error)
         self.average.copy_(average)
@@ -239,10 +255,12 @@ class REWO(_Constrained):
     Raises:
         ValueError: If one of them is out of its range.
 
-    >>> objective = REWO(kappa=0.5, nu=1.0, beta=0.1)
-    >>> terms = lambda error: Terms(torch.tensor([[-3.0]]), torch.tensor([[10.0]]), torch.tensor([[error]]))
-    >>> round(objective(terms(1.0)).item(), 4), objective.prior_gate().item()  # the initial phase
-    (4.0, 0.0)
+    >>> from vaepriors import networks, priors
+    >>> model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2), priors.StandardNormal(2))
+    >>> objective = REWO(kappa=0.01)
+    >>> loss, terms = objective(model, torch.ones(10, 4))
+    >>> objective.prior_gate().item()  # the initial phase
+    0.0
     """
 
     def __init__(
@@ -266,13 +284,14 @@ class REWO(_Constrained):
         self.main: Tensor
         self.register_buffer("main", torch.zeros(()))
 
-    def forward(self, terms: Terms) -> Tensor:
+    def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
+        terms = model(x, self.samples)
         if not self.training:
-            return -terms.log_weight.mean()
-        excess = self.excess(terms)
+            return -terms.log_weight.mean(), terms
+        excess = self.excess(x, terms)
         self.main.copy_(torch.maximum(self.main, (excess < 0).to(self.main.dtype)))
         self.log_beta.copy_(torch.where(self.main > 0, self._updated(excess), self.log_beta))
-        return (self.log_beta.exp() * terms.kl - terms.log_likelihood).mean()
+        return (self.log_beta.exp() * terms.log_ratio - terms.log_likelihood).mean(), terms
 
     def _updated(self, excess: Tensor) -> Tensor:
         """log beta after a step of the main phase."""
@@ -308,11 +327,9 @@ class GECO(_Constrained):
     ) -> None:
         super().__init__(kappa, nu, alpha, beta, samples)
 
-    def forward(self, terms: Terms) -> Tensor:
+    def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
+        terms = model(x, self.samples)
         if not self.training:
-            return -terms.log_weight.mean()
-        self.log_beta.copy_((self.log_beta - self.nu * self.excess(terms)).clamp(-16, 16))
-        return (terms.kl - (-self.log_beta).exp() * terms.log_likelihood).mean()
-
-    def prior_gate(self) -> None:
-        return None
+            return -terms.log_weight.mean(), terms
+        self.log_beta.copy_((self.log_beta - self.nu * self.excess(x, terms)).clamp(-16, 16))
+        return (terms.log_ratio - (-self.log_beta).exp() * terms.log_likelihood).mean(), terms

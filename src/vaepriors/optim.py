@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["adam", "normalize_gradients", "set_rate", "staged_rate"]
+from vaepriors.objectives import Objective
+from vaepriors.vae import VAE
+
+__all__ = ["adam", "gated_adam", "normalize_gradients", "set_rate", "staged_rate"]
 
 
 @torch.no_grad()
@@ -28,6 +31,28 @@ def normalize_gradients(parameters: Iterable[nn.Parameter], eps: float = 1e-7) -
 
 
 def adam(
+    model: VAE, objective: Objective, lr: float = 5e-4, *, normalize: bool = True, eps: float = 1e-8,
+    capturable: bool = False,
+) -> torch.optim.Adam:  # fmt: skip
+    """Adam for a model under an objective, which may hold the prior still for a while (see `gated_adam`).
+
+    Args:
+        model: What to train.
+        objective: What decides in which steps the prior's own parameters are trained.
+        lr: Learning rate.
+        normalize: Whether `normalize_gradients` runs before each step.
+        eps: What is added to the root of the second moment.
+        capturable: Whether its steps shall be part of a CUDA graph, with the learning rate on the device.
+
+    >>> from vaepriors import networks, objectives, priors
+    >>> model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2), priors.StandardNormal(2))
+    >>> optimizer = adam(model, objectives.ELBO(), lr=1e-3)
+    """
+    gated, gate = model.prior_parameters(), objective.prior_gate()
+    return gated_adam(model.parameters(), lr, normalize, gated, gate, eps, capturable)
+
+
+def gated_adam(
     parameters: Iterable[nn.Parameter],
     lr: float,
     normalize: bool = True,
@@ -36,7 +61,7 @@ def adam(
     eps: float = 1e-8,
     capturable: bool = False,
 ) -> torch.optim.Adam:
-    """torch's Adam (betas 0.9 and 0.999), by default on normalised gradients.
+    """torch's Adam (betas 0.9 and 0.999), by default on normalised gradients, of which some may be held still.
 
     Args:
         parameters: What to train.

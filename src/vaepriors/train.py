@@ -1,6 +1,6 @@
 r"""Training: the loop, early stopping, checkpoints.
 
-    for each epoch:  draw the order of the examples; for each batch:  loss = objective(model(x, samples))
+    for each epoch:  draw the order of the examples; for each batch:  loss, terms = objective(model, x)
                      validation loss at weight 1; a line of metrics; now and then a checkpoint
 
 The training set stays on the device, a batch is a selection of rows, and probabilities become pixels there, anew
@@ -31,7 +31,7 @@ from vaepriors.priors import VampPrior
 from vaepriors.run import Run, seed_of, session
 from vaepriors.vae import VAE
 
-__all__ = ["Diverged", "Listener", "Losses", "Report", "binarize", "fit", "make_fabric", "prior_parameters"]
+__all__ = ["Diverged", "Listener", "Losses", "Report", "binarize", "fit", "make_fabric"]
 
 
 class Diverged(RuntimeError):
@@ -95,16 +95,9 @@ class Losses(nn.Module):
         self.data, self.dynamic = data, dynamic  # no buffer: it is not saved, and the same on all devices
 
     def forward(self, rows: Tensor) -> Tensor:
-        o, x = self.objective, self.data[rows]
-        x = binarize(x) if self.dynamic else x
-        terms = self.model(x, o.samples, o.score, o.error)
-        return torch.stack([self.objective(terms), terms.kl.mean(), -terms.log_likelihood.mean()])
-
-
-def prior_parameters(model: VAE) -> list[nn.Parameter]:
-    """The prior's own parameters: not those that it shares, as a VampPrior does its encoder."""
-    shared = {id(p) for part in (model.encoder, model.decoder) for p in part.parameters()}
-    return [p for p in model.prior.parameters() if id(p) not in shared]
+        x = self.data[rows]
+        loss, terms = self.objective(self.model, binarize(x) if self.dynamic else x)
+        return torch.stack([loss, terms.rate.mean(), terms.distortion.mean()])
 
 
 def binarize(probabilities: Tensor) -> Tensor:
@@ -177,10 +170,11 @@ class _Training:
         model, objective = build(experiment, dataset)
         self.model: VAE = model.to(fabric.device, dtype)
         self.objective: Objective = objective.to(fabric.device)
-        own, gate = prior_parameters(self.model), self.objective.prior_gate()
-        lr, eps = experiment.lr, experiment.adam_eps
         graph = _graph(experiment, fabric)
-        self.optimizer = adam(self.model.parameters(), lr, experiment.normalize, own, gate, eps, capturable=graph)
+        self.optimizer = adam(
+            self.model, self.objective, experiment.lr, normalize=experiment.normalize, eps=experiment.adam_eps,
+            capturable=graph,
+        )  # fmt: skip
         self.state = self._restore()
         self.train = dataset.train.to(fabric.device, dtype)
         self.valid = dataset.valid[fabric.global_rank :: fabric.world_size].to(fabric.device, dtype)
@@ -288,10 +282,10 @@ class _Training:
         self.model.eval()
         self.objective.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.fabric.device)
-        prior = self.model.prior()  # once, for its components may cost more than the examples
+        model = self.model.given(prior=self.model.prior())  # its components may cost more than the examples
         for start in range(0, len(self.valid), 500):  # none on a device without an example of a tiny set
             x = self.valid[start : start + 500]
-            loss = self.objective(self.model.weigh(x, self.model.encoder(x), prior, self.objective.samples))
+            loss, _ = self.objective(model, x)
             sums += torch.stack([loss.double() * len(x), sums.new_tensor(len(x))])
         total, count = self.fabric.all_reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
         return total / count

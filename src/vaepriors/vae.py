@@ -21,7 +21,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torch.func import functional_call
 
 from vaepriors.distributions import Shape, rsample_and_log_prob
 
@@ -29,22 +28,28 @@ __all__ = ["VAE", "Marginal", "Terms"]
 
 
 class Terms(NamedTuple):
-    """The two halves of the log-weights of n draws, in nats, both of shape `(n, *batch)`, and what only some ask for.
+    """The parts of the log-weights of n draws, in nats, each of shape `(n, *batch)`, with the draws and p(x|z).
 
-    >>> terms = Terms(torch.tensor([[-2.0], [-4.0]]), torch.tensor([[1.0], [1.0]]))
+    >>> terms = Terms(torch.tensor([[-2.0], [-4.0]]), torch.tensor([[3.0], [3.0]]), torch.tensor([[2.0], [2.0]]))
     >>> terms.log_weight.flatten().tolist(), terms.elbo.item(), round(terms.bound.item(), 3)
     ([-3.0, -5.0], -4.0, -3.566)
     """
 
     log_likelihood: Tensor  # log p(x|z)
-    kl: Tensor  # log q(z|x) - log p(z): one draw's share of the divergence
-    error: Tensor | None = None  # (x - E[x|z])^2, its mean over the dimensions of x; of the same shape
+    log_q: Tensor  # log q(z|x)
+    log_p: Tensor  # log p(z)
     z: Tensor | None = None  # the draws, of shape (n, *batch, latent)
+    likelihood: Distribution | None = None  # p(x|z), of batch shape (n, *batch)
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """log q(z|x) - log p(z), of shape `(n, *batch)`: one draw's share of the divergence."""
+        return self.log_q - self.log_p
 
     @property
     def log_weight(self) -> Tensor:
         """log w, of shape `(n, *batch)`."""
-        return self.log_likelihood - self.kl
+        return self.log_likelihood - self.log_ratio
 
     @property
     def elbo(self) -> Tensor:
@@ -55,6 +60,16 @@ class Terms(NamedTuple):
     def bound(self) -> Tensor:
         """Importance-weighted bound, of shape `batch`; its exponential is an unbiased estimate of p(x)."""
         return self.log_weight.logsumexp(0) - math.log(len(self.log_likelihood))
+
+    @property
+    def rate(self) -> Tensor:
+        """Mean of log q(z|x) - log p(z), of shape `batch`."""
+        return self.log_ratio.mean(0)
+
+    @property
+    def distortion(self) -> Tensor:
+        """Mean of -log p(x|z), of shape `batch`."""
+        return -self.log_likelihood.mean(0)
 
 
 class VAE(nn.Module):
@@ -79,16 +94,12 @@ class VAE(nn.Module):
         super().__init__()
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
 
-    def forward(self, x: Tensor, n: int = 1, score: bool = True, error: bool = False) -> Terms:
+    def forward(self, x: Tensor, n: int = 1) -> Terms:
         r"""Weigh n draws of z for each x.
 
         Args:
             x: Data, of shape `(*batch, *event)`.
             n: Number of draws.
-            score: Whether the gradient of log q(z|x) has its score term, the one with z held still. Its mean is zero:
-                without it the value is the same, and the gradient reaches the encoder through the draws alone
-                (Roeder, Wu & Duvenaud 2017). This costs another pass of the encoder.
-            error: Whether the squared error of the reconstruction is asked for.
 
         Returns:
             `Terms` of shape `(n, *batch)`, in nats, differentiable in every parameter.
@@ -97,24 +108,30 @@ class VAE(nn.Module):
             ValueError: If x is not float32 or float64, or encoder and decoder disagree about its shape.
         """
         check_dtype(x)
-        posterior = self.encoder(x)
-        if score:
-            return self.weigh(x, posterior, self.prior(), n, error)
-        z = posterior.rsample((n,))
-        log_q = functional_call(_LogProb(self.encoder), _held(self.encoder), (x, z))
-        return self._terms(x, z, log_q, self.prior(), error)
+        z, log_q = rsample_and_log_prob(self.encoder(x), (n,))
+        return self.weigh(x, z, log_q)
 
-    def weigh(self, x: Tensor, posterior: Distribution, prior: Distribution, n: int, error: bool = False) -> Terms:
-        """As `forward`, with q(z|x) and p(z) at hand: an evaluation computes them once, not once a chunk."""
-        z, log_q = rsample_and_log_prob(posterior, (n,))
-        return self._terms(x, z, log_q, prior, error)
+    def weigh(self, x: Tensor, z: Tensor, log_q: Tensor) -> Terms:
+        """Weigh draws that were made already.
 
-    def _terms(self, x: Tensor, z: Tensor, log_q: Tensor, prior: Distribution, error: bool) -> Terms:
+        Args:
+            x: Data, of shape `(*batch, *event)`.
+            z: Draws, of shape `(n, *batch, latent)`.
+            log_q: Their log-density, of shape `(n, *batch)`.
+        """
         likelihood = self.decoder(z)
         _check_shapes(x, log_q.shape[1:], likelihood.event_shape)
-        log_likelihood = likelihood.log_prob(x)
-        squares = (x - likelihood.mean).square().flatten(log_q.dim()).mean(-1) if error else None
-        return Terms(log_likelihood, log_q - prior.log_prob(z), squares, z)
+        return Terms(likelihood.log_prob(x), log_q, self.prior().log_prob(z), z, likelihood)
+
+    def given(self, posterior: Distribution | None = None, prior: Distribution | None = None) -> "VAE":
+        """The same model with q(z|x), p(z), or both computed once: for many draws while the parameters stand still."""
+        encoder = self.encoder if posterior is None else _Given(posterior)
+        return VAE(encoder, self.decoder, self.prior if prior is None else _Given(prior))
+
+    def prior_parameters(self) -> list[nn.Parameter]:
+        """The prior's own parameters: not those that it shares, as a VampPrior does its encoder."""
+        shared = {id(p) for part in (self.encoder, self.decoder) for p in part.parameters()}
+        return [p for p in self.prior.parameters() if id(p) not in shared]
 
     @torch.no_grad()
     def sample(self, shape: Shape = ()) -> Tensor:
@@ -146,20 +163,15 @@ def _check_shapes(x: Tensor, batch: torch.Size, event: torch.Size) -> None:
         )
 
 
-class _LogProb(nn.Module):
-    """(x, z) -> log q(z|x): all of it in one call, for a chain calls its encoder again for the lower level."""
+class _Given(nn.Module):
+    """Returns a distribution that is known, whatever it is called with."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, distribution: Distribution) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.distribution = distribution
 
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        return self.encoder(x).log_prob(z)
-
-
-def _held(encoder: nn.Module) -> dict[str, Tensor]:
-    """The parameters of the encoder, by their names in `_LogProb`, without gradients."""
-    return {f"encoder.{name}": parameter.detach() for name, parameter in encoder.named_parameters()}
+    def forward(self, *_: Tensor) -> Distribution:
+        return self.distribution
 
 
 class Marginal(Distribution):
