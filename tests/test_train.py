@@ -576,7 +576,7 @@ def two(function, *arguments):
 def one_plain_step(folder):
     """An epoch of one batch, and of one step down the gradient with learning rate 1."""
     training.build = noisy
-    training.adam = lambda parameters, lr, *options, **more: torch.optim.SGD(parameters, lr)
+    training.adam = lambda model, objective, lr, **more: torch.optim.SGD(model.parameters(), lr)
     experiment = tiny(epochs=1, devices=2, precision="64-true", lr=1.0)
     fabric = make_fabric(experiment)
     fabric.launch()
