@@ -544,7 +544,7 @@ class ValuesDecoder(nn.Module):
 
     def forward(self, z):
         values = Normal(self.layer(z), 1.0)
-        return SimpleNamespace(log_prob=lambda x: values.log_prob(x[..., :3]).sum(-1))
+        return SimpleNamespace(log_prob=lambda x: values.log_prob(x[..., :3]).sum(-1), event_shape=torch.Size([5]))
 
 
 def noisy(experiment, dataset):
