@@ -157,4 +157,9 @@ def test_fetch_returns_the_paths_of_a_set(folder, monkeypatch):
 
 def test_every_source_has_a_digest_where_one_is_published():
     unverified = {s.path.split("/")[0] for entry in data.CATALOGUE.values() for s in entry.sources if s.digest is None}
-    assert unverified == {"histopathology", "cmu_mocap", "chairs", "faces"}
+    assert unverified == {"histopathology", "chairs", "faces"}
+
+
+def test_an_http_address_needs_a_digest():
+    with pytest.raises(ValueError, match=r"set/bits\.gz has no digest.*http://host/bits\.gz.*https"):
+        files.Source("set/bits.gz", None, ("https://host/bits.gz", "http://host/bits.gz"))

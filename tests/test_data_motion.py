@@ -1,7 +1,10 @@
 """Skeletons and motions of the CMU database: small files of their formats, and the real ones where they are."""
 
+import dataclasses
+import hashlib
 import math
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -150,9 +153,12 @@ def walking(frames):
 HAND = ASF.replace("name shin", "name lhand").replace("thigh shin", "thigh lhand")
 
 
+UNVERIFIED = [dataclasses.replace(source, digest=None, urls=()) for source in motion.SOURCES]
+
+
 @pytest.fixture
 def upstream(tmp_path, monkeypatch):
-    """Single files under their upstream names."""
+    """Small files under their upstream names."""
     folder = tmp_path / "cmu_mocap"
     folder.mkdir()
     for subject in motion.SUBJECTS:
@@ -164,7 +170,7 @@ def upstream(tmp_path, monkeypatch):
 
 
 def test_single_files_as_upstream_has_them(upstream):
-    data = load("cmu_motion")
+    data = motion.load(sources=UNVERIFIED)
     n = len(motion.TAKES) * 99  # every fourth frame, and one less for the velocity
     assert len(data.train) + len(data.valid) + len(data.test) == n
     assert data.event_shape == (8,)  # without the hand
@@ -172,14 +178,14 @@ def test_single_files_as_upstream_has_them(upstream):
     assert data.train.max() == 1
     assert (data.train[:, 0] == 0).all()  # an even speed: a channel without width
     assert data.labels["train"].unique().tolist() == [0, 1, 2, 3, 4]
-    assert torch.equal(load("cmu_motion", seed=1).train, data.train)
+    assert torch.equal(motion.load(1, UNVERIFIED).train, data.train)
     drawn = data.segments(data.test[:3])
     assert drawn.shape == (3, 2, 2, 3)
     assert drawn[:, 0, 0].abs().max() == 0
 
 
 def test_angles_stay_within_half_a_turn_and_pieces_within_a_take(upstream):
-    frames, channels = motion._prepared("35_01", {})
+    frames, channels = motion._prepared("35_01", motion._texts(UNVERIFIED))
     assert channels[4] == "root.RY"
     assert np.abs(frames[:, 3:]).max() <= math.pi
     parts = motion._split([250, 133])
@@ -189,7 +195,27 @@ def test_angles_stay_within_half_a_turn_and_pieces_within_a_take(upstream):
 def test_a_damaged_file_is_named_with_its_remedy(upstream):
     (upstream / "09_06.amc").write_text("1\nroot 0")
     with pytest.raises(ValueError, match=r"cmu_mocap/09_06\.amc: .*root.*delete the file"):
-        load("cmu_motion")
+        motion.load(sources=UNVERIFIED)
+
+
+def with_digest_of(text):
+    digest = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    return [dataclasses.replace(source, digest=digest) for source in motion.SOURCES if source.path.endswith("09.asf")]
+
+
+def test_every_text_is_verified_whatever_its_line_ends(upstream):
+    (upstream / "09.asf").write_bytes(HAND.replace("\n", "\r\n").encode())
+    assert motion._texts(with_digest_of(HAND))["09.asf"].splitlines() == HAND.splitlines()
+    with pytest.raises(ValueError, match=r"09\.asf is another file .* delete it"):
+        motion._texts(with_digest_of(ASF))
+
+
+def test_a_text_of_the_archive_is_verified(upstream):
+    with tarfile.open(upstream / "cmu_asf_amc.tar.gz", "w:gz") as archive:
+        archive.add(upstream / "09.asf", "cmu_asf_amc/09-run.asf")
+    assert motion._texts(with_digest_of(HAND)) == {"09.asf": HAND}
+    with pytest.raises(ValueError, match=r"09\.asf in .*cmu_asf_amc\.tar\.gz is another file"):
+        motion._texts(with_digest_of(ASF))
 
 
 REAL = Path(os.environ.get("VAEPRIORS_DATA", "nowhere")) / motion.ARCHIVE.path

@@ -115,7 +115,7 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "cmu_motion": Entry(
         motion.load,
-        "CMU motion capture: five motions, 50 channels (no checksum)",
+        "CMU motion capture: five motions, 50 channels",
         Form((1669, 203, 205), (50,), "gaussian"),
         motion.SOURCES,
         motion.ARCHIVE,

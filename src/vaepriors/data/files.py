@@ -30,11 +30,24 @@ class Source:
         path: its path in the data folder.
         digest: ``md5:...`` or ``sha256:...`` of the uncompressed content; None where upstream publishes none.
         urls: addresses, tried in turn; none: the file can only be put there by hand.
+        text: the digest is of lines that end in a line feed alone: copies of a text differ in their line ends.
+
+    Raises:
+        ValueError: an http address without a digest: nobody could see that such a download was changed on its way.
     """
 
     path: str
     digest: str | None
     urls: tuple[str, ...] = ()
+    text: bool = False
+
+    def __post_init__(self) -> None:
+        plain = [url for url in self.urls if not url.startswith("https:")]
+        if self.digest is None and plain:
+            raise ValueError(
+                f"{self.path} has no digest, so a download from {plain[0]} cannot be verified: give its digest, or an "
+                "https address."
+            )
 
 
 def cache() -> Path:
@@ -85,23 +98,34 @@ def read_mat(source: Source, keys: Sequence[str]) -> list[np.ndarray]:
 
 def _verified(path: Path, source: Source) -> bytes:
     try:
-        return _content(path.read_bytes(), source.digest)
+        return _content(path.read_bytes(), source)
     except ValueError as error:
         raise ValueError(f"{path} {error}: delete it, and it will be fetched anew.") from error
 
 
-def _content(raw: bytes, digest: str | None) -> bytes:
+def _content(raw: bytes, source: Source) -> bytes:
     if raw.startswith(b"\x1f\x8b"):  # by content, not by name: some servers decompress what they send
         try:
             raw = gzip.decompress(raw)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"is cut short or damaged ({error})") from error
-    if digest is not None:
-        algorithm, expected = digest.split(":")
-        actual = hashlib.new(algorithm, raw, usedforsecurity=False).hexdigest()
-        if actual != expected:
-            raise ValueError(f"is another file or cut short (its content has {algorithm} {actual}, not {expected})")
+    check_digest(raw, source)
     return raw
+
+
+def check_digest(content: bytes, source: Source) -> None:
+    """Compare uncompressed content with what its authors published, where that is known.
+
+    Raises:
+        ValueError: the digests differ; the sentence starts with its verb.
+    """
+    if source.digest is None:
+        return
+    algorithm, expected = source.digest.split(":")
+    compared = content.replace(b"\r\n", b"\n") if source.text else content
+    actual = hashlib.new(algorithm, compared, usedforsecurity=False).hexdigest()
+    if actual != expected:
+        raise ValueError(f"is another file or cut short (its content has {algorithm} {actual}, not {expected})")
 
 
 def _download(source: Source) -> Path:
@@ -118,7 +142,7 @@ def _download(source: Source) -> Path:
             with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # one file system: the renaming is atomic
                 part = Path(folder) / target.name
                 downloader(url, str(part), None)
-                _content(part.read_bytes(), source.digest)
+                _content(part.read_bytes(), source)
                 return part.replace(target)
         except requests.ConnectionError as error:  # its text is a page long
             failures.append(f"{url}: {type(error).__name__}")

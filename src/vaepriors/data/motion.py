@@ -9,12 +9,16 @@ The paper does not say which motions, and prepares them "as in Chen et al. 2015"
 * each channel scaled to [0, 1] over the training frames;
 * pieces of ten frames go to train, valid or test at random, 8 : 1 : 1, the same for every seed.
 
+Upstream serves the files over http and publishes no checksums. Ours are of copies; those of 35.asf and 35_01.amc agree
+with what others recorded of the official files. Copies differ in their line ends, which the checksums leave out.
+
 Data from mocap.cs.cmu.edu, created with funding from NSF EIA-0196217: free for research, not to be resold.
 """
 
 import re
 import tarfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ import torch
 from torch import Tensor
 
 from vaepriors.data.dataset import Dataset
-from vaepriors.data.files import Source, find, read
+from vaepriors.data.files import Source, check_digest, find, read
 from vaepriors.data.skeleton import Bone, channels_of, parse_amc, parse_asf, segments
 
 MOTIONS = {
@@ -36,24 +40,42 @@ MOTIONS = {
 TAKES = tuple(take for takes in MOTIONS.values() for take in takes)
 EVERY, PIECE = 4, 10
 DROPPED = re.compile("[lr](hand|fingers|thumb|toes)[.]")
-ARCHIVE = Source("cmu_mocap/cmu_asf_amc.tar.gz", None)  # the same files in one, under longer names
+ARCHIVE = Source("cmu_mocap/cmu_asf_amc.tar.gz", None)  # the same files in one, under longer names; each is verified
+DIGESTS = {  # sha256 of the texts, lines ended by a line feed
+    "07.asf": "f1fbd8abcd9073d24189d5f33b7220974b0ac4b5223fabbb0cc07799ec7a93b3",
+    "09.asf": "cc3aab1866fe8149dda70fbbee7cfe2d45506ea38bef31122ac97f94505a33ce",
+    "35.asf": "9b4888836cbd13cdab14a86c53a6b7765ccae48ddc7075d8c5e03ac34bc08364",
+    "49.asf": "2ec64642c51f344a5ef7cce72e81b60f0371ffd6d017ad2c2670848144a66ea6",
+    "131.asf": "0dee16ca41ae3d9363a53b05096e96ae00132ab9a9b7aaa002f986318a4e4dfd",
+    "135.asf": "1c3c89c365afaaa55c04e623d592f6780d6f3fe5fba6c8cfaadcb2f1c5b03d94",
+    "07_05.amc": "79bbf979ab1723381a18a9db6332f4e16833030088eac80ad95bd569f0f11271",
+    "09_06.amc": "00e5ba506ae51456f75a46037a05e8a1ed60b07d0ae9539f43f2e543044121a3",
+    "35_01.amc": "efe882ca211915da0c70d7a1ac565660c75e373171f64e199ede283b921850d3",
+    "49_18.amc": "4ca7fcb615932fa574727c831729796d297db7955a24994cbd7a2b8c5e24be3e",
+    "49_19.amc": "c330dcad64e40dd8202e9b2617d936ba5b4109a45e0a4f0cae7ad6c0d67b9c34",
+    "49_20.amc": "32a9c2f55023c5a12969ad10cf0c834eedaeea5a476ac9e020d58162196a3a65",
+    "131_04.amc": "0b827dc6ea6bc436726195612e25a3cff1f4889a752bcbf218addc203478c617",
+    "135_06.amc": "9e5005a7e91a0e8bfb6a0b52f620c60735bb2de8b13193f6aadc2e563766e003",
+}
 
 
 def _source(name: str) -> Source:
     subject = name.split("_")[0].removesuffix(".asf")
-    return Source(f"cmu_mocap/{name}", None, (f"http://mocap.cs.cmu.edu/subjects/{subject}/{name}",))
+    url = f"http://mocap.cs.cmu.edu/subjects/{subject}/{name}"
+    return Source(f"cmu_mocap/{name}", f"sha256:{DIGESTS[name]}", (url,), text=True)
 
 
 SUBJECTS = tuple(dict.fromkeys(take.split("_")[0] for take in TAKES))
-SOURCES = (*(_source(f"{subject}.asf") for subject in SUBJECTS), *(_source(f"{take}.amc") for take in TAKES))
+NAMES = (*(f"{subject}.asf" for subject in SUBJECTS), *(f"{take}.amc" for take in TAKES))
+SOURCES = tuple(map(_source, NAMES))
 
 
-def load(seed: int = 0) -> Dataset:
+def load(seed: int = 0, sources: Sequence[Source] = SOURCES) -> Dataset:
     """CMU motion: about 2,080 frames of 50 real numbers, labelled with the motion's number; `seed` has no effect.
 
-    `segments` of the set draws frames as stick figures, the root at rest.
+    `segments` of the set draws frames as stick figures, the root at rest. `sources` are the files it is read from.
     """
-    files = _files()
+    files = _texts(sources)
     kept, labels = [], []
     channels: list[str] = []
     for number, takes in enumerate(MOTIONS.values()):
@@ -79,30 +101,49 @@ def load(seed: int = 0) -> Dataset:
     )
 
 
-def _files() -> dict[str, str]:
-    """The text of every file by its upstream name, if the archive is there; else none."""
+def _texts(sources: Sequence[Source]) -> dict[str, str]:
+    """The text of every file by its upstream name, verified: from the archive if it is there."""
+    archive = _archive()
+    return {
+        (name := Path(source.path).name): (
+            _verified(archive[name], source) if name in archive else read(source)
+        ).decode("latin1")
+        for source in sources
+    }
+
+
+def _verified(content: bytes, source: Source) -> bytes:
+    try:
+        check_digest(content, source)
+    except ValueError as error:
+        name = Path(source.path).name
+        raise ValueError(f"{name} in {find(ARCHIVE)} {error}: delete the archive, and it will be fetched.") from error
+    return content
+
+
+def _archive() -> dict[str, bytes]:
+    """The content of every file of the archive by its upstream name; none without an archive."""
     path = find(ARCHIVE)
     if path is None:
         return {}
-    found = {}
+    contents = {}
     try:
         with tarfile.open(path) as archive:
             for member in archive:
                 name = re.fullmatch(r"(\d+(?:_\d+)?)(?:-\w+)?([.]a[sm][fc])", Path(member.name).name)
                 file = archive.extractfile(member)
                 if name and file is not None:
-                    found["".join(name.groups())] = file.read().decode("latin1")
-    except (tarfile.TarError, EOFError, OSError) as error:
+                    contents["".join(name.groups())] = file.read()
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(
             f"{path} cannot be read ({error}): delete it, and the single files will be fetched."
         ) from error
-    return found
+    return contents
 
 
 def _read(name: str, files: dict[str, str], parse: Callable[[str], Any]) -> Any:
-    text = files[name] if name in files else read(_source(name)).decode("latin1")
     try:
-        return parse(text)
+        return parse(files[name])
     except (ValueError, KeyError, IndexError) as error:
         raise ValueError(f"cmu_mocap/{name}: {error}; delete the file, and it will be fetched anew.") from error
 
