@@ -1,10 +1,17 @@
 """A user's own .npy and .npz files."""
 
+import io
+import os
+import re
+import struct
+import zipfile
+
 import numpy as np
 import pytest
 import torch
 
 from vaepriors import data
+from vaepriors.data import own
 
 GENERATOR = np.random.default_rng(0)
 REAL = GENERATOR.normal(size=(50, 3))
@@ -72,6 +79,90 @@ def test_given_splits_are_kept(tmp_path):
     assert set(one.valid.unique().tolist()) == {0.0, 1.0}
 
 
+@pytest.mark.parametrize(
+    ("array", "likelihood", "dynamic", "x"),
+    [
+        (255 * BITS.astype(np.uint8), "bernoulli", False, BITS),
+        (LEVELS, "bernoulli", True, LEVELS / 255),
+        (LEVELS.astype(float), "bernoulli", True, LEVELS / 255),
+        (LEVELS.astype(int), "logistic256", False, (LEVELS + 0.5) / 256),
+        (LEVELS.astype(np.float32), "logistic256", False, (LEVELS + 0.5) / 256),
+        (LEVELS.astype(np.float32) / 255, "logistic256", False, (LEVELS + 0.5) / 256),
+        ((LEVELS + np.float32(0.5)) / 256, "logistic256", False, (LEVELS + 0.5) / 256),
+        (BITS.astype(np.uint8), "logistic256", False, (BITS + 0.5) / 256),
+        (GRAY[:, 0], "gaussian", False, GRAY[:, 0]),
+        (LEVELS, "gaussian", False, LEVELS),
+    ],
+)
+def test_a_likelihood_is_chosen(tmp_path, array, likelihood, dynamic, x):
+    np.savez(tmp_path / "mine.npz", train=array, valid=array, test=array)
+    loaded = data.load(str(tmp_path / "mine.npz"), likelihood=likelihood)
+    assert (loaded.likelihood, loaded.dynamic) == (likelihood, dynamic)
+    torch.testing.assert_close(loaded.train, torch.tensor(x).float(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "likelihood", "words"),
+    [
+        (REAL, "bernoulli", r"float64 from -\d.*bernoulli takes .*\[0, 1\]"),
+        (GRAY, "logistic256", "logistic256 takes 256 gray levels"),
+        (LEVELS.astype(int) + 1, "logistic256", "int64 from 1 to 256"),
+        (GRAY, "poisson", "unknown likelihood 'poisson'"),
+    ],
+)
+def test_a_likelihood_that_does_not_fit(tmp_path, array, likelihood, words):
+    np.save(tmp_path / "mine.npy", array)
+    with pytest.raises(ValueError, match=words):
+        data.load(str(tmp_path / "mine.npy"), likelihood=likelihood)
+
+
+def test_a_set_of_the_catalogue_has_its_own_likelihood():
+    with pytest.raises(ValueError, match="likelihood is gaussian, but digits is always read as bernoulli"):
+        data.load("digits", likelihood="gaussian")
+
+
+def test_channels_may_come_last(tmp_path):
+    np.save(tmp_path / "mine.npy", np.moveaxis(LEVELS, 1, -1))
+    loaded = data.load(str(tmp_path / "mine.npy"))
+    np.save(tmp_path / "first.npy", LEVELS)
+    assert torch.equal(loaded.train, data.load(str(tmp_path / "first.npy")).train)
+    assert loaded.summary() == "mine.npy: 50 images 3 x 4 x 4, uint8, channels last -> logistic256, split 40/5/5"
+    assert not loaded.doubts
+
+
+def test_valid_is_split_from_train_where_test_is_given(tmp_path):
+    np.savez(tmp_path / "mine.npz", train=REAL[:40], test=REAL[40:])
+    one, same, other = (data.load(str(tmp_path / "mine.npz"), seed) for seed in (0, 0, 1))
+    assert [len(one.train), len(one.valid), len(one.test)] == [36, 4, 10]
+    assert rows(one.train) | rows(one.valid) == rows(torch.tensor(REAL[:40]).float())
+    assert torch.equal(one.test, torch.tensor(REAL[40:]).float())
+    assert torch.equal(one.valid, same.valid)
+    assert not torch.equal(one.valid, other.valid)
+
+
+@pytest.mark.parametrize(
+    ("array", "likelihood", "words"),
+    [
+        (255 * BITS.astype(np.uint8), "auto", "0 or 255.*--likelihood bernoulli"),
+        (255 * GRAY, "auto", "look like pixels"),
+        (LEVELS, "gaussian", "look like pixels"),
+        (REAL + 100, "auto", "mean 100.*standardise"),
+        (REAL * 1e-5, "auto", "standard deviation .*e-0"),
+        (REAL * [1, 1, 1e4], "auto", "columns have standard deviations from .* to .*e[+]0"),
+        (GENERATOR.normal(size=(50, 8, 8, 4)), "auto", "8 channels of 8 x 4 pixels.*channels last"),
+        (REAL, "auto", None),
+        (GRAY, "auto", None),
+        (LEVELS, "auto", None),
+        (255 * BITS.astype(np.uint8), "logistic256", None),
+        (np.where([1, 0, 1], REAL, 0.3), "gaussian", None),  # a constant column
+    ],
+)
+def test_doubts(tmp_path, array, likelihood, words):
+    np.save(tmp_path / "mine.npy", array)
+    doubts = " ".join(data.load(str(tmp_path / "mine.npy"), likelihood=likelihood).doubts)
+    assert re.search(words, doubts) if words else not doubts
+
+
 def npy(array):
     return lambda path: np.save(path.with_suffix(".npy"), array, allow_pickle=True)
 
@@ -116,3 +207,104 @@ def test_a_cut_file(tmp_path, suffix):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"cannot be read \(.*\): it is cut short"):
         data.load(str(path))
+
+
+# Files that are refused before their arrays are read
+
+
+def announcing(shape, dtype="<f4", version=1, text=None):
+    """A .npy that ends after its header."""
+    text = text or f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
+    return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I", len(text)) + text.encode()
+
+
+def zipped(content, name="train.npy", method=zipfile.ZIP_STORED):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr(name, content)
+    return file.getvalue()
+
+
+def encrypted(content):
+    for start in (b"PK\x03\x04", b"PK\x01\x02"):
+        at = content.index(start) + (6 if start[2] == 3 else 8)
+        content = content[:at] + b"\x01" + content[at + 1 :]
+    return content
+
+
+PLAIN = io.BytesIO()
+np.save(PLAIN, REAL)
+ARRAY = PLAIN.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (announcing((10**9, 10**9)), r"header announces float32 \(1000000000, 1000000000\), but 0 bytes follow"),
+        (announcing((10**99, 2)), "but 0 bytes follow"),
+        (announcing((-5, 3)), r"\(-5, 3\)"),
+        (announcing((5, 3), "|O"), "objects, which are refused"),
+        (announcing((5, 3), "<f4", version=3), "version 3"),
+        (announcing(None, text="{'descr': '<f4'"), "cannot be read"),
+        (announcing(None, text="(" * 9000), "cannot be read"),
+        (announcing(None, text="x" * 20_000), "cannot be read"),
+        (announcing(None, text="{'descr': '<q9', 'fortran_order': 7, 'shape': 3}"), "cannot be read"),
+        (b"\x93NUMPY", "cannot be read"),
+        (b"PK", "cannot be read"),
+        (zipped(ARRAY)[:-30], "cannot be read"),
+        (zipped(ARRAY, "train.txt"), "'train.txt', which is not an array"),
+        (zipped(b"", "train/"), "'train/', which is not an array"),
+        (zipped(b"hello"), "cannot be read"),
+        (zipped(ARRAY, method=zipfile.ZIP_LZMA), "compressed by method 14"),
+        (encrypted(zipped(ARRAY)), "'train.npy' encrypted"),
+    ],
+)
+def test_a_file_that_holds_no_readable_array(tmp_path, content, words):
+    path = tmp_path / "mine.npz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=words) as told:
+        data.load(str(path))
+    assert "\n" not in str(told.value)
+
+
+def test_a_small_zip_of_a_large_array_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    path = tmp_path / "mine.npz"
+    np.savez_compressed(path, train=np.zeros((300, 1000), np.uint8))
+    assert path.stat().st_size < 2000
+    with pytest.raises(ValueError, match=r"train uint8 \(300, 1000\), which take 1.43 MiB .* limit of 977 KiB"):
+        own.load(path, limit=1e6)
+    monkeypatch.setenv("VAEPRIORS_MEMORY", "0.001")
+    with pytest.raises(ValueError, match=r"limit of 1.02 MiB.*VAEPRIORS_MEMORY"):
+        data.load(str(path))
+    monkeypatch.setenv("VAEPRIORS_MEMORY", "0.0014")
+    assert len(data.load(str(path)).train) == 240
+    monkeypatch.setenv("VAEPRIORS_MEMORY", "lots")
+    with pytest.raises(ValueError, match="VAEPRIORS_MEMORY is 'lots'"):
+        data.load(str(path))
+
+
+def test_what_is_not_a_file_is_never_opened(tmp_path):
+    (tmp_path / "folder.npy").mkdir()
+    os.mkfifo(tmp_path / "fifo.npy")
+    (tmp_path / "loop.npy").symlink_to(tmp_path / "loop.npy")
+    for name, words in [
+        ("folder.npy", "is a folder"),
+        ("fifo.npy", "not a regular file"),
+        ("loop.npy", "cannot be opened .*links"),
+        ("fifo.npy/mine.npy", "does not exist"),
+        ("\0.npy", "cannot be opened"),
+        ("x" * 300 + ".npy", "cannot be opened"),
+    ]:
+        path = data.absolute(str(tmp_path / name)) if "\0" not in name else str(tmp_path / name)
+        with pytest.raises(ValueError, match=words):
+            data.load(path)
+    with pytest.raises(ValueError, match="does not exist"):
+        data.load("~nobody-of-that-name/mine.npy")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission(tmp_path):
+    np.save(tmp_path / "mine.npy", REAL)
+    (tmp_path / "mine.npy").chmod(0)
+    with pytest.raises(ValueError, match="permission"):
+        data.load(str(tmp_path / "mine.npy"))

@@ -27,8 +27,10 @@ __all__ = [
     "Entry",
     "Form",
     "Source",
+    "absolute",
     "binarize_once",
     "fetch",
+    "is_file",
     "load",
     "missing",
     "names",
@@ -158,21 +160,49 @@ def names() -> list[str]:
     return list(CATALOGUE)
 
 
-def load(name: str, seed: int = 0) -> Dataset:
+def load(name: str, seed: int = 0, likelihood: str = "auto") -> Dataset:
     """Load a data set.
 
     Args:
         name: a name of the catalogue, or the path of a user's own `.npy` or `.npz` (see `vaepriors.data.own`).
         seed: of the random split, where there is one: Frey Faces, the validation images of OMNIGLOT, own files. The
             bits of valid and test never depend on it.
+        likelihood: how an own file is read; `auto`: as its values suggest. A set of the catalogue has its own.
 
     Raises:
-        ValueError: an unknown name, a damaged file, or bad data; the message says what to do.
+        ValueError: an unknown name, a damaged file, bad data, or a likelihood that does not fit; the message says what
+            to do.
         FileNotFoundError: a file that is neither here nor can be downloaded; the message says what to put where.
     """
-    if Path(name).suffix.lower() in (".npy", ".npz"):
-        return own.load(Path(name).expanduser(), seed)
-    return _entry(name).load(seed)
+    if likelihood not in ("auto", *LIKELIHOODS):
+        raise ValueError(f"unknown likelihood {likelihood!r}: choose one of auto, {', '.join(LIKELIHOODS)}.")
+    if is_file(name):
+        return own.load(Path(os.path.expanduser(name)), seed, likelihood)
+    entry = _entry(name)
+    if likelihood != "auto":
+        raise ValueError(
+            f"likelihood is {likelihood}, but {name} is always read as {entry.form.likelihood}: leave it out, "
+            "it is for own files."
+        )
+    return entry.load(seed)
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is the path of an own file, and not of the catalogue.
+
+    >>> is_file("mine.npz"), is_file("digits")
+    (True, False)
+    """
+    return Path(name).suffix.lower() in (".npy", ".npz")
+
+
+def absolute(name: str) -> str:
+    """The name of a set as it is found from any directory.
+
+    >>> absolute("digits"), absolute("/data/mine.npz")
+    ('digits', '/data/mine.npz')
+    """
+    return os.path.realpath(os.path.expanduser(name)) if is_file(name) else name
 
 
 def fetch(name: str) -> list[Path]:
@@ -196,7 +226,7 @@ def _entry(name: str) -> Entry:
     if name in CATALOGUE:
         return CATALOGUE[name]
     if os.sep in name or "." in name:
-        state = "is neither .npy nor .npz" if Path(name).expanduser().exists() else "does not exist"
+        state = "is neither .npy nor .npz" if os.path.exists(os.path.expanduser(name)) else "does not exist"
         raise ValueError(f"{name!r} looks like a path but {state}: own data are a .npy or .npz file.")
     close = difflib.get_close_matches(name, CATALOGUE, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""

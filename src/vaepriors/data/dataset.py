@@ -46,6 +46,8 @@ class Dataset:
         segments: how to draw points that are stick figures: (N, D) -> (N, lines, 2, 3), the two ends of each line.
         pseudo: mean and standard deviation of the VampPrior's initial pseudo-inputs (Tomczak & Welling, 2018);
             None: training images plus noise.
+        stored: what a file held, in words, such as its type.
+        doubts: where the reading of a file may not be what was meant, each with a remedy.
 
     Raises:
         ValueError: an empty split, a wrong dtype or number of dimensions, event shapes that differ, NaN, infinity, or
@@ -67,6 +69,8 @@ class Dataset:
     pseudo: tuple[float, float] | None = None
     labels: dict[str, Tensor] = field(default_factory=dict, repr=False)
     segments: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
+    stored: str = field(default="", repr=False)
+    doubts: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def event_shape(self) -> torch.Size:
@@ -77,6 +81,22 @@ class Dataset:
     def has_images(self) -> bool:
         """Whether points can be shown as images: of one channel or of three."""
         return len(self.event_shape) == 3 and self.event_shape[0] in (1, 3)
+
+    def summary(self) -> str:
+        """What the set is, in one line.
+
+        >>> bits = torch.eye(4)
+        >>> Dataset("identity", bits[:2], bits[2:3], bits[3:], "bernoulli", stored="float32").summary()
+        'identity: 4 vectors of 4, float32 -> bernoulli, split 2/1/1'
+        """
+        sizes = [len(self.train), len(self.valid), len(self.test)]
+        kind = "images" if len(self.event_shape) == 3 else "vectors of"
+        stored = f", {self.stored}" if self.stored else ""
+        drawn = " (binarised at each visit)" if self.dynamic else ""
+        return (
+            f"{self.name}: {sum(sizes)} {kind} {' x '.join(map(str, self.event_shape))}{stored} -> {self.likelihood}"
+            f"{drawn}, split {'/'.join(map(str, sizes))}"
+        )
 
     def __post_init__(self) -> None:
         if self.likelihood not in LIKELIHOODS:

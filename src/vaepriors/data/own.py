@@ -1,93 +1,181 @@
-"""A user's own data: a `.npz` with an array `train`, with or without `valid` and `test`, or a `.npy` with one array.
+"""A user's own data: a `.npz` with an array `train`, with or without `test` and `valid`, or a `.npy` with one array.
 
-Arrays are (N, D) for vectors, (N, H, W) or (N, C, H, W) for images. One array alone is split 0.8 / 0.1 / 0.1 by seed.
-The likelihood follows from the values of all arrays together:
+Arrays are (N, D) for vectors, (N, H, W), (N, C, H, W) or (N, H, W, C) for images, the last with one or three channels.
+One array alone is split 0.8 / 0.1 / 0.1 by seed; of `train` and `test`, a tenth of `train` becomes valid by seed.
+The likelihood `auto` follows from the values of all arrays together:
 
     every value 0 or 1       bernoulli
     uint8                    logistic256, x = (level + 0.5) / 256
     floats in [0, 1]         bernoulli, dynamic: probabilities; valid and test are binarised once with a fixed seed
     other floats             gaussian
+
+Others may be chosen. For bernoulli, levels 0..255 are divided by 255: probabilities, unless all are 0 or 255. For
+logistic256, values are levels, as they are or stored as level / 255 or (level + 0.5) / 256. For gaussian, values are
+taken unchanged.
 """
 
-import zipfile
-import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vaepriors.data.arrays import SPLITS, read_arrays
 from vaepriors.data.dataset import Dataset, binarize_once, shuffled_split
 
-SPLITS = ("train", "valid", "test")
+CHANNELS = (1, 3)  # of an image whose channels come last
+FAR, NEAR = 10.0, 0.01  # a standard deviation, or a mean, beyond which real values are called far from a unit scale
+UNEVEN = 1000.0  # so is a table with columns of standard deviations that differ by more
 
 
-def load(path: Path, seed: int = 0) -> Dataset:
+def load(path: Path, seed: int = 0, likelihood: str = "auto", limit: float | None = None) -> Dataset:
     """A data set from the user's `.npy` or `.npz`.
 
-    To force another likelihood, store another type (gray levels as uint8; real numbers shifted out of [0, 1]), or build
-    the set yourself: ``Dataset("mine", train, valid, test, likelihood="gaussian")``.
+    The set's `doubts` say where the reading may not be what was meant. An array of four dimensions is (N, H, W, C) if
+    its last size is 1 or 3 and its second is neither; else it is (N, C, H, W).
+
+    Args:
+        path: the file.
+        seed: of a random split.
+        likelihood: `auto`, `bernoulli`, `logistic256` or `gaussian`, as above.
+        limit: the most bytes that all arrays together may take, as stored and as float32; half of the available
+            memory unless given, or what the environment variable VAEPRIORS_MEMORY names in GiB.
 
     Raises:
-        ValueError: the file is missing, damaged or pickled, its arrays have other names, shapes or types than above, or
-            the `Dataset` refuses their values.
+        ValueError: the file is missing, damaged, encrypted, pickled or too large, its arrays have other names, shapes
+            or types than above, or values that the likelihood does not take.
     """
-    arrays = _read(path)
-    shapes_and_types = {name: f"{array.dtype} {array.shape}" for name, array in arrays.items()}
-    if len({array.dtype for array in arrays.values()}) > 1:
-        raise ValueError(f"{path} mixes types, {shapes_and_types}: store all arrays with one.")
-    if any(array.ndim not in (2, 3, 4) for array in arrays.values()):
-        raise ValueError(f"{path} holds {shapes_and_types}: vectors are (N, D), images (N, H, W) or (N, C, H, W).")
-    likelihood, dynamic = _likelihood(path, list(arrays.values()))
-    points = {name: _points(array, likelihood) for name, array in arrays.items()}
+    arrays = read_arrays(path, limit)
+    last = all(x.ndim == 4 for x in arrays.values()) and _has_last_channels(arrays["train"].shape)
+    if last:
+        arrays = {name: np.moveaxis(x, -1, 1) for name, x in arrays.items()}
+    chosen, dynamic, convert = _reading(path, list(arrays.values()), likelihood)
+    points = {name: _points(array, convert) for name, array in arrays.items()}
+    train, valid, test = _split(points, dynamic, seed)
+    stored = f"{arrays['train'].dtype}{', channels last' if last else ''}"
+    doubts = (*_doubtful_layout(train), *_doubtful_values(list(arrays.values()), train, chosen, likelihood))
+    return Dataset(path.name, train, valid, test, chosen, dynamic, stored=stored, doubts=doubts)
+
+
+def _split(points: dict[str, Tensor], dynamic: bool, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Train, valid and test, the last two binarised if train is dynamic."""
     bits = {name: binarize_once(x, SPLITS.index(name)) if dynamic else x for name, x in points.items()}
-    if len(points) == 3:
-        train, valid, test = points["train"], bits["valid"], bits["test"]
-    else:
-        tenth = len(points["train"]) // 10
-        first, second, third = shuffled_split(len(points["train"]), tenth, tenth, seed)
-        train, valid, test = points["train"][first], bits["train"][second], bits["train"][third]
-    return Dataset(path.name, train, valid, test, likelihood=likelihood, dynamic=dynamic)
+    if "valid" in points:
+        return points["train"], bits["valid"], bits["test"]
+    number = len(points["train"])
+    tenth = number // 10
+    first, second, third = shuffled_split(number, tenth, 0 if "test" in points else tenth, seed)
+    test = bits["test"] if "test" in points else bits["train"][third]
+    return points["train"][first], bits["train"][second], test
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: give the path of a .npy or .npz file.")
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            arrays = {"train": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}): it is cut short or holds pickled objects, which are refused because "
-            "they may run code; save plain numeric arrays with numpy.save or numpy.savez."
-        ) from error
-    if set(arrays) not in ({"train"}, set(SPLITS)):
-        raise ValueError(
-            f"{path} holds the arrays {sorted(arrays)}: name them train, valid and test, or give train alone to have "
-            "it split 0.8 / 0.1 / 0.1."
-        )
-    return arrays
+def _reading(path: Path, arrays: list[np.ndarray], likelihood: str) -> tuple[str, bool, Callable[[Tensor], Tensor]]:
+    """The likelihood, whether it is dynamic, and how float32 values become points x."""
 
+    def every(holds: Callable[[np.ndarray], np.ndarray]) -> bool:
+        return all(holds(x).all() for x in arrays)
 
-def _likelihood(path: Path, arrays: list[np.ndarray]) -> tuple[str, bool]:
     dtype = arrays[0].dtype
-    if dtype.kind not in "biuf":
-        raise ValueError(f"{path} holds {dtype}: store real numbers, for example float32.")
-    if all(((x == 0) | (x == 1)).all() for x in arrays):
-        return "bernoulli", False
+    unit, binary = every(lambda x: (x >= 0) & (x <= 1)), every(lambda x: (x == 0) | (x == 1))
+    levels = every(lambda x: (x >= 0) & (x <= 255) & (x == np.floor(x)))
+    if likelihood == "auto":
+        likelihood = _likelihood(path, dtype, unit, binary)
+    if likelihood == "gaussian" or not every(np.isfinite):  # Dataset names the points that are not finite
+        return likelihood, False, lambda x: x
+    if likelihood == "bernoulli" and unit:
+        return likelihood, not binary, lambda x: x
+    if likelihood == "bernoulli" and levels:
+        return likelihood, not every(lambda x: (x == 0) | (x == 255)), lambda x: x / 255
+    if likelihood == "logistic256" and levels and (dtype.kind != "f" or not unit):
+        return likelihood, False, _middles
+    if likelihood == "logistic256" and unit and every(lambda x: np.abs(x * 255 - np.round(x * 255)) < 1e-3):
+        return likelihood, False, lambda x: _middles((x * 255).round())
+    if likelihood == "logistic256" and unit and every(lambda x: np.abs(x * 256 % 1 - 0.5) < 1e-3):
+        return likelihood, False, lambda x: _middles((x * 256).floor())
+    low, high = min(x.min() for x in arrays), max(x.max() for x in arrays)
+    takes = "values in [0, 1] or levels 0..255" if likelihood == "bernoulli" else "256 gray levels, best as uint8"
+    raise ValueError(
+        f"{path} holds {dtype} from {low:.6g} to {high:.6g}, but the likelihood {likelihood} takes {takes}: scale the "
+        "values, or choose the likelihood gaussian."
+    )
+
+
+def _likelihood(path: Path, dtype: np.dtype, unit: bool, binary: bool) -> str:
+    if binary:
+        return "bernoulli"
     if dtype == np.uint8:
-        return "logistic256", False
+        return "logistic256"
     if dtype.kind != "f":
-        raise ValueError(f"{path} holds {dtype} beyond 0 and 1: store gray levels as uint8, other values as float32.")
-    if all(((x >= 0) & (x <= 1)).all() for x in arrays):
-        return "bernoulli", True
-    return "gaussian", False
+        raise ValueError(
+            f"{path} holds {dtype} beyond 0 and 1: store gray levels as uint8, other values as float32, or choose the "
+            "likelihood."
+        )
+    return "bernoulli" if unit else "gaussian"
 
 
-def _points(array: np.ndarray, likelihood: str) -> Tensor:
+def _middles(levels: Tensor) -> Tensor:
+    return (levels + 0.5) / 256
+
+
+def _points(array: np.ndarray, convert: Callable[[Tensor], Tensor]) -> Tensor:
     with np.errstate(over="ignore"):  # an overflow becomes infinite, which Dataset reports
-        x = torch.from_numpy(array.astype(np.float32))
-    if likelihood == "logistic256":
-        x = (x + 0.5) / 256
+        x = convert(torch.from_numpy(np.ascontiguousarray(array, np.float32)))
     return x.unsqueeze(1) if x.ndim == 3 else x
+
+
+def _has_last_channels(shape: tuple[int, ...]) -> bool:
+    return shape[-1] in CHANNELS and shape[1] not in CHANNELS
+
+
+def _doubtful_layout(train: Tensor) -> Iterator[str]:
+    channels, *sides = train.shape[1:]
+    if sides and sides[1] <= 4 < min(channels, sides[0]):
+        yield (
+            f"images are read as {channels} channels of {sides[0]} x {sides[1]} pixels, which looks like channels "
+            "last: store (N, C, H, W) if it is"
+        )
+
+
+def _doubtful_values(arrays: list[np.ndarray], train: Tensor, chosen: str, likelihood: str) -> Iterator[str]:
+    if chosen == "logistic256" and likelihood == "auto" and all(((x == 0) | (x == 255)).all() for x in arrays):
+        yield (
+            "every byte is 0 or 255, which looks binary and is read as 256 gray levels: choose --likelihood bernoulli "
+            "if it is binary"
+        )
+    if chosen != "gaussian" or not train.numel():
+        return
+    scale, mean, low, high = _moments(train)
+    least, most = _extreme_deviations(train)
+    if low >= 0 and high <= 255 and scale > FAR:
+        yield (
+            f"values from {low:.6g} to {high:.6g} look like pixels and are read as real numbers: divide them by 255, "
+            "store them as uint8, or choose --likelihood logistic256 or bernoulli if they are whole levels"
+        )
+    elif most > UNEVEN * least:
+        yield (
+            f"columns have standard deviations from {least:.3g} to {most:.3g}: standardise each, or the largest decide "
+            "alone"
+        )
+    elif scale > FAR or abs(mean) > FAR or 0 < scale < NEAR:
+        yield (
+            f"values have mean {mean:.3g} and standard deviation {scale:.3g}, far from a unit scale: standardise them, "
+            "or training may fail"
+        )
+
+
+def _extreme_deviations(x: Tensor) -> tuple[float, float]:
+    """The least and the largest standard deviation of the columns of a table that are not constant; else 1 and 1."""
+    if x.ndim != 2:
+        return 1.0, 1.0
+    deviations = x.double().std(0, correction=0)
+    deviations = deviations[deviations > 1e-6 * x.abs().amax(0)]  # less is rounding
+    if not len(deviations):
+        return 1.0, 1.0
+    return deviations.min().item(), deviations.max().item()
+
+
+def _moments(x: Tensor) -> tuple[float, float, float, float]:
+    """Standard deviation, mean, smallest and largest value."""
+    x = x.double()
+    return x.std(correction=0).item(), x.mean().item(), x.min().item(), x.max().item()

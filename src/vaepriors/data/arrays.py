@@ -1,0 +1,169 @@
+"""Arrays of a user's `.npy` or `.npz`, judged by their headers before they are unpacked.
+
+A header announces shape and type. What cannot be meant, or needs more than half of the available memory, is refused
+before it is read; nothing pickled is ever read.
+"""
+
+import math
+import os
+import stat
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+from numpy.lib import format as npy
+
+from vaepriors.limits import REMEDY, in_words, memory_limit
+
+SPLITS = ("train", "valid", "test")
+
+
+class _Header(NamedTuple):
+    """What a file announces of an array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {self.shape}"
+
+
+class _Member(NamedTuple):
+    """An array's place: how to open it, and how many bytes are there."""
+
+    open: Callable[[], IO[bytes]]
+    size: int
+
+
+def read_arrays(path: Path, limit: float | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a `.npz` by name, or that of a `.npy` as train: all of one numeric type, of 2 to 4 dimensions.
+
+    Args:
+        path: the file.
+        limit: the most bytes that all arrays together may take, as stored and as float32; half of the available
+            memory unless given, or what the environment variable VAEPRIORS_MEMORY names in GiB.
+
+    Raises:
+        ValueError: the file is missing, damaged, encrypted, pickled or too large, or its arrays have other names,
+            shapes or types than `vaepriors.data.own` reads.
+    """
+    _check_file(path)
+    with _refusing_damage(path), path.open("rb") as file:
+        packed = file.read(2) == b"PK"
+    if not packed:
+        return _read_members(path, {"train": _Member(lambda: path.open("rb"), path.stat().st_size)}, limit)
+    with _refusing_damage(path):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        return _read_members(path, _members(path, archive), limit)
+
+
+def _read_members(path: Path, members: dict[str, _Member], limit: float | None) -> dict[str, np.ndarray]:
+    headers = {name: _header(path, member) for name, member in members.items()}
+    _check_headers(path, headers)
+    _check_limit(path, headers, limit)
+    arrays = {}
+    for name, member in members.items():
+        with _refusing_damage(path), member.open() as file:
+            arrays[name] = npy.read_array(file, allow_pickle=False)
+    return arrays
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is not a regular file, without opening it: to open a FIFO would wait for ever."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"{path} does not exist: give the path of a .npy or .npz file.") from error
+    except (OSError, ValueError) as error:  # a loop of links, a folder without permission, a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path} cannot be opened ({reason}): give the path of a readable file.") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise ValueError(f"{path} is {kind}: give the path of a .npy or .npz file.")
+
+
+@contextmanager
+def _refusing_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise ValueError(
+            f"{path} cannot be opened ({error.strerror}): give yourself the permission to read."
+        ) from error
+    except Exception as error:  # damage makes zipfile, zlib and the parser of headers raise nearly anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise _damaged(path, reason) from error
+
+
+def _damaged(path: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"{path} cannot be read ({reason}): it is cut short or holds pickled objects, which are refused because "
+        "they may run code; save plain numeric arrays with numpy.save or numpy.savez."
+    )
+
+
+def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, _Member]:
+    members = {}
+    for info in archive.infolist():
+        name = info.filename.removesuffix(".npy")
+        remedy = "write the file with numpy.savez or numpy.savez_compressed."
+        if name == info.filename:
+            raise ValueError(f"{path} holds {info.filename!r}, which is not an array: {remedy}")
+        if name in members:
+            raise ValueError(f"{path} holds {info.filename!r} twice: {remedy}")
+        if info.flag_bits & 1:
+            raise ValueError(f"{path} holds {info.filename!r} encrypted: {remedy}")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{path} holds {info.filename!r} compressed by method {info.compress_type}: {remedy}")
+        members[name] = _Member(lambda info=info: archive.open(info), info.file_size)  # type: ignore[misc]
+    return members
+
+
+def _header(path: Path, member: _Member) -> _Header:
+    with _refusing_damage(path), member.open() as file:
+        version = npy.read_magic(file)
+        if version > (2, 0):  # later ones are for names of fields
+            raise ValueError(f"version {version[0]} of the format is not for plain arrays")
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(file)
+        header = _Header(shape, dtype)
+        here = member.size - file.tell()
+    if dtype.hasobject:
+        raise _damaged(path, "an array of objects")
+    if min(shape, default=0) < 0 or header.numel * dtype.itemsize > here:
+        raise _damaged(path, f"its header announces {header}, but {here} bytes follow")
+    return header
+
+
+def _check_headers(path: Path, headers: dict[str, _Header]) -> None:
+    if set(headers) not in ({"train"}, {"train", "test"}, set(SPLITS)):
+        raise ValueError(
+            f"{path} holds the arrays {sorted(headers)}: name them train, valid and test, or give train alone to have "
+            "it split 0.8 / 0.1 / 0.1, or train and test to have valid split from train."
+        )
+    shapes_and_types = {name: str(header) for name, header in headers.items()}
+    if len({header.dtype for header in headers.values()}) > 1:
+        raise ValueError(f"{path} mixes types, {shapes_and_types}: store all arrays with one.")
+    if any(len(header.shape) not in (2, 3, 4) for header in headers.values()):
+        raise ValueError(f"{path} holds {shapes_and_types}: vectors are (N, D), images (N, H, W) or (N, C, H, W).")
+    if headers["train"].dtype.kind not in "biuf":
+        raise ValueError(f"{path} holds {headers['train'].dtype}: store real numbers, for example float32.")
+
+
+def _check_limit(path: Path, headers: dict[str, _Header], limit: float | None) -> None:
+    size = sum(header.numel * (header.dtype.itemsize + 4) for header in headers.values())  # as stored and as float32
+    limit = memory_limit(0.5) if limit is None else limit
+    if size > limit:
+        shapes = ", ".join(f"{name} {header}" for name, header in headers.items())
+        raise ValueError(
+            f"{path} announces {shapes}, which take {in_words(size)} of memory as stored and as float32, more than the "
+            f"limit of {in_words(limit)}: store less, or raise the limit ({REMEDY})."
+        )

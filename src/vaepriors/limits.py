@@ -1,0 +1,109 @@
+"""What this machine can hold: memory and processes, to refuse what cannot fit before any work."""
+
+import math
+import os
+from pathlib import Path
+
+__all__ = ["available_memory", "check_processes", "check_size", "in_words", "memory_limit"]
+
+VARIABLE = "VAEPRIORS_MEMORY"
+REMEDY = f"the environment variable {VARIABLE} sets it, in GiB"
+PROCESSES = 8  # on each processor: more of them only wait for each other
+
+
+def available_memory() -> float:
+    """Bytes that a new process may use: what is free, and no more than its control group may have; or infinity."""
+    return min(_free_memory(), _group_limit())
+
+
+def memory_limit(share: float = 1.0) -> float:
+    """Bytes that may be used: a share of what is available, or all of the GiB that VAEPRIORS_MEMORY names.
+
+    Raises:
+        ValueError: the variable holds no positive number.
+    """
+    named = os.environ.get(VARIABLE)
+    if not named:
+        return share * available_memory()
+    try:
+        gib = float(named)
+    except ValueError:
+        gib = math.nan
+    if not gib > 0:
+        raise ValueError(f"{VARIABLE} is {named!r}: give a number of GiB above 0, or unset it")
+    return gib * 2**30
+
+
+def check_size(what: str, size: int, limit: float | None = None) -> None:
+    """Refuse what needs more bytes than there are.
+
+    Args:
+        what: What is asked for, as the subject of a sentence.
+        size: The bytes it needs at least.
+        limit: The bytes there are; `memory_limit()` unless given.
+
+    Raises:
+        ValueError: It does not fit.
+    """
+    limit = memory_limit() if limit is None else limit
+    if size > limit:
+        raise ValueError(
+            f"{what} needs at least {in_words(size)} of memory, more than the limit of {in_words(limit)}: choose less, "
+            f"or raise the limit ({REMEDY})"
+        )
+
+
+def check_processes(devices: int) -> None:
+    """Refuse more processes than the processors of this machine can serve.
+
+    Raises:
+        ValueError: There are more than eight for each processor.
+    """
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = PROCESSES * processors
+    if devices > most:
+        raise ValueError(
+            f"devices is {devices}, each of them a process, but this machine has {processors} processors: choose at "
+            f"most {most}"
+        )
+
+
+def in_words(size: float) -> str:
+    """A number of bytes with a unit.
+
+    >>> in_words(3 * 2**29), in_words(10**30)
+    ('1.5 GiB', '8.27e+11 EiB')
+    """
+    units = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+    power = min(int(math.log2(max(size, 1)) // 10), len(units) - 1)
+    return f"{size / 1024**power:.3g} {units[power]}"
+
+
+def _free_memory() -> float:
+    info = Path("/proc/meminfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    values = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    if values:
+        return 1024 * int(values[0])
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # another system
+        return math.inf
+
+
+def _group_limit(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
+    """The least limit of this process's control group and those above it, of version 1 or 2; infinity without one."""
+    limits = [math.inf]
+    for line in process.read_text().splitlines() if process.is_file() else []:
+        _, kinds, group = line.split(":", 2)
+        if kinds not in ("", "memory"):
+            continue
+        folder = root / kinds
+        name = "memory.limit_in_bytes" if kinds else "memory.max"
+        path = folder / group.lstrip("/")
+        for each in (path, *(parent for parent in path.parents if parent.is_relative_to(folder))):
+            try:
+                limits.append(int((each / name).read_text()))
+            except (OSError, ValueError):  # not to be seen from a container, or "max"
+                continue
+    return min(limits)
