@@ -89,6 +89,8 @@ def sentence(capsys):
         ("--accelerator cuda", ["cuda", "choose cpu or auto"]),
         ("--prior vamp-data --components 1298", ["components is 1298", "1297", "choose fewer"]),
         ("--prior vamp-data --components 1298 --tensorboard", ["components is 1298", "1297", "choose fewer"]),
+        ("--likelihood poisson", ["'poisson'", "bernoulli, logistic256, gaussian"]),
+        ("--likelihood gaussian", ["likelihood is gaussian", "digits", "bernoulli"]),
         ("--data missing.npy", ["missing.npy", "does not exist"]),
         ("--data digits.csv", ["digits.csv", ".npy or .npz"]),
         ("--out file", ["file", "--out"]),
@@ -130,6 +132,21 @@ def test_an_own_file_with_a_fault(here, vaepriors, capsys, fault):
     told = sentence(capsys)
     assert all(word in told for word in ["mine.npy", *words]), told
     assert os.listdir(here) == ["mine.npy"]
+
+
+def test_train_says_what_it_took_and_where_that_looks_wrong(here, vaepriors, capsys):
+    np.save(here / "mine.npy", 255 * np.random.default_rng(0).integers(0, 2, (40, 4, 4), dtype=np.uint8))
+    tiny = [*TINY, "--epochs", "1", "--data", "mine.npy"]
+    assert vaepriors("train", *tiny, "--out", "gray") == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("mine.npy: 40 images 1 x 4 x 4, uint8 -> logistic256, split 32/4/4\n")
+    assert err.count("\n") == 1
+    assert "--likelihood bernoulli" in err
+    assert vaepriors("train", *tiny, "--out", "bits", "--likelihood", "bernoulli") == 0
+    out, err = capsys.readouterr()
+    assert "uint8 -> bernoulli, split" in out
+    assert not err
+    assert Run(here / "bits").dataset().likelihood == "bernoulli"
 
 
 @pytest.mark.parametrize(
@@ -404,7 +421,7 @@ def test_data_lists_and_fetches(vaepriors, capsys):
     assert "digits" in capsys.readouterr().out
 
 
-FLAGS = """data model prior components weighted objective samples latent hidden epochs warmup patience batch-size
+FLAGS = """data likelihood model prior components weighted objective samples latent hidden epochs warmup patience batch-size
 lr seed out resume devices nodes precision compile graph prior-samples prior-hidden lr-stages adam-eps
 estimator kappa nu sigma snapshots"""
 

@@ -62,7 +62,7 @@ def test_every_table_is_on_the_page_of_results():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_parse(command, tmp_path, monkeypatch, vaepriors):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vaepriors.cli.load", lambda name, seed: (_ for _ in ()).throw(ValueError(f"asked for {name}")))
+    monkeypatch.setattr("vaepriors.cli.load", lambda name, *_: (_ for _ in ()).throw(ValueError(f"asked for {name}")))
     assert vaepriors(*shlex.split(command)) == (0 if command.startswith("data") else 2)
 
 

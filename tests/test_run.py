@@ -17,6 +17,7 @@ OTHER = Experiment(
     model="hvae",
     prior="vamp",
     components=7,
+    likelihood="gaussian",
     weighted=True,
     pseudo_inputs="data",
     samples=2,

@@ -17,7 +17,7 @@ import torch
 import tyro
 from rich.table import Table
 
-from vaepriors.data import CATALOGUE, fetch, load
+from vaepriors.data import CATALOGUE, Dataset, absolute, fetch, load
 from vaepriors.distributions import watched
 from vaepriors.evaluate import evaluate_run
 from vaepriors.experiment import Experiment
@@ -58,13 +58,15 @@ def train(
         snapshots: Epochs whose model is kept as epoch-N.ckpt.
         tensorboard: Also write TensorBoard event files (needs the extra `tensorboard`).
     """
-    if Path(experiment.data).suffix in (".npy", ".npz"):  # found again from any directory
-        experiment = dataclasses.replace(experiment, data=str(Path(experiment.data).expanduser().resolve()))
+    experiment = dataclasses.replace(experiment, data=absolute(experiment.data))
     run = Run(out or default_folder(experiment))
     fabric = make_fabric(experiment)
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # the others are started by the first, when it has looked
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # the others are started by the first, when it has looked
+    if first:
         _check_folder(run, experiment, resume)
-    dataset = load(experiment.data, seed=experiment.seed)
+    dataset = load(experiment.data, experiment.seed, experiment.likelihood)
+    if first:
+        _show(dataset)
     fabric.launch()
     if not fabric.is_global_zero:
         fit(experiment, dataset, run, fabric, save_every=save_every, snapshots=snapshots)
@@ -78,6 +80,13 @@ def train(
         console.print(f"to go on: vaepriors train --out {run.folder} --resume")
         return 130
     return 0
+
+
+def _show(dataset: Dataset) -> None:
+    """Print what was read, and where the reading may not be what was meant."""
+    console.print(dataset.summary(), markup=False)
+    for doubt in dataset.doubts:
+        print(f"vaepriors: warning: {dataset.name}: {doubt}", file=sys.stderr)
 
 
 def default_folder(experiment: Experiment) -> Path:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vaepriors import networks, priors
-from vaepriors.data import Dataset
+from vaepriors.data import LIKELIHOODS, Dataset
 from vaepriors.distributions import Shape
 from vaepriors.nn import (
     BernoulliHead,
@@ -51,6 +51,7 @@ PRIORS = ("standard", "mog", "vamp", "vamp-data", "vhp")
 OBJECTIVES = ("elbo", "iwae", "rewo", "rewo-gamma", "geco")
 CONSTRAINED = ("rewo", "rewo-gamma", "geco")
 CHOICES = {
+    "likelihood": ("auto", *LIKELIHOODS),
     "model": MODELS,
     "prior": PRIORS,
     "objective": OBJECTIVES,
@@ -69,7 +70,10 @@ class Experiment:
     """Everything that decides the numbers of a run. The defaults are those of Tomczak & Welling 2018."""
 
     data: str = "digits"
-    """Data set (see `vaepriors data list`), or the path of a .npy or .npz file of your own."""
+    """Data set (see `vaepriors data list`), or the path of a custom .npy or .npz file."""
+    likelihood: str = "auto"
+    """How a custom file is read: bernoulli (bits or probabilities), logistic256 (256 gray levels), gaussian (real
+    numbers), or auto: as its values suggest. Data sets of the list have their own."""
     model: str = "vae"
     """vae (one level of latent variables), hvae (two), convhvae (two, with convolutions), pixelhvae (convhvae with a
     PixelCNN as decoder), conv (one level, with convolutions), all of gated layers; of layers with ReLU: mlp (one level)

@@ -126,7 +126,7 @@ class Run:
 
     def dataset(self) -> Dataset:
         experiment = self.experiment()
-        return load(experiment.data, seed=experiment.seed)
+        return load(experiment.data, experiment.seed, experiment.likelihood)
 
     def model(self, dataset: Dataset, which: str = "best") -> tuple[VAE, dict[str, Any]]:
         """The trained model, on the CPU, with the values stored beside it (its epoch and loss).
