@@ -22,6 +22,7 @@ from vaepriors.distributions import watched
 from vaepriors.evaluate import evaluate_run
 from vaepriors.experiment import Experiment
 from vaepriors.interpolate import interpolate_run
+from vaepriors.limits import check_size
 from vaepriors.progress import TensorBoard, TrainingBar, counting_bar, make_console
 from vaepriors.report.compare import COLUMNS, rows, write_comparison
 from vaepriors.report.compare import compare as compare_runs
@@ -174,8 +175,11 @@ def sample(
     """
     if number < 1:
         raise ValueError(f"number is {number}: at least 1 is needed")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed is {seed}: choose 0 to {2**63 - 1}")
     folder = Run(run)
     dataset = folder.dataset()
+    check_size(f"a sample of {number} draws", 4 * number * dataset.event_shape.numel())
     model, _ = folder.model(dataset, which)
     torch.manual_seed(seed)
     with counting_bar(console, "pixels, one by one") as progress, watched(progress):

@@ -1,21 +1,36 @@
-"""What an experiment costs before it is run: operations of its products and convolutions, and hours from them.
+"""What an experiment costs before it is run: operations of its products and convolutions, hours from them, and memory.
 
 Operations are counted by torch, on a stand-in for the data set, for one example and for two. A multiply-add is two.
+
+Memory is what a run cannot do without: its weights (each with a gradient, Adam's two moments, and the best model's
+copy), its data, and the draws of one step with their densities under a mixture. Activations come on top.
 """
 
 import dataclasses
 import time
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vaepriors import data
-from vaepriors.experiment import Experiment, build
+from vaepriors.data import Dataset
+from vaepriors.experiment import TWO_LEVELS, Experiment, build
+from vaepriors.limits import check_size
 
-__all__ = ["gflop_per_image", "gflop_per_step", "gflops_per_second", "hours"]
+__all__ = [
+    "Memory",
+    "check_memory",
+    "gflop_per_image",
+    "gflop_per_step",
+    "gflops_per_second",
+    "hours",
+    "least_memory",
+]
 
+COPIES = 5  # of a weight: itself, its gradient, Adam's two moments, and the best model's
 OVER_PRODUCTS = 3  # a step or a likelihood takes 2 to 6 times as long as its products alone (docs/speed.md)
 
 
@@ -97,3 +112,99 @@ def hours(experiment: Experiment, draws: int, device: str = "cpu") -> float:
     if draws:
         gflop += sizes[2] * gflop_per_image(experiment, draws)
     return OVER_PRODUCTS * gflop / gflops_per_second(device) / 3600
+
+
+class Memory(NamedTuple):
+    """Bytes that a run needs at least on each of its devices."""
+
+    networks: int
+    components: int  # of the prior
+    data: int
+    draws: int  # of one step, with their densities under the components or the draws of u
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+def least_memory(experiment: Experiment, dataset: Dataset) -> Memory:
+    """The memory that a run needs at least on each device, in bytes; nothing is allocated.
+
+    Args:
+        experiment: The experiment.
+        dataset: Its data.
+
+    Raises:
+        ValueError: If the model or the prior does not fit the data.
+
+    >>> memory = least_memory(Experiment(latent=2, hidden=(8,)), data.load("digits"))
+    >>> memory.networks == 5 * 4 * (2 * 65 * 8 + 2 * 9 * 2 + 2 * 3 * 8 + 9 * 64)
+    True
+    """
+    size = 8 if experiment.precision == "64-true" else 4
+    event, k, latent = dataset.event_shape.numel(), experiment.components or 0, experiment.latent
+    share = min(experiment.batch_size // experiment.devices, len(dataset.train))
+    draws = share * experiment.samples
+    of_mixture = {"mog": 2 * latent * COPIES, "vamp": event * COPIES, "vamp-data": event}
+    of_u = (experiment.prior_samples or 16) * (experiment.prior_latent or latent) if experiment.prior == "vhp" else 0
+    levels = 2 if experiment.model in TWO_LEVELS else 1
+    return Memory(
+        networks=size * COPIES * _weights(experiment, dataset),
+        components=size * k * of_mixture.get(experiment.prior, 0),
+        data=size * event * (len(dataset.train) + len(dataset.valid) // (experiment.devices * experiment.nodes)),
+        draws=draws * (size * (levels * latent + event + of_u) + 8 * k),  # densities of components are in float64
+    )
+
+
+def _weights(experiment: Experiment, dataset: Dataset) -> int:
+    """The number of all weights but a mixture's, from a model without storage."""
+    if experiment.components is not None:
+        plain: Any = {"prior": "standard", "components": None, "weighted": False, "pseudo_inputs": "auto"}
+        experiment = dataclasses.replace(experiment, **plain)
+    facts = ("name", "event_shape", "likelihood", "train", "pseudo")
+    form: Any = SimpleNamespace(**{name: getattr(dataset, name) for name in facts})
+    try:
+        with torch.device("meta"):
+            model, _ = build(experiment, form)
+    except RuntimeError as error:
+        if "overflow" not in str(error):
+            raise
+        return 2**61  # a layer of more bytes than torch can count
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def check_memory(experiment: Experiment, dataset: Dataset, device: torch.device | None = None) -> None:
+    """Refuse an experiment whose run certainly does not fit into memory, before any of it is allocated.
+
+    Args:
+        experiment: The experiment.
+        dataset: Its data, which are loaded.
+        device: Where it is to run; the CPU unless given. There, all devices are processes that share the memory.
+
+    Raises:
+        ValueError: If it needs more memory than is available, or than the CUDA device has; or if the model or the
+            prior does not fit the data.
+    """
+    memory = least_memory(experiment, dataset)
+    device = torch.device("cpu") if device is None else device
+    if device.type == "cpu":
+        loaded = 0 if experiment.precision == "64-true" else memory.data
+        size = experiment.devices * memory.total - loaded
+    else:
+        size = memory.total
+    largest = max(zip(memory, memory._fields, strict=True))[1]
+    check_size(f"the experiment, most of all for its {_in_words(experiment, largest)},", size, device)
+
+
+DECIDING = {  # options that decide a part of the memory
+    "networks": ("latent", "hidden", "prior_latent", "prior_hidden"),
+    "components": ("components",),
+    "data": ("data",),
+    "draws": ("batch_size", "samples", "latent", "components", "prior_samples", "prior_latent"),
+}
+
+
+def _in_words(experiment: Experiment, part: str) -> str:
+    options = {field: getattr(experiment, field) for field in DECIDING[part]}
+    given = ", ".join(f"{field} {value}" for field, value in options.items() if value is not None)
+    return f"{part} ({given})"

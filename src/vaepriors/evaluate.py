@@ -30,6 +30,7 @@ from vaepriors import checkpoint
 from vaepriors.checkpoint import write_atomically
 from vaepriors.data import Dataset, binarize_once
 from vaepriors.latent import active_units
+from vaepriors.limits import check_size
 from vaepriors.machine import hardware, open_devices
 from vaepriors.nn import evaluating
 from vaepriors.numerics import fixed_numerics
@@ -77,8 +78,8 @@ def estimate(
         progress: Called with the number of images just finished.
 
     Raises:
-        ValueError: If `samples` or `chunk` is less than 1, there is no x, its dtype is not that of the model, or it
-            has values outside the support of p(x|z).
+        ValueError: If `samples` or `chunk` is less than 1, there is no x, a chunk does not fit into memory, the dtype of
+            x is not that of the model, or x has values outside the support of p(x|z).
     """
     chunk = _check_sizes(model, x, samples, chunk)
     with evaluating(model):
@@ -92,6 +93,10 @@ def _check_sizes(model: VAE, x: Tensor, samples: int, chunk: int | None) -> int:
     for name, value in (("samples", samples), ("chunk", chunk), ("the number of images", len(x))):
         if value < 1:
             raise ValueError(f"{name} is {value}: at least 1 is needed")
+    pairs, size = min(chunk, samples * len(x)), x[0].numel() * x.element_size()
+    of_u = 4 * max((part.samples for part in model.modules() if isinstance(part, VHP)), default=0)
+    what = f"decoding {pairs} pairs at a time (a smaller chunk takes less), with the prior's own draws,"
+    check_size(what, pairs * (size + of_u), x.device)
     return chunk
 
 
@@ -125,10 +130,11 @@ def _estimate(
     parts = []
     for batch in x.split(images):
         known = model.given(model.encoder(batch), prior)
-        sizes = [draws] * (samples // draws) + [samples % draws] * (samples % draws > 0)
-        sums = _Sums(batch)
-        for n in sizes:
+        sums, left = _Sums(batch), samples
+        while left:
+            n = min(draws, left)
             sums.add(known(batch, n))
+            left -= n
         parts.append(sums.estimate(samples))
         progress(len(batch))
     return Estimate(*map(torch.cat, zip(*parts, strict=True)))

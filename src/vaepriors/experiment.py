@@ -63,6 +63,10 @@ CHOICES = {
     "precision": ("32-true", "64-true", "bf16-mixed"),
 }
 AT_LEAST_ONE = ("samples", "latent", "epochs", "batch_size", "lr_stages", "devices", "nodes")
+LARGEST = {  # torch's integers have 64 bits, and a layer of more than 10^9 units fits into no memory
+    **dict.fromkeys((*AT_LEAST_ONE, "warmup", "patience", "seed", "components", "prior_samples"), 2**63 - 1),
+    **dict.fromkeys(("latent", "hidden", "prior_latent", "prior_hidden"), 10**9),
+}
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,7 @@ class Experiment:
         for field in ("warmup", "patience", "seed"):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field} is {getattr(self, field)}: it cannot be negative")
+        self._check_sizes()
         least = 0 if self.model in MAY_HAVE_NO_HIDDEN else 1
         if len(self.sizes) < least or min(self.sizes, default=1) < 1:
             raise ValueError(f"hidden is {self.hidden}: give at least {least} layer of at least 1 unit")
@@ -172,6 +177,12 @@ class Experiment:
             )
         self._check_prior_options()
         self._check_objective_options()
+
+    def _check_sizes(self) -> None:
+        for field, most in LARGEST.items():
+            value = getattr(self, field) or 0
+            if (max(value) if isinstance(value, tuple) else value) > most:
+                raise ValueError(f"{field} is {value}: at most {most} is possible")
 
     @property
     def sizes(self) -> tuple[int, ...]:

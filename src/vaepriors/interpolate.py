@@ -30,6 +30,7 @@ from torch import Tensor
 
 from vaepriors.checkpoint import write_atomically
 from vaepriors.distributions import mean_or_draw
+from vaepriors.limits import check_size
 from vaepriors.run import Run, seed_of
 from vaepriors.vae import VAE
 
@@ -201,6 +202,8 @@ def interpolate_run(
     nodes, neighbors = nodes or usual[0], neighbors or usual[1]
     if len(dataset.test) < 2:
         raise ValueError(f"{dataset.name} has {len(dataset.test)} test example: two are needed to interpolate between")
+    edges = nodes * max(neighbors, 1)
+    check_size(f"a graph of {nodes} nodes with {neighbors} neighbours each", 100 * edges)  # an edge takes more
     torch.manual_seed(seed_of(seed, "interpolation"))
     components, first, without = [], [], 0
     found: dict[str, list[Tensor]] = {"graph": [], "graph_resampled": [], "straight": []}

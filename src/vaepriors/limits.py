@@ -4,6 +4,8 @@ import math
 import os
 from pathlib import Path
 
+import torch
+
 __all__ = ["available_memory", "check_processes", "check_size", "in_words", "memory_limit"]
 
 VARIABLE = "VAEPRIORS_MEMORY"
@@ -16,15 +18,20 @@ def available_memory() -> float:
     return min(_free_memory(), _group_limit())
 
 
-def memory_limit(share: float = 1.0) -> float:
-    """Bytes that may be used: a share of what is available, or all of the GiB that VAEPRIORS_MEMORY names.
+def memory_limit(share: float = 1.0, device: torch.device | None = None) -> float:
+    """Bytes that may be used: a share of what there is, or all of the GiB that VAEPRIORS_MEMORY names.
+
+    Args:
+        share: Of what is available to this process, or of all that a CUDA device has.
+        device: Where; the CPU unless given.
 
     Raises:
         ValueError: the variable holds no positive number.
     """
     named = os.environ.get(VARIABLE)
     if not named:
-        return share * available_memory()
+        on_cuda = device is not None and device.type == "cuda"
+        return share * (torch.cuda.get_device_properties(device).total_memory if on_cuda else available_memory())
     try:
         gib = float(named)
     except ValueError:
@@ -34,18 +41,18 @@ def memory_limit(share: float = 1.0) -> float:
     return gib * 2**30
 
 
-def check_size(what: str, size: int, limit: float | None = None) -> None:
+def check_size(what: str, size: int, device: torch.device | None = None) -> None:
     """Refuse what needs more bytes than there are.
 
     Args:
         what: What is asked for, as the subject of a sentence.
         size: The bytes it needs at least.
-        limit: The bytes there are; `memory_limit()` unless given.
+        device: Where; the CPU unless given.
 
     Raises:
         ValueError: It does not fit.
     """
-    limit = memory_limit() if limit is None else limit
+    limit = memory_limit(device=device)
     if size > limit:
         raise ValueError(
             f"{what} needs at least {in_words(size)} of memory, more than the limit of {in_words(limit)}: choose less, "
@@ -72,9 +79,10 @@ def in_words(size: float) -> str:
     """A number of bytes with a unit.
 
     >>> in_words(3 * 2**29), in_words(10**30)
-    ('1.5 GiB', '8.27e+11 EiB')
+    ('1.5 GiB', '8.67e+11 EiB')
     """
     units = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+    size = min(size, 10**300)  # a larger integer is no float
     power = min(int(math.log2(max(size, 1)) // 10), len(units) - 1)
     return f"{size / 1024**power:.3g} {units[power]}"
 

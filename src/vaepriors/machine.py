@@ -16,6 +16,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from vaepriors.limits import check_processes
+
 __all__ = [
     "Graphed",
     "compiled",
@@ -37,6 +39,8 @@ def open_devices(accelerator: str, devices: int = 1, nodes: int = 1, precision: 
     kind = "cuda" if there and accelerator != "cpu" else "cpu"
     if kind == "cuda" and devices > torch.cuda.device_count():
         raise ValueError(f"devices is {devices}, but torch sees {torch.cuda.device_count()} CUDA devices")
+    if kind == "cpu":
+        check_processes(devices)
     strategy = "ddp" if devices * nodes > 1 else "auto"
     return Fabric(accelerator=kind, devices=devices, num_nodes=nodes, precision=precision, strategy=strategy)
 

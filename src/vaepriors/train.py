@@ -21,6 +21,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from vaepriors import checkpoint
+from vaepriors.cost import check_memory
 from vaepriors.data import Dataset
 from vaepriors.experiment import Experiment, build, steps_per_epoch
 from vaepriors.machine import Graphed, compiled, open_devices, peak_memory
@@ -147,13 +148,14 @@ def fit(
             the same length would end later. What is left is for the next call.
 
     Raises:
-        ValueError: If the experiment does not fit the data, or the folder has the run of another experiment.
+        ValueError: If the experiment does not fit the data or the memory, or the folder has the run of another one.
         Diverged: If a loss is not finite; the last checkpoint, of an epoch before, is kept.
         OSError: If the disk is full; the last checkpoint is kept.
     """
     if run.exists():
         run.check_same(experiment)
     fabric = make_fabric(experiment) if fabric is None else fabric
+    check_memory(experiment, dataset, fabric.device)
     return _Training(experiment, dataset, run, fabric, listeners).run_epochs(save_every, snapshots, until)
 
 
