@@ -439,9 +439,9 @@ def test_data_lists_and_fetches(vaepriors, capsys):
     assert "digits" in capsys.readouterr().out
 
 
-FLAGS = """data likelihood model prior components weighted objective samples latent hidden epochs warmup patience batch-size
+FLAGS = """data model prior components weighted objective samples latent hidden epochs warmup patience batch-size
 lr seed out resume devices nodes precision compile graph prior-samples prior-hidden lr-stages adam-eps
-estimator kappa nu sigma snapshots"""
+estimator kappa nu sigma snapshots likelihood"""
 
 
 def test_help_has_every_option(vaepriors, capsys):

@@ -17,6 +17,7 @@ import torch
 import tyro
 from rich.table import Table
 
+from vaepriors.cost import check_memory
 from vaepriors.data import CATALOGUE, Dataset, absolute, fetch, load
 from vaepriors.distributions import watched
 from vaepriors.evaluate import evaluate_run
@@ -68,6 +69,7 @@ def train(
     dataset = load(experiment.data, experiment.seed, experiment.likelihood)
     if first:
         _show(dataset)
+        check_memory(experiment, dataset, fabric.device)  # as `fit` does, but before other processes start
     fabric.launch()
     if not fabric.is_global_zero:
         fit(experiment, dataset, run, fabric, save_every=save_every, snapshots=snapshots)
