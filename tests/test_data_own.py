@@ -17,6 +17,8 @@ GENERATOR = np.random.default_rng(0)
 REAL = GENERATOR.normal(size=(50, 3))
 WITH_NAN = REAL.copy()
 WITH_NAN[7, 1] = np.nan
+SIGNALLING = REAL.astype(np.float32)
+SIGNALLING.view(np.uint32)[7, 1] = 0x7F800001  # a NaN that arithmetic warns of
 GRAY = GENERATOR.random((50, 6, 5))
 LEVELS = GENERATOR.integers(0, 256, (50, 3, 4, 4), dtype=np.uint8)
 BITS = GENERATOR.integers(0, 2, (50, 7))
@@ -184,6 +186,7 @@ def npz(**arrays):
         (npy(REAL[:0]), ".npy", r"train is empty"),
         (npy(REAL[:, 0]), ".npy", r"float64 \(50,\).*vectors are \(N, D\), images \(N, H, W\)"),
         (npy(WITH_NAN), ".npy", r"holds NaN or infinity in 1 of \d+ points"),
+        (npy(SIGNALLING), ".npy", r"holds NaN or infinity in 1 of \d+ points"),
         (npy(REAL * 1e300), ".npy", r"holds NaN or infinity in \d+ of \d+ points"),
         (npy(LEVELS.astype(int)), ".npy", "int64 beyond 0 and 1: store gray levels as uint8"),
         (npy(REAL + 1j), ".npy", "holds complex128: store real numbers"),
@@ -252,6 +255,7 @@ ARRAY = PLAIN.getvalue()
         (b"\x93NUMPY", "cannot be read"),
         (b"PK", "cannot be read"),
         (zipped(ARRAY)[:-30], "cannot be read"),
+        (zipped(ARRAY, 9000 * "x"), "xxx.*which is not an array"),
         (zipped(ARRAY, "train.txt"), "'train.txt', which is not an array"),
         (zipped(b"", "train/"), "'train/', which is not an array"),
         (zipped(b"hello"), "cannot be read"),
@@ -265,6 +269,7 @@ def test_a_file_that_holds_no_readable_array(tmp_path, content, words):
     with pytest.raises(ValueError, match=words) as told:
         data.load(str(path))
     assert "\n" not in str(told.value)
+    assert len(str(told.value)) < 600
 
 
 def test_a_small_zip_of_a_large_array_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ class _Header(NamedTuple):
         return math.prod(self.shape)
 
     def __str__(self) -> str:
-        return f"{self.dtype} {self.shape}"
+        return f"{self.dtype} {_short(self.shape)}"
 
 
 class _Member(NamedTuple):
@@ -100,29 +100,35 @@ def _refusing_damage(path: Path) -> Iterator[None]:
         ) from error
     except Exception as error:  # damage makes zipfile, zlib and the parser of headers raise nearly anything
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise _damaged(path, reason) from error
+        raise _damaged(path, _short(reason)) from error
 
 
 def _damaged(path: Path, reason: str) -> ValueError:
     return ValueError(
-        f"{path} cannot be read ({reason}): it is cut short or holds pickled objects, which are refused because "
-        "they may run code; save plain numeric arrays with numpy.save or numpy.savez."
+        f"{path} cannot be read ({reason}): it is cut short or holds pickled objects, which are refused "
+        "because they may run code; save plain numeric arrays with numpy.save or numpy.savez."
     )
+
+
+def _short(text: object) -> str:
+    """Words of a file, which may be of any length, for a sentence."""
+    words = str(text)
+    return words if len(words) <= 150 else f"{words[:150]}..."
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, _Member]:
     members = {}
+    remedy = "write the file with numpy.savez or numpy.savez_compressed."
     for info in archive.infolist():
-        name = info.filename.removesuffix(".npy")
-        remedy = "write the file with numpy.savez or numpy.savez_compressed."
+        name, member = info.filename.removesuffix(".npy"), _short(repr(info.filename))
         if name == info.filename:
-            raise ValueError(f"{path} holds {info.filename!r}, which is not an array: {remedy}")
+            raise ValueError(f"{path} holds {member}, which is not an array: {remedy}")
         if name in members:
-            raise ValueError(f"{path} holds {info.filename!r} twice: {remedy}")
+            raise ValueError(f"{path} holds {member} twice: {remedy}")
         if info.flag_bits & 1:
-            raise ValueError(f"{path} holds {info.filename!r} encrypted: {remedy}")
+            raise ValueError(f"{path} holds {member} encrypted: {remedy}")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(f"{path} holds {info.filename!r} compressed by method {info.compress_type}: {remedy}")
+            raise ValueError(f"{path} holds {member} compressed by method {info.compress_type}: {remedy}")
         members[name] = _Member(lambda info=info: archive.open(info), info.file_size)  # type: ignore[misc]
     return members
 
@@ -146,8 +152,8 @@ def _header(path: Path, member: _Member) -> _Header:
 def _check_headers(path: Path, headers: dict[str, _Header]) -> None:
     if set(headers) not in ({"train"}, {"train", "test"}, set(SPLITS)):
         raise ValueError(
-            f"{path} holds the arrays {sorted(headers)}: name them train, valid and test, or give train alone to have "
-            "it split 0.8 / 0.1 / 0.1, or train and test to have valid split from train."
+            f"{path} holds the arrays {_short(sorted(headers))}: name them train, valid and test, or give train alone "
+            "to have it split 0.8 / 0.1 / 0.1, or train and test to have valid split from train."
         )
     shapes_and_types = {name: str(header) for name, header in headers.items()}
     if len({header.dtype for header in headers.values()}) > 1:

@@ -74,7 +74,8 @@ def _reading(path: Path, arrays: list[np.ndarray], likelihood: str) -> tuple[str
     """The likelihood, whether it is dynamic, and how float32 values become points x."""
 
     def every(holds: Callable[[np.ndarray], np.ndarray]) -> bool:
-        return all(holds(x).all() for x in arrays)
+        with np.errstate(invalid="ignore"):  # of NaN, which Dataset reports
+            return all(holds(x).all() for x in arrays)
 
     dtype = arrays[0].dtype
     unit, binary = every(lambda x: (x >= 0) & (x <= 1)), every(lambda x: (x == 0) | (x == 1))
@@ -119,7 +120,7 @@ def _middles(levels: Tensor) -> Tensor:
 
 
 def _points(array: np.ndarray, convert: Callable[[Tensor], Tensor]) -> Tensor:
-    with np.errstate(over="ignore"):  # an overflow becomes infinite, which Dataset reports
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow becomes infinite, which Dataset reports
         x = convert(torch.from_numpy(np.ascontiguousarray(array, np.float32)))
     return x.unsqueeze(1) if x.ndim == 3 else x
 
