@@ -78,8 +78,8 @@ def estimate(
         progress: Called with the number of images just finished.
 
     Raises:
-        ValueError: If `samples` or `chunk` is less than 1, there is no x, a chunk does not fit into memory, the dtype of
-            x is not that of the model, or x has values outside the support of p(x|z).
+        ValueError: If `samples` or `chunk` is less than 1, there is no x, a chunk does not fit into memory, the dtype
+            of x is not that of the model, or x has values outside the support of p(x|z).
     """
     chunk = _check_sizes(model, x, samples, chunk)
     with evaluating(model):
