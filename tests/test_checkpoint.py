@@ -122,3 +122,18 @@ def test_an_optimiser_goes_on_bit_for_bit(tmp_path, dtype):
     checkpoint.load_optimizer(second, checkpoint.load(tmp_path / "optimizer")[0])
     steps(other, second, 3, 6)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_a_digest_is_of_names_types_shapes_and_values():
+    one = {"a": torch.tensor([1.0, -0.0]), "b": torch.tensor(True), "c": torch.zeros(0, 3)}
+    known = checkpoint.digest(one)
+    assert known == checkpoint.digest(dict(reversed(one.items())))
+    assert known == checkpoint.digest(one | {"a": torch.tensor([[1.0, 5.0], [-0.0, 5.0]])[:, 0]})  # not contiguous
+    others = [
+        {"a": torch.tensor([1.0, 0.0])},
+        {"a": torch.tensor([[1.0, -0.0]])},
+        {"a": torch.tensor([1.0, -0.0]).view(torch.int32)},
+        {"d": torch.zeros(0, 3)},
+        {"c": torch.zeros(3, 0)},
+    ]
+    assert len({known, *(checkpoint.digest(one | other) for other in others)}) == 6

@@ -4,6 +4,7 @@ Nothing here unpickles. Tensors that a model holds twice (a VampPrior shares the
 under the name at which they are met first.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 __all__ = [
+    "digest",
     "load",
     "load_module",
     "load_optimizer",
@@ -67,6 +69,20 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is no readable checkpoint ({error}): delete it and train anew") from error
     return tensors, values
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of named tensors: of their names, types, shapes and values, whatever their order and device.
+
+    >>> digest({"a": torch.zeros(2)}) == digest({"a": torch.zeros(2, 1)})
+    False
+    """
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        content = tensor.detach().cpu().contiguous()
+        total.update(json.dumps([name, str(content.dtype), list(content.shape)]).encode())
+        total.update(content.flatten().view(torch.uint8).numpy())
+    return total.hexdigest()
 
 
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:
