@@ -278,7 +278,19 @@ def test_a_diagnosis_names_what_has_collapsed_and_is_silent_of_what_is_well():
     (told,) = diagnose({"z": torch.tensor([1.0, 0.0, 1.0, 0.009])})
     assert told.startswith("2 of 4 units of z have collapsed")
     assert "(units 1, 3)" in told
-    assert "log N up to 0.050 nats" in diagnose({}, well._replace(mutual_information=8.95))[0]
-    assert len(diagnose({}, well._replace(mutual_information=8.95, marginal_kl=11.05))) == 1  # which follows from it
-    assert "6.0 nats from the aggregated posterior" in diagnose({}, well._replace(marginal_kl=6.0))[0]
-    assert "effective samples 3.0" in diagnose({}, well, 3.0)[0]
+    (told,) = diagnose({}, well._replace(marginal_kl=6.0))
+    assert "marginal KL is 6.0 nats, of a rate of 20.0" in told
+    (told,) = diagnose({}, well, 9.9)
+    assert "9.9 effective samples" in told
+    assert diagnose({}, well, 10.0) == []
+
+
+@pytest.mark.parametrize(("examples", "information"), [(50, 3.78), (10_000, 8.6)])
+def test_a_diagnosis_says_that_information_is_limited_by_the_number_of_examples(examples, information):
+    log_n = math.log(examples)
+    near = Surgery(80.0, 20.0, information, 20.0 - information, log_n, 0.1, 0.1)
+    (told,) = diagnose({}, near)  # and no second one on the marginal KL, which follows from it
+    assert f"log N = {log_n:.2f}" in told
+    assert f"at least the rate less log N = {20 - log_n:.2f}" in told
+    far = near._replace(mutual_information=log_n - 0.8, marginal_kl=4.0)
+    assert diagnose({}, far) == []

@@ -41,6 +41,12 @@ __all__ = [
     "responsibilities",
 ]
 
+FEW_EFFECTIVE_SAMPLES = 10
+# log N - I is the mean of -log r, where r is the probability that a code is of its own example and not of another one.
+# Among N examples, a code with information i (over all data) has 1 / r of about 1 + N exp(-i), which is 2 at i = log N.
+# Below a gap of log 2, I shows the number of examples rather than the model, and is some 0.7 nats or more too low.
+NEAR_LOG_N = math.log(2)
+
 
 @torch.no_grad()
 def activity(model: VAE, x: Tensor, n: int = 32, chunk: int = 1000) -> Tensor:
@@ -133,40 +139,50 @@ def _of_coordinates(p: Distribution, z: Tensor) -> Tensor | None:
 def diagnose(
     activity: dict[str, Tensor], surgery: "Surgery | None" = None, effective_samples: float | None = None
 ) -> list[str]:
-    """What a user should know of a latent space, in sentences; none if there is nothing to say.
+    """What a user should know of a latent space and its likelihood, in sentences; none if there is nothing to say.
 
     Args:
         activity: Of the units of each level (see `activity`).
         surgery: The parts of the ELBO.
         effective_samples: Of the likelihood's estimate, on average.
     """
-    told = []
+    sentences = []
     for name, values in activity.items():
         dead = int((values <= 0.01).sum())
         if dead == len(values):
-            told.append(f"Level {name} has collapsed: none of its {dead} units follows the data.")
+            sentences.append(f"Level {name} has collapsed: none of its {dead} units follows the data.")
         elif dead:
             which = ", ".join(str(j) for j in (values <= 0.01).nonzero().flatten().tolist()[:12])
             more = ", ..." if dead > 12 else ""
-            told.append(f"{dead} of {len(values)} units of {name} have collapsed: their means do not follow the data "
-                        f"(units {which}{more}).")  # fmt: skip
-    if surgery is not None and surgery.log_n - surgery.mutual_information < 0.1:
-        told.append(
-            f"The mutual information is log N up to {surgery.log_n - surgery.mutual_information:.3f} nats: the code "
-            "tells every example from all others, and how much more it could tell is not seen with so few."
+            sentences.append(
+                f"{dead} of {len(values)} units of {name} have collapsed: their means do not follow the data "
+                f"(units {which}{more})."
+            )
+    if surgery is not None:
+        sentences += _diagnose_surgery(surgery)
+    if effective_samples is not None and effective_samples < FEW_EFFECTIVE_SAMPLES:
+        sentences.append(
+            f"The estimate of log p(x) rests on few draws: {effective_samples:.1f} effective samples on average, fewer "
+            f"than {FEW_EFFECTIVE_SAMPLES}. It is likely too low; more samples would raise it."
         )
-    elif surgery is not None and surgery.marginal_kl > max(1.0, 0.25 * surgery.rate):
-        told.append(
-            f"The prior is {surgery.marginal_kl:.1f} nats from the aggregated posterior, of a rate of "
-            f"{surgery.rate:.1f}: its draws fall where no example is encoded, and a richer prior could gain up to that "
+    return sentences
+
+
+def _diagnose_surgery(surgery: "Surgery") -> list[str]:
+    if surgery.log_n - surgery.mutual_information < NEAR_LOG_N:
+        least = max(0.0, surgery.rate - surgery.log_n)
+        return [
+            f"The mutual information, {surgery.mutual_information:.2f} nats, is near its limit of log N = "
+            f"{surgery.log_n:.2f}: the codes tell most examples from all others, and more examples would show more "
+            f"information. The marginal KL, at least the rate less log N = {least:.2f} nats here, would fall as "
             "much."
-        )
-    if effective_samples is not None and effective_samples < 10:
-        told.append(
-            f"A single draw decides the likelihood of many examples (effective samples {effective_samples:.1f} on "
-            "average): more samples would raise it."
-        )
-    return told
+        ]
+    if surgery.marginal_kl > max(1.0, 0.25 * surgery.rate):
+        return [
+            f"The prior does not match the aggregated posterior: the marginal KL is {surgery.marginal_kl:.1f} nats, of "
+            f"a rate of {surgery.rate:.1f}. On these examples, a better prior could gain at most that much."
+        ]
+    return []
 
 
 class Surgery(NamedTuple):
