@@ -5,11 +5,13 @@ under the name at which they are met first.
 """
 
 import hashlib
+import io
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -22,6 +24,7 @@ __all__ = [
     "load_module",
     "load_optimizer",
     "module_tensors",
+    "npy",
     "optimizer_tensors",
     "save",
     "write_atomically",
@@ -47,6 +50,13 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def npy(x: Tensor) -> bytes:
+    """The content of a .npy file."""
+    file = io.BytesIO()
+    np.save(file, x.detach().cpu().numpy())
+    return file.getvalue()
 
 
 def save(path: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
@@ -81,7 +91,7 @@ def digest(tensors: dict[str, Tensor]) -> str:
     for name, tensor in sorted(tensors.items()):
         content = tensor.detach().cpu().contiguous()
         total.update(json.dumps([name, str(content.dtype), list(content.shape)]).encode())
-        total.update(content.flatten().view(torch.uint8).numpy())
+        total.update(content.flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

@@ -12,22 +12,19 @@ The prior's components are computed once per call and the encoder once per image
 on S.
 """
 
-import io
-import json
+import hashlib
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.distributions import Distribution
 
 from vaepriors import checkpoint
-from vaepriors.checkpoint import write_atomically
 from vaepriors.data import Dataset, binarize_once
 from vaepriors.latent import active_units
 from vaepriors.limits import check_size
@@ -35,6 +32,7 @@ from vaepriors.machine import hardware, open_devices
 from vaepriors.nn import evaluating
 from vaepriors.numerics import fixed_numerics
 from vaepriors.priors import VHP
+from vaepriors.records import name_of, write_record
 from vaepriors.run import Run, seed_of
 from vaepriors.vae import VAE, Terms, check_dtype
 
@@ -206,8 +204,9 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a run's model; write evaluation.json, and log p(x) of each example as log_likelihood.npy.
 
-    What is done of it is kept in evaluation.partial. When it was interrupted, the next call with the same arguments
-    goes on there, and ends with the same numbers: draws follow from the seed and the place of the examples.
+    Another split, number of examples, model or seed has files of its own (see `vaepriors.records`). What is done is
+    kept in evaluation.partial. When it was interrupted, the next call with the same arguments resumes it, and ends with
+    the same numbers: draws follow from the seed and the place of the examples.
 
     Args:
         run: The run.
@@ -227,8 +226,9 @@ def evaluate_run(
         save_every: Seconds between two savings of what is done.
 
     Returns:
-        What evaluation.json holds. `nll`, its standard error over examples `nll_se`, `elbo`, `rate` and
-        `distortion` are means in nats; `bits_per_dim` is None for densities.
+        What evaluation.json holds. `nll`, its standard error over examples `nll_se`, `elbo`, `rate` and `distortion`
+        are means in nats; `bits_per_dim` is None for densities; `model_digest` and `examples_digest` identify the model
+        and the examples.
 
     Raises:
         Paused: If it stopped because of `until`.
@@ -244,41 +244,41 @@ def evaluate_run(
     for prior in hierarchical:
         prior.samples = prior_samples or prior.samples
     dtype = next(model.parameters()).dtype
-    x = _examples(dataset, split, number)
+    x = examples(dataset, split, number)
     if devices > len(x):
         raise ValueError(f"devices is {devices}, but there are only {len(x)} examples: choose fewer")
     fabric.launch()
-    device = fabric.device
-    x, model = x.to(device, dtype), model.to(device)
     what = {
         "split": split,
+        "number": None if len(x) == len(getattr(dataset, split)) else len(x),
+        "examples_digest": digest_of(x),
         "checkpoint": which,
         "epoch": values["epoch"],
+        "model_digest": checkpoint.digest(checkpoint.module_tensors(model)),
         "seed": seed,
         "samples": samples,
         "prior_samples": hierarchical[0].samples if hierarchical else None,
     }
-    same = {**what, "loss": values.get("loss"), "number": len(x), "chunk": chunk}
-    found, seconds = _InBlocks(fabric, run / "evaluation.partial", same, seed, progress).estimate(
+    device = fabric.device
+    x, model = x.to(device, dtype), model.to(device)
+    partial, same = run / f"{name_of(what)}.partial", {**what, "chunk": chunk}
+    estimates, seconds = _InBlocks(fabric, partial, same, seed, progress).estimate(
         model, x, samples, chunk, until, save_every
     )
     torch.manual_seed(seed_of(seed, "activity"))
+    log_likelihood = checkpoint.npy(estimates.log_likelihood)
     result = {
         **what,
-        **summary(found, dataset),
+        **summary(estimates, dataset),
         "active_units": active_units(model, x) if len(x) > 1 else None,
         "latent_units": model.encoder(x[:1]).sample().shape[-1],
         "seconds": round(seconds, 2),
         "device": hardware(device),
         "devices": devices,
+        "log_likelihood_sha256": hashlib.sha256(log_likelihood).hexdigest(),
     }
-    if not fabric.is_global_zero:
-        return result
-    content = io.BytesIO()
-    np.save(content, found.log_likelihood.cpu().numpy())
-    write_atomically(run / "log_likelihood.npy", content.getvalue())
-    write_atomically(run / "evaluation.json", (json.dumps(result, indent=2) + "\n").encode())
-    (run / "evaluation.partial").unlink(missing_ok=True)
+    if fabric.is_global_zero:
+        write_record(run, result, log_likelihood)
     return result
 
 
@@ -364,27 +364,37 @@ class _InBlocks:
             checkpoint.save(self.path, {"found": found}, {"same": self.same, "seconds": seconds})
 
 
-def summary(found: Estimate, dataset: Dataset) -> dict[str, Any]:
-    """Means over examples of an `Estimate`, as numbers."""
-    nll, n = -found.log_likelihood, len(found.log_likelihood)
+def summary(estimates: Estimate, dataset: Dataset) -> dict[str, Any]:
+    """Means over examples of estimates, as numbers."""
+    nll, n = -estimates.log_likelihood, len(estimates.log_likelihood)
     discrete = dataset.likelihood != "gaussian"
     return {
         "n": n,
         "nll": nll.mean().item(),
         "nll_se": nll.std().item() / math.sqrt(n) if n > 1 else None,
-        "elbo": found.elbo.mean().item(),
-        "rate": found.rate.mean().item(),
-        "distortion": found.distortion.mean().item(),
+        "elbo": estimates.elbo.mean().item(),
+        "rate": estimates.rate.mean().item(),
+        "distortion": estimates.distortion.mean().item(),
         "bits_per_dim": bits_per_dim(nll.mean().item(), dataset.event_shape.numel()) if discrete else None,
-        "effective_samples_mean": found.effective_samples.mean().item(),
-        "effective_samples_min": found.effective_samples.min().item(),
+        "effective_samples_mean": estimates.effective_samples.mean().item(),
+        "effective_samples_min": estimates.effective_samples.min().item(),
     }
 
 
-def _examples(dataset: Dataset, split: str, number: int | None) -> Tensor:
+def examples(dataset: Dataset, split: str, number: int | None = None) -> Tensor:
+    """The first examples of a split as an evaluation sees them: probabilities of the training set become pixels once.
+
+    Raises:
+        ValueError: If there are fewer than that.
+    """
     x: Tensor = getattr(dataset, split)
     if split == "train" and dataset.dynamic:
         x = binarize_once(x)
     if number is not None and not 1 <= number <= len(x):
         raise ValueError(f"number is {number}: choose 1 to {len(x)}, the size of the {split} set")
     return x[:number]
+
+
+def digest_of(x: Tensor) -> str:
+    """The digest of examples: two evaluations with the same one are of the same examples in the same order."""
+    return checkpoint.digest({"x": x})

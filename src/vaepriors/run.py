@@ -4,7 +4,8 @@
     metrics.jsonl      a line per epoch, with its seconds and the most memory (GiB) used until then
     last.ckpt          everything needed to go on: model, best model, optimiser, objective, epoch
     best.ckpt          the model of the best validation loss; epoch-N.ckpt, those asked for as snapshots
-    evaluation.json    what `evaluate` found; log_likelihood.npy has log p(x) of each example
+    evaluation.json    the result of `evaluate`; log_likelihood.npy has log p(x) of each example. Evaluations of another
+                       split, number, model or seed have files of their own: evaluation-train-10.json (see `records`)
 
 Random numbers are no part of it: those of an epoch follow from the seed, the epoch's number and the device's
 (`seed_of`), so a run that goes on draws what an uninterrupted one would have drawn.

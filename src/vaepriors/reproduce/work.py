@@ -114,7 +114,7 @@ class Work:
             except Timeout:
                 return "running"
             lock.release()
-        if (self.run / "evaluation.partial").is_file():
+        if any(self.run.folder.glob("evaluation*.partial")):
             return "evaluating"
         epochs = len(self.run.metrics())
         if result is not None and result["epochs"] >= epochs:

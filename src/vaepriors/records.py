@@ -1,0 +1,173 @@
+"""The evaluations of a run on disk: one file for each model, split, number of examples and seed.
+
+    evaluation.json                      the best model, the whole test set, seed 0
+    evaluation-train.json                anything else: the split, then each option that is not the default,
+    evaluation-test-10-last-seed-1.json  as number, model and seed
+    evaluation-5000-samples.json         an evaluation that one with another number of samples has replaced
+    log_likelihood*.npy                  log p(x) of each of the examples
+    evaluation*.partial                  the examples done so far, if the evaluation was stopped
+
+An evaluation belongs to one model and to certain examples: `model_digest` and `examples_digest` in its file are the
+digests of their tensors.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vaepriors.checkpoint import digest, module_tensors, write_atomically
+from vaepriors.run import Run
+from vaepriors.vae import VAE
+
+__all__ = ["Record", "command", "name_of", "read_records", "records_of", "without_examples", "write_record"]
+
+NUMBER, MAYBE = (int, float), (int, float, type(None))
+FIELDS: dict[str, Any] = {
+    **dict.fromkeys(("split", "checkpoint"), str),
+    **dict.fromkeys(("epoch", "seed", "samples", "n"), int),
+    **dict.fromkeys(("nll", "elbo", "rate", "distortion"), NUMBER),
+    **dict.fromkeys(("effective_samples_mean", "effective_samples_min"), NUMBER),
+    **dict.fromkeys(("nll_se", "bits_per_dim"), MAYBE),
+}
+OPTIONS = {  # of the command `evaluate`, by field of the result
+    "samples": ("samples", 5000),
+    "prior_samples": ("prior-samples", None),
+    "split": ("split", "test"),
+    "number": ("number", None),
+    "checkpoint": ("which", "best"),
+    "seed": ("seed", 0),
+}
+
+
+class Record(NamedTuple):
+    """An evaluation of a run, as `write_record` wrote it."""
+
+    name: str  # of its file
+    result: dict[str, Any]
+    log_likelihood: np.ndarray | None  # log p(x) of each example, shape (n,); None without its very file
+
+
+def name_of(result: dict[str, Any]) -> str:
+    """The name of an evaluation's file, without its ending.
+
+    >>> name_of({"split": "test", "number": None, "checkpoint": "best", "seed": 0})
+    'evaluation'
+    >>> name_of({"split": "train", "number": 10, "checkpoint": "last", "seed": 1})
+    'evaluation-train-10-last-seed-1'
+    """
+    options = [str(result["number"])] * (result["number"] is not None)
+    options += [result["checkpoint"]] * (result["checkpoint"] != "best")
+    options += [f"seed-{result['seed']}"] * (result["seed"] != 0)
+    return "-".join(["evaluation", *([result["split"], *options] if options or result["split"] != "test" else [])])
+
+
+def write_record(run: Run, result: dict[str, Any], log_likelihood: bytes) -> None:
+    """Write an evaluation, and the .npy of its log p(x); an evaluation of the same with other samples is kept."""
+    name = name_of(result)
+    _keep(run, name, result)
+    write_atomically(run / _values_of(name), log_likelihood)
+    write_atomically(run / f"{name}.json", (json.dumps(result, indent=2) + "\n").encode())
+    (run / f"{name}.partial").unlink(missing_ok=True)
+
+
+def _values_of(name: str) -> str:
+    return f"log_likelihood{name.removeprefix('evaluation')}.npy"
+
+
+def _keep(run: Run, name: str, result: dict[str, Any]) -> None:
+    """Rename an evaluation of the same model with another number of samples, which can have cost hours."""
+    try:
+        old = _read_json(run / f"{name}.json")
+    except (ValueError, FileNotFoundError):
+        return  # nothing to keep
+    precision = ("samples", "prior_samples")
+    if not _is_of(old, result["model_digest"], result["epoch"]) or all(old.get(p) == result[p] for p in precision):
+        return
+    prior = "" if old.get("prior_samples") is None else f"-{old['prior_samples']}-prior-samples"
+    kept = f"{name}-{old['samples']}-samples{prior}"
+    for path, target in ((f"{name}.json", f"{kept}.json"), (_values_of(name), _values_of(kept))):
+        if (run / path).is_file():
+            os.replace(run / path, run / target)
+
+
+def read_records(run: Run) -> list[Record]:
+    """All evaluations of a run: of the test set first, of more examples first, of more samples first.
+
+    Raises:
+        ValueError: If a file cannot be read.
+    """
+    paths = [run / "evaluation.json", *sorted(run.folder.glob("evaluation-*.json"))]
+    records = [_read(path) for path in paths if path.is_file()]
+    return sorted(records, key=lambda record: _order(record.result))
+
+
+def _order(result: dict[str, Any]) -> tuple[Any, ...]:
+    return result["split"] != "test", result["split"], -result["n"], -result["samples"], result["seed"] != 0
+
+
+def _read(path: Path) -> Record:
+    result, values = _read_json(path), path.with_name(_values_of(path.stem))
+    content = values.read_bytes() if values.is_file() else b""
+    same = hashlib.sha256(content).hexdigest() == result.get("log_likelihood_sha256")
+    return Record(path.name, result, np.load(io.BytesIO(content)) if same else None)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable as JSON ({error}): delete it and evaluate again") from error
+    for name, kinds in FIELDS.items():
+        if not isinstance(result, dict) or name not in result or not isinstance(result[name], kinds):
+            raise ValueError(f"{path} has no valid {name}: delete it and evaluate again")
+    return result
+
+
+def records_of(run: Run, model: VAE, epoch: int, which: str) -> tuple[list[Record], list[str]]:
+    """The evaluations of one model, and a sentence for each that was of this checkpoint before it changed.
+
+    Args:
+        run: The run.
+        model: The model of a checkpoint of the run.
+        epoch: Its epoch, which identifies it to evaluations of older versions, that have no digest.
+        which: The checkpoint's name.
+    """
+    own, records = digest(module_tensors(model)), read_records(run)
+    stale = [r for r in records if r.result["checkpoint"] == which and not _is_of(r.result, own, epoch)]
+    sentences = [
+        f"{record.name} is not shown: it is of another model (epoch {record.result['epoch']}, this one is of epoch "
+        f"{epoch}). {command(run, record.result)} renews it."
+        for record in stale
+    ]
+    return [record for record in records if _is_of(record.result, own, epoch)], sentences
+
+
+def without_examples(run: Run, record: Record) -> str:
+    """The sentence for an evaluation whose log p(x) of each example is not known."""
+    renew = command(run, record.result)
+    return f"log p(x) of each example of {record.name} is missing, or not what was written. {renew} writes it again."
+
+
+def _is_of(result: dict[str, Any], model_digest: str, epoch: int) -> bool:
+    if "model_digest" in result:
+        return result["model_digest"] == model_digest
+    return result["epoch"] == epoch
+
+
+def command(run: Run, result: dict[str, Any]) -> str:
+    """The command that makes such an evaluation.
+
+    >>> command(Run("runs/a"), {"split": "train", "number": 10})
+    'vaepriors evaluate runs/a --split train --number 10'
+    """
+    words: list[object] = ["vaepriors", "evaluate", run.folder]
+    for name, (option, default) in OPTIONS.items():
+        if result.get(name, default) != default:
+            words += [f"--{option}", result[name]]
+    return shlex.join(map(str, words))
