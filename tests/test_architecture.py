@@ -14,6 +14,7 @@ FLOORS = [
     {"priors", "networks", "objectives"},
     {"experiment", "latent"},
     {"run", "cost"},
+    {"records"},
     {"train", "evaluate", "interpolate"},
     {"report", "progress"},
     {"reproduce"},

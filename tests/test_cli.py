@@ -282,7 +282,9 @@ def test_evaluate_writes_its_numbers_and_repeats_them(vaepriors, trained, copy, 
     found = []
     for seed in (0, 0, 1):
         assert vaepriors("evaluate", copy, "--samples", "20", "--seed", seed, "--accelerator", "cpu") == 0
-        found.append((json.loads((copy / "evaluation.json").read_text()), np.load(copy / "log_likelihood.npy")))
+        name = f"-test-seed-{seed}" * (seed != 0)
+        result = json.loads((copy / f"evaluation{name}.json").read_text())
+        found.append((result, np.load(copy / f"log_likelihood{name}.npy")))
     (one, log_likelihood), (same, again), (other, _) = found
     fields = "split n samples nll nll_se elbo rate distortion bits_per_dim active_units seconds device"
     assert set(fields.split()) <= one.keys()
@@ -303,7 +305,7 @@ def test_evaluate_writes_its_numbers_and_repeats_them(vaepriors, trained, copy, 
 
 def test_evaluate_of_one_example_has_no_standard_error(vaepriors, copy, capsys):
     assert vaepriors("evaluate", copy, "--samples", "20", "--number", "1", "--accelerator", "cpu") == 0
-    result = json.loads((copy / "evaluation.json").read_text())
+    result = json.loads((copy / "evaluation-test-1.json").read_text())
     assert (result["n"], result["nll_se"]) == (1, None)
     assert f"{-result['nll']:.3f}" in capsys.readouterr().out
 
@@ -312,8 +314,19 @@ def test_evaluate_of_one_example_has_no_standard_error(vaepriors, copy, capsys):
 def test_evaluate_another_split_and_the_last_model(vaepriors, copy, split, n):
     options = ["--split", split, "--which", "last", "--samples", "2", "--accelerator", "cpu"]
     assert vaepriors("evaluate", copy, *options) == 0
-    result = json.loads((copy / "evaluation.json").read_text())
+    result = json.loads((copy / f"evaluation-{split}-last.json").read_text())
     assert (result["split"], result["checkpoint"], result["n"]) == (split, "last", n)
+    assert not (copy / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize(("samples", "few"), [(9, True), (2000, False)])
+def test_evaluate_says_when_its_number_cannot_be_trusted(vaepriors, copy, capsys, samples, few):
+    assert vaepriors("evaluate", copy, "--samples", samples, "--accelerator", "cpu") == 0
+    told = capsys.readouterr().out
+    result = json.loads((copy / "evaluation.json").read_text())
+    assert (result["effective_samples_mean"] < 10) == few
+    assert ("more samples would raise it" in told) == few
+    assert str(copy / "evaluation.json") in told
 
 
 def test_sample_writes_draws_and_pictures_and_repeats_them(vaepriors, copy, capsys):

@@ -72,6 +72,8 @@ def test_an_evaluation_by_other_samples_is_kept(run):
     assert records["evaluation.json"].result == again
     assert records["evaluation-50-samples.json"].result == many
     assert all(-record.log_likelihood.mean() == pytest.approx(record.result["nll"]) for record in records.values())
+    _, (sentence,) = records_of(run, torch.nn.Identity(), 7, "best")  # what can be renewed of another model
+    assert sentence.startswith("evaluation.json is not shown")
 
 
 def test_an_evaluation_stopped_of_one_kind_is_resumed_beside_another(run):

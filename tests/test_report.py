@@ -1,7 +1,10 @@
 """The report of a run: whole for every kind of run, silent to the network, usable in a browser."""
 
+import dataclasses
+import hashlib
 import html
 import itertools
+import json
 import re
 import shutil
 
@@ -9,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+from vaepriors import checkpoint
 from vaepriors.data import Dataset
 from vaepriors.evaluate import evaluate_run
 from vaepriors.experiment import MODELS, Experiment
 from vaepriors.interpolate import interpolate_run
 from vaepriors.latent import Surgery
+from vaepriors.records import write_record
 from vaepriors.report import figures
-from vaepriors.report.compare import COLUMNS, compare, rows, write_comparison
+from vaepriors.report.compare import COLUMNS, compare, notes, rows, write_comparison
 from vaepriors.report.curves import write_curves
 from vaepriors.report.paths import write_interpolations
 from vaepriors.report.run import look, write_report
@@ -183,12 +188,103 @@ def test_runs_are_compared_on_the_same_axes(tmp_path, trained, vaepriors):
         )
     page, folder = write_comparison(found, tmp_path / "all.html")
     text = html.unescape(page.read_text())
-    assert "Not evaluated yet (vaepriors evaluate): k5, mog." in text
+    assert f"Not evaluated yet: k5 (vaepriors evaluate {runs[1].folder} --samples 10), mog (" in text
     assert "ELBO against K. vae, vamp: K = 2 " in text
     assert {path.stem for path in folder.iterdir()} == {
         "likelihood", "surgery", "rate-distortion", "elbo-components", "units-components", "samples-1", "samples-2",
         "samples-3",
     }  # fmt: skip
+
+
+def test_likelihoods_are_compared_example_by_example(trained):
+    """Each model's error is a hundred times that of their difference."""
+    data = points(n=20)
+    runs = [trained(data, name, seed=seed, epochs=1) for name, seed in (("a", 0), ("b", 1))]
+    for run in runs:
+        evaluate_run(run, samples=10)
+    spread = 100.0 * np.arange(20)
+    values = {"a": -spread, "b": -spread + 5 + np.arange(20) % 2}
+    for run, each in zip(runs, values.values(), strict=True):
+        result = json.loads((run / "evaluation.json").read_text())
+        content = checkpoint.npy(torch.from_numpy(each))
+        own = {"nll": -each.mean(), "nll_se": each.std(ddof=1) / 20**0.5}
+        write_record(run, result | own | {"log_likelihood_sha256": hashlib.sha256(content).hexdigest()}, content)
+    table = rows(compared := compare(runs, number=2))
+    likelihoods, differences = ([row[COLUMNS.index(name)] for row in table] for name in ("log p(x)", "difference"))
+    assert likelihoods == ["-950.00 ± 132.29", "-944.50 ± 132.28"]
+    assert differences == ["", f"+5.50 ± {np.std([0, 1] * 10, ddof=1) / 20**0.5:.2f}"]
+    (sentence,) = (sentence for sentence in notes(compared) if sentence.startswith("difference"))
+    assert "less that of a " in sentence
+
+
+def test_evaluations_that_do_not_compare_are_marked(trained):
+    """The common kind is shown where a run has it; other samples, splits, seeds and examples are remarked on."""
+    data, others = points(n=20), points(n=20)
+    others = dataclasses.replace(others, test=1 - others.test)
+    names = ("a", "b", "samples", "seed", "split", "examples")
+    runs = [trained(others if name == "examples" else data, name, epochs=1) for name in names]
+    for run, options in zip(runs, ({}, {}, {"samples": 40}, {"seed": 1}, {"split": "train"}, {}), strict=True):
+        evaluate_run(run, **{"samples": 30} | options)
+    evaluate_run(runs[0], samples=30, number=5)
+    evaluate_run(runs[1], samples=30, split="train")
+    compared = compare(runs, number=2)
+    likelihoods, differences = (
+        [row[COLUMNS.index(name)] for row in rows(compared)] for name in ("log p(x)", "difference")
+    )
+    assert [re.sub(r".* \(", "(", each) for each in likelihoods[2:]] == ["(1)", "(2)", "(3)", "(4)"]
+    assert "(" not in likelihoods[0] + likelihoods[1]
+    assert [bool(each) for each in differences] == [False, True, False, False, False, False]
+    told = "\n".join(notes(compared))
+    assert "log p(x) is of 20 examples (test) by 30 samples, seed 0." in told
+    for number, words in enumerate(("by 40 samples", "seed 1", "(train)", "examples are not the same"), 1):
+        assert re.search(rf"^\({number}\) .*{re.escape(words)}", told, re.MULTILINE), told
+
+
+# Evaluations of another model
+
+
+def test_an_evaluation_is_not_shown_beside_another_model(tmp_path, train, vaepriors, capsys):
+    """After more epochs best.ckpt is another model: the old number is hidden until it is evaluated anew."""
+    folders = [tmp_path / name for name in ("run", "other")]
+    for folder in folders:
+        assert train(folder, "--epochs", "1") == 0
+        assert vaepriors("evaluate", folder, "--samples", "50", "--accelerator", "cpu") == 0
+    run = Run(folders[0])
+    old = json.loads((run / "evaluation.json").read_text())
+    assert vaepriors("train", "--out", run.folder, "--resume", "--epochs", "4") == 0
+    _, values = run.model(run.dataset())
+    assert values["epoch"] > 1  # or this tests nothing
+    number = f"{-old['nll']:.2f} ± {old['nll_se']:.2f}"
+    write_report(run)
+    text = text_of(run)
+    assert number not in text
+    assert f"epoch 1, this one is of epoch {values['epoch']}" in text
+    renew = f"vaepriors evaluate {run.folder} --samples 50"
+    assert renew in text
+    assert "Not evaluated yet" in text
+    capsys.readouterr()
+    assert vaepriors("compare", *folders, "--out", tmp_path / "all.html") == 0
+    told = capsys.readouterr().out
+    assert renew in told
+    page = html.unescape((tmp_path / "all.html").read_text())
+    assert renew in page
+    (row,) = re.findall(r'<tr><th scope="row">run</th>.*?</tr>', page)
+    assert "±" not in row
+    assert vaepriors(*renew.split()[1:], "--accelerator", "cpu") == 0
+    new = json.loads((run / "evaluation.json").read_text())
+    write_report(run)
+    assert f"{-new['nll']:.2f} ± {new['nll_se']:.2f}" in text_of(run)
+    assert "is not shown" not in text_of(run)
+
+
+def test_a_report_lists_every_evaluation_of_its_model(trained):
+    run = trained(points(n=30))
+    results = [evaluate_run(run, samples=10, **options) for options in ({}, {"split": "train"}, {"number": 5})]
+    write_report(run)
+    text = text_of(run)
+    for result, name in zip(results, ("", "-train", "-test-5"), strict=True):
+        assert f'<th scope="row">evaluation{name}.json</th><td>{-result["nll"]:.2f} ±' in text
+    assert "By 10 importance samples for each of 30 examples (test)" in text  # the first is that of the whole test set
 
 
 def test_compare_writes_its_table_and_its_page(tmp_path, train, vaepriors, capsys, monkeypatch):

@@ -23,9 +23,11 @@ from vaepriors.distributions import watched
 from vaepriors.evaluate import evaluate_run
 from vaepriors.experiment import Experiment
 from vaepriors.interpolate import interpolate_run
+from vaepriors.latent import diagnose
 from vaepriors.limits import check_size
 from vaepriors.progress import TensorBoard, TrainingBar, counting_bar, make_console
-from vaepriors.report.compare import COLUMNS, rows, write_comparison
+from vaepriors.records import name_of
+from vaepriors.report.compare import COLUMNS, notes, rows, write_comparison
 from vaepriors.report.compare import compare as compare_runs
 from vaepriors.report.curves import write_curves
 from vaepriors.report.paths import write_interpolations
@@ -114,7 +116,7 @@ def evaluate(
     split: Literal["test", "valid", "train"] = "test",
     number: int | None = None,
     chunk: int | None = None,
-    which: Literal["best", "last"] = "best",
+    which: str = "best",
     seed: int = 0,
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
     prior_samples: int | None = None,
@@ -123,12 +125,13 @@ def evaluate(
     """Estimate the log-likelihood of a trained model, its ELBO, rate and distortion, and the active units.
 
     Args:
-        run: Folder of the run; evaluation.json and log_likelihood.npy are written there.
+        run: Folder of the run; evaluation.json and log_likelihood.npy are written there. Another split, number, model
+            or seed than the default has files of its own, such as evaluation-train-10.json.
         samples: Draws of z for each example.
         split: Which part of the data. (The training set's probabilities become pixels once, always the same.)
         number: Only the first so many examples.
         chunk: Pairs of an example and a draw decoded at a time: memory against speed.
-        which: The model of the best epoch, or of the last one.
+        which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of the draws.
         accelerator: Where to compute.
         prior_samples: Draws of u for each z in the density of the prior vhp; those of the training unless given.
@@ -139,6 +142,8 @@ def evaluate(
         result = evaluate_run(Run(run), *options)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         console.print(_table(Run(run), result))
+        for sentence in diagnose({}, effective_samples=result["effective_samples_mean"]):
+            console.print(sentence)
     return 0
 
 
@@ -154,8 +159,8 @@ def _table(run: Run, result: dict[str, Any]) -> Table:
     if result["active_units"] is not None:
         table.add_row("active units", f"{result['active_units']} of {result['latent_units']}")
     mean, least = result["effective_samples_mean"], result["effective_samples_min"]
-    table.add_row("effective samples", f"{mean:.1f} on average, {least:.1f} at the least")
-    table.add_row("run", str(run.folder))
+    table.add_row("effective samples", f"{mean:.1f} on average, {least:.1f} for the example with fewest")
+    table.add_row("written to", str(run / f"{name_of(result)}.json"))
     return table
 
 
@@ -222,20 +227,21 @@ def compare(
     Args:
         runs: Folders of runs, at least two.
         out: The page; a folder of its name beside it gets the pictures.
-        number: At the most so many test examples are measured.
+        number: ELBO and units are measured on at most so many test examples.
         which: The model of each: best, last, or epoch-N of a snapshot.
         seed: Seed of all draws.
     """
     if out.suffix != ".html":
         raise ValueError(f"out is {out}: give a file that ends in .html")
     with counting_bar(console, "runs") as progress:
-        found = compare_runs([Run(run) for run in runs], number, which, seed, progress)
+        compared = compare_runs([Run(run) for run in runs], number, which, seed, progress)
     table = Table(*COLUMNS, box=None)
-    for row in rows(found):
+    for row in rows(compared):
         table.add_row(*row)
     console.print(table)
+    console.print("\n".join(notes(compared)))
     out.parent.mkdir(parents=True, exist_ok=True)
-    console.print("\n".join(map(str, write_comparison(found, out))))
+    console.print("\n".join(map(str, write_comparison(compared, out))))
     return 0
 
 

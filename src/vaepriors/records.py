@@ -35,6 +35,7 @@ FIELDS: dict[str, Any] = {
     **dict.fromkeys(("effective_samples_mean", "effective_samples_min"), NUMBER),
     **dict.fromkeys(("nll_se", "bits_per_dim"), MAYBE),
 }
+KEPT = "-samples.json"  # at the end of the name of an evaluation that another one has replaced
 OPTIONS = {  # of the command `evaluate`, by field of the result
     "samples": ("samples", 5000),
     "prior_samples": ("prior-samples", None),
@@ -89,8 +90,8 @@ def _keep(run: Run, name: str, result: dict[str, Any]) -> None:
     precision = ("samples", "prior_samples")
     if not _is_of(old, result["model_digest"], result["epoch"]) or all(old.get(p) == result[p] for p in precision):
         return
-    prior = "" if old.get("prior_samples") is None else f"-{old['prior_samples']}-prior-samples"
-    kept = f"{name}-{old['samples']}-samples{prior}"
+    prior = "" if old.get("prior_samples") is None else f"-{old['prior_samples']}-prior"
+    kept = f"{name}-{old['samples']}{prior}-samples"
     for path, target in ((f"{name}.json", f"{kept}.json"), (_values_of(name), _values_of(kept))):
         if (run / path).is_file():
             os.replace(run / path, run / target)
@@ -138,14 +139,17 @@ def records_of(run: Run, model: VAE, epoch: int, which: str) -> tuple[list[Recor
         epoch: Its epoch, which identifies it to evaluations of older versions, that have no digest.
         which: The checkpoint's name.
     """
-    own, records = digest(module_tensors(model)), read_records(run)
-    stale = [r for r in records if r.result["checkpoint"] == which and not _is_of(r.result, own, epoch)]
-    sentences = [
-        f"{record.name} is not shown: it is of another model (epoch {record.result['epoch']}, this one is of epoch "
-        f"{epoch}). {command(run, record.result)} renews it."
-        for record in stale
-    ]
-    return [record for record in records if _is_of(record.result, own, epoch)], sentences
+    own, records, stale = digest(module_tensors(model)), [], []
+    for record in read_records(run):
+        result = record.result
+        if _is_of(result, own, epoch):
+            records.append(record)
+        elif result["checkpoint"] == which and not record.name.endswith(KEPT):  # a new one would not replace those
+            stale.append(
+                f"{record.name} is not shown: it is of another model (epoch {result['epoch']}, this one is of epoch "
+                f"{epoch}). {command(run, result)} renews it."
+            )
+    return records, stale
 
 
 def without_examples(run: Run, record: Record) -> str:

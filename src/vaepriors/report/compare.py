@@ -5,29 +5,38 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from vaepriors.distributions import mean_or_draw
-from vaepriors.latent import Surgery
+from vaepriors.latent import Surgery, diagnose
+from vaepriors.records import Record, command, records_of, without_examples
 from vaepriors.report import figures, page
+from vaepriors.report.likelihoods import by_kind, common_kind, paired_difference
 from vaepriors.report.page import Section, drawn, sheet
 from vaepriors.report.pictures import grid
-from vaepriors.report.run import evaluated, look
+from vaepriors.report.run import likelihood_of, look
 from vaepriors.run import Run, seed_of
 
-__all__ = ["COLUMNS", "Compared", "compare", "rows", "write_comparison"]
+__all__ = ["COLUMNS", "Compared", "compare", "notes", "rows", "write_comparison"]
 
-COLUMNS = ("run", "data", "model", "prior", "K", "epoch", "log p(x)", "ELBO", "rate", "distortion", "active units")
+COLUMNS = (
+    "run", "data", "model", "prior", "K", "epoch", "log p(x)", "difference", "ELBO", "rate", "distortion",
+    "active units",
+)  # fmt: skip
 
 
 class Compared(NamedTuple):
     """What is compared of a run."""
 
+    run: Run
+    which: str
     name: str
     experiment: Any
     epoch: int
-    evaluation: dict[str, Any] | None
-    log_likelihood: Any
+    record: Record | None  # the evaluation of the model
+    comparable: bool  # with those of the other runs
+    stale: list[str]  # sentences about evaluations of other models
     surgery: Surgery | None
     activity: dict[str, torch.Tensor]
     metrics: list[dict[str, Any]]
@@ -46,7 +55,7 @@ def compare(
 
     Args:
         runs: At least two.
-        number: At the most so many test examples are measured.
+        number: ELBO and units are measured on at most so many test examples.
         which: The model of each: best, last, or epoch-N of a snapshot.
         seed: Seed of all draws.
         progress: Called with the number of runs done and their total.
@@ -58,26 +67,29 @@ def compare(
         raise ValueError(f"{len(runs)} run cannot be compared: name at least two")
     names = _names([run.folder for run in runs])
     models = []
-    for run in runs:  # a mistake in the last is told before the first is measured
+    for run in runs:  # a mistake in the last run is reported before the first is measured
         data = run.dataset()
-        models.append((data, *run.model(data, which)))
-    found = []
-    for done, (run, name, (data, model, values)) in enumerate(zip(runs, names, models, strict=True), 1):
+        model, values = run.model(data, which)
+        records, stale = records_of(run, model, values["epoch"], which)
+        models.append((data, model, values["epoch"], by_kind(records, data), stale))
+    kind = common_kind([kinds for *_, kinds, _ in models])
+    compared = []
+    for done, (run, name, (data, model, epoch, kinds, stale)) in enumerate(zip(runs, names, models, strict=True), 1):
         torch.manual_seed(seed_of(seed, "report"))
         latent = look(model, data.test[:number].to(next(model.parameters())))
-        evaluation, log_likelihood = evaluated(run)
         picture = None
         if data.has_images:
             drawn_x = mean_or_draw(model.decoder(model.prior().sample((32,))))
             picture = sheet(f"samples-{done}", grid(drawn_x, 16), f"32 images drawn from {name}.", name)
-        found.append(
+        record = kinds.get(kind) or next(iter(kinds.values()), None)
+        compared.append(
             Compared(
-                name, run.experiment(), values["epoch"], evaluation, log_likelihood, latent.surgery, latent.activity,
-                run.metrics(), picture,
+                run, which, name, run.experiment(), epoch, record, kind in kinds, stale, latent.surgery,
+                latent.activity, run.metrics(), picture,
             )
         )  # fmt: skip
         progress(done, len(runs))
-    return found
+    return compared
 
 
 def _names(folders: list[Path]) -> list[str]:
@@ -89,14 +101,14 @@ def _names(folders: list[Path]) -> list[str]:
     return ["/".join(path.parts[-length:]) for path in paths]
 
 
-def rows(found: Sequence[Compared]) -> list[list[str]]:
-    """The columns of `COLUMNS` for each run; what is not known is left empty."""
-    table = []
-    for each in found:
-        evaluation, surgery, experiment = each.evaluation, each.surgery, each.experiment
-        error = "" if evaluation is None or evaluation["nll_se"] is None else f" ± {evaluation['nll_se']:.2f}"
+def rows(compared: Sequence[Compared]) -> list[list[str]]:
+    """The columns of `COLUMNS` for each run; what is not known is left empty, and `notes` has the numbered remarks."""
+    table, apart = [], _apart(compared)
+    for each in compared:
+        surgery, experiment = each.surgery, each.experiment
         units = ", ".join(f"{name} {int((v > 0.01).sum())}/{len(v)}" for name, v in each.activity.items())
         numbers = [-surgery.distortion - surgery.rate, surgery.rate, surgery.distortion] if surgery else []
+        remark = f" ({apart.index(each.name) + 1})" if each.name in apart else ""
         table.append(
             [
                 each.name,
@@ -105,7 +117,8 @@ def rows(found: Sequence[Compared]) -> list[list[str]]:
                 experiment.prior,
                 "" if experiment.components is None else str(experiment.components),
                 str(each.epoch),
-                "" if evaluation is None else f"{-evaluation['nll']:.2f}{error}",
+                "" if each.record is None else f"{likelihood_of(each.record.result)}{remark}",
+                _difference(each, _reference(compared)),
                 *([f"{number:.2f}" for number in numbers] or [""] * 3),
                 units,
             ]
@@ -113,27 +126,99 @@ def rows(found: Sequence[Compared]) -> list[list[str]]:
     return table
 
 
-def write_comparison(found: Sequence[Compared], path: Path) -> list[Path]:
+def _apart(compared: Sequence[Compared]) -> list[str]:
+    """Runs whose evaluation does not compare with the others'."""
+    return [each.name for each in compared if each.record is not None and not each.comparable]
+
+
+def _reference(compared: Sequence[Compared]) -> Compared | None:
+    """The first run that has log p(x) of each of the common examples."""
+    return next((each for each in compared if _values(each) is not None), None)
+
+
+def _values(each: Compared) -> np.ndarray | None:
+    return each.record.log_likelihood if each.record is not None and each.comparable else None
+
+
+def _difference(each: Compared, reference: Compared | None) -> str:
+    values, others = _values(each), None if reference is None else _values(reference)
+    if values is None or others is None or each is reference:
+        return ""
+    mean, error = paired_difference(values, others)
+    return f"{mean:+.2f}" + ("" if error is None else f" ± {error:.2f}")
+
+
+def notes(compared: Sequence[Compared]) -> list[str]:
+    """What to know of the likelihoods in the table, in sentences."""
+    sentences = _notes_on_kinds(compared)
+    sentences += [f"{each.name}: {sentence}" for each in compared for sentence in each.stale]
+    for each in compared:
+        if each.record is not None:
+            if each.record.log_likelihood is None:
+                sentences.append(f"{each.name}: {without_examples(each.run, each.record)}")
+            few = diagnose({}, effective_samples=each.record.result["effective_samples_mean"])
+            sentences += [f"{each.name}: {sentence}" for sentence in few]
+    if len({each.experiment.data for each in compared}) > 1:
+        sentences.append("The runs are of different data: their likelihoods do not compare.")
+    return sentences
+
+
+def _notes_on_kinds(compared: Sequence[Compared]) -> list[str]:
+    """Which evaluations the table shows, which of them do not compare, and which are missing."""
+    common = next((each.record for each in compared if each.record is not None and each.comparable), None)
+    if common is None:
+        return _missing(compared, {})
+    sentences, reference = [f"log p(x) is {_words(common)}."], _reference(compared)
+    if reference is not None and sum(_values(each) is not None for each in compared) > 1:
+        sentences.append(
+            f"difference is the mean of log p(x) less that of {reference.name} over the same examples, with its "
+            "standard error."
+        )
+    options = {name: common.result.get(name) for name in ("split", "number", "samples", "seed")}
+    by_name = {each.name: each for each in compared}
+    for number, name in enumerate(_apart(compared), 1):
+        sentences.append(f"({number}) {_why(by_name[name], common, options)}")
+    return sentences + _missing(compared, options)
+
+
+def _why(each: Compared, common: Record, options: dict[str, Any]) -> str:
+    assert each.record is not None
+    if _words(each.record) == _words(common):
+        return f"{each.name} does not compare with the others: its examples are not the same."
+    renew = command(each.run, {**options, "checkpoint": each.which})
+    return f"{each.name} does not compare with the others: it is {_words(each.record)}. Run {renew}."
+
+
+def _missing(compared: Sequence[Compared], options: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{each.name} ({command(each.run, {**options, 'checkpoint': each.which})})"
+        for each in compared
+        if each.record is None and not each.stale
+    ]
+    return [f"Not evaluated yet: {', '.join(lines)}."] if lines else []
+
+
+def _words(record: Record) -> str:
+    result = record.result
+    return f"of {result['n']} examples ({result['split']}) by {result['samples']} samples, seed {result['seed']}"
+
+
+def write_comparison(compared: Sequence[Compared], path: Path) -> list[Path]:
     """Write the page, and its pictures into the folder of its name beside it."""
-    sections = [_numbers(found), _likelihoods(found), _elbos(found), _by_components(found), _samples(found)]
-    title = f"{len(found)} runs"
-    text = page.render(title, ", ".join(each.name for each in found), [], [], sections)
+    makers = (_numbers, _likelihoods, _elbos, _by_components, _samples)
+    sections = [maker(compared) for maker in makers]
+    text = page.render(f"{len(compared)} runs", ", ".join(each.name for each in compared), [], [], sections)
     return page.write(path, text, sections)
 
 
-def _numbers(found: Sequence[Compared]) -> Section:
-    missing = [each.name for each in found if each.evaluation is None]
+def _numbers(compared: Sequence[Compared]) -> Section:
     text = ["log p(x), ELBO, rate and distortion in nats; the last three on test examples, with one draw each."]
-    if missing:
-        text.append(f"Not evaluated yet (vaepriors evaluate): {', '.join(missing)}.")
-    sets = {each.experiment.data for each in found}
-    if len(sets) > 1:
-        text.append("The runs are of different data: their likelihoods do not compare.")
-    return Section("numbers", "Numbers", text, tables=[page.Table("numbers", rows(found), list(COLUMNS))])
+    table = page.Table("numbers", rows(compared), list(COLUMNS))
+    return Section("numbers", "Numbers", text + notes(compared), tables=[table])
 
 
-def _likelihoods(found: Sequence[Compared]) -> Section:
-    values = {each.name: each.log_likelihood for each in found if each.log_likelihood is not None}
+def _likelihoods(compared: Sequence[Compared]) -> Section:
+    values = {each.name: v for each in compared if (v := _values(each)) is not None}
     if not values:
         return Section("likelihood", "Likelihoods", ["No run is evaluated yet: vaepriors evaluate RUN does it."])
     means = ", ".join(f"{name} {each.mean():.1f}" for name, each in values.items())

@@ -23,6 +23,7 @@ from vaepriors.latent import (
     responsibilities,
 )
 from vaepriors.priors import TwoLevelPrior, VampPrior
+from vaepriors.records import Record, command, records_of, without_examples
 from vaepriors.report import figures, page
 from vaepriors.report.curves import curves
 from vaepriors.report.page import Opening, Section, drawn, sheet
@@ -30,7 +31,7 @@ from vaepriors.report.pictures import grid
 from vaepriors.run import Run, seed_of
 from vaepriors.vae import VAE
 
-__all__ = ["Latent", "evaluated", "look", "write_report"]
+__all__ = ["Latent", "look", "write_report"]
 
 PSEUDO = 48  # pseudo-inputs shown
 GENERATED = 16  # images of each
@@ -74,8 +75,8 @@ class _Subject(NamedTuple):
     x: Tensor  # test examples
     latent: Latent
     metrics: list[dict[str, Any]]
-    evaluation: dict[str, Any] | None
-    log_likelihood: np.ndarray | None
+    records: list[Record]  # evaluations of this model
+    command: str  # that evaluates it
 
 
 @torch.no_grad()
@@ -107,8 +108,8 @@ def write_report(
     model, values = run.model(data, which)
     torch.manual_seed(seed_of(seed, "report"))
     x = data.test[:number].to(next(model.parameters()))
-    evaluation, log_likelihood = evaluated(run)
-    subject = _Subject(run, model, data, x, look(model, x), run.metrics(), evaluation, log_likelihood)
+    records, stale = records_of(run, model, values["epoch"], which)
+    subject = _Subject(run, model, data, x, look(model, x), run.metrics(), records, command(run, {"checkpoint": which}))
     makers = (_training, _likelihood, _samples, _pseudo_inputs, _units, _elbo, _codes, _interpolations, _experiment)
     sections = []
     for done, maker in enumerate(makers, 1):
@@ -117,27 +118,20 @@ def write_report(
     experiment = run.experiment()
     title = f"{experiment.model}, {experiment.prior} prior, {Path(experiment.data).name}"
     subtitle = f"Model of epoch {values['epoch']} ({which}) of {len(subject.metrics)}, seed {experiment.seed}."
-    effective = None if evaluation is None else evaluation["effective_samples_mean"]
-    told = diagnose(subject.latent.activity, subject.latent.surgery, effective)
-    text = page.render(title, subtitle, _numbers(subject), told, sections)
+    effective = records[0].result["effective_samples_mean"] if records else None
+    sentences = stale + diagnose(subject.latent.activity, subject.latent.surgery, effective)
+    text = page.render(title, subtitle, _numbers(subject), sentences, sections)
     return page.write(run / "report.html", text, sections)
 
 
-def evaluated(run: Run) -> tuple[dict[str, Any] | None, np.ndarray | None]:
-    """What `evaluate` found, and log p(x) of each example; None for what is not there."""
-    file, values = run / "evaluation.json", run / "log_likelihood.npy"
-    evaluation = json.loads(file.read_text()) if file.is_file() else None
-    return evaluation, np.load(values) if evaluation is not None and values.is_file() else None
-
-
 def _numbers(subject: _Subject) -> list[tuple[str, str]]:
-    found, surgery = subject.evaluation, subject.latent.surgery
+    surgery = subject.latent.surgery
     numbers = []
-    if found is not None:
-        error = "" if found["nll_se"] is None else f" ± {found['nll_se']:.2f}"
-        numbers.append((f"log p(x), {found['split']}, nats", f"{-found['nll']:.2f}{error}"))
-        if found["bits_per_dim"] is not None and subject.data.likelihood == "logistic256":
-            numbers.append(("bits per dimension", f"{found['bits_per_dim']:.3f}"))
+    if subject.records:
+        result = subject.records[0].result
+        numbers.append((f"log p(x), {result['split']}, nats", likelihood_of(result)))
+        if result["bits_per_dim"] is not None and subject.data.likelihood == "logistic256":
+            numbers.append(("bits per dimension", f"{result['bits_per_dim']:.3f}"))
     if surgery is not None:
         numbers += [
             ("ELBO, nats", f"{-surgery.distortion - surgery.rate:.2f}"),
@@ -166,16 +160,43 @@ def _training(subject: _Subject) -> Section:
     return Section("training", "Training", text, [picture])
 
 
+def likelihood_of(result: dict[str, Any]) -> str:
+    """log p(x) of an evaluation with its standard error, in nats."""
+    error = "" if result["nll_se"] is None else f" ± {result['nll_se']:.2f}"
+    return f"{-result['nll']:.2f}{error}"
+
+
 def _likelihood(subject: _Subject) -> Section:
-    found, values = subject.evaluation, subject.log_likelihood
-    if found is None or values is None:
-        return Section(
-            "likelihood", "Likelihood", [f"Not evaluated yet: vaepriors evaluate {subject.run.folder} does it."]
-        )
+    if not subject.records:
+        return Section("likelihood", "Likelihood", [f"Not evaluated yet: {subject.command} does it."])
+    record, *others = subject.records
+    result, values = record.result, record.log_likelihood
     text = [
-        f"By {found['samples']} importance samples for each of {found['n']} examples ({found['split']}); effective "
-        f"samples {found['effective_samples_mean']:.1f} on average, {found['effective_samples_min']:.1f} at the least."
+        f"By {result['samples']} importance samples for each of {result['n']} examples ({result['split']}); effective "
+        f"samples {result['effective_samples_mean']:.1f} on average, and {result['effective_samples_min']:.1f} for the "
+        "example with fewest.",
     ]
+    pictures = [] if values is None else _likelihood_pictures(subject, result["split"], values)
+    if values is None:
+        text.append(without_examples(subject.run, record))
+    return Section("likelihood", "Likelihood", text, pictures, tables=[_evaluations(subject.records)] if others else [])
+
+
+def _evaluations(records: list[Record]) -> page.Table:
+    rows = [
+        [
+            record.name,
+            likelihood_of(record.result),
+            *[str(record.result[name]) for name in ("split", "n", "samples", "seed")],
+            f"{record.result['effective_samples_mean']:.1f}",
+        ]
+        for record in records
+    ]
+    head = ["file", "log p(x), nats", "split", "examples", "samples", "seed", "effective samples"]
+    return page.Table("evaluations of this model", rows, head)
+
+
+def _likelihood_pictures(subject: _Subject, split: str, values: np.ndarray) -> list[page.Picture]:
     pictures = [
         drawn(
             "likelihood",
@@ -185,7 +206,7 @@ def _likelihood(subject: _Subject) -> Section:
             "log p(x) of each example; dashed: the mean.",
         )
     ]
-    if subject.data.has_images and found["split"] == "test" and len(values) <= len(subject.data.test):
+    if subject.data.has_images and split == "test" and len(values) <= len(subject.data.test):
         order = np.argsort(values)
         shown = min(10, len(values))
         for name, rows in (("hardest", order[:shown]), ("easiest", order[::-1][:shown])):
@@ -198,7 +219,7 @@ def _likelihood(subject: _Subject) -> Section:
                     f"The {name}: {numbers} nats.",
                 )
             )
-    return Section("likelihood", "Likelihood", text, pictures)
+    return pictures
 
 
 def _samples(subject: _Subject) -> Section:

@@ -1,0 +1,63 @@
+r"""Which likelihoods compare, and by how much two models differ.
+
+Two evaluations compare if they are of the same examples of a split, by the same number of samples, with the same seed.
+Examples differ far more than models do, so the difference of two models a and b is taken example by example:
+
+$$\frac1N \sum_n d_n, \qquad d_n = \log p_a(x_n) - \log p_b(x_n),$$
+
+with the standard error of this mean. The standard errors of the two means alone can be a hundred times as large.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from vaepriors.data import Dataset
+from vaepriors.evaluate import digest_of, examples
+from vaepriors.records import Record
+
+__all__ = ["Kind", "by_kind", "common_kind", "paired_difference"]
+
+
+class Kind(NamedTuple):
+    """What two evaluations have in common if they compare."""
+
+    split: str
+    examples: str  # their digest
+    samples: int
+    seed: int
+
+
+def by_kind(records: Sequence[Record], data: Dataset) -> dict[Kind | None, Record]:
+    """The first evaluation of each kind, in their order.
+
+    Args:
+        records: Evaluations of a model.
+        data: The run's data, for evaluations of older versions, which have no digest of their examples.
+    """
+    kinds: dict[Kind | None, Record] = {}
+    for record in records:
+        result = record.result
+        own = result.get("examples_digest") or digest_of(examples(data, result["split"], result["n"]))
+        kinds.setdefault(Kind(result["split"], own, result["samples"], result["seed"]), record)
+    return kinds
+
+
+def common_kind(runs: Sequence[dict[Kind | None, Record]]) -> Kind | None:
+    """The kind that most runs have; of several, the first one of the first run."""
+    counts = Counter(kind for kinds in runs for kind in kinds)
+    return max(counts, key=counts.__getitem__, default=None)
+
+
+def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float | None]:
+    """The mean of log p_a(x) - log p_b(x) over the same examples, and its standard error; None for one example.
+
+    >>> paired_difference(np.array([-60.0, -140.0]), np.array([-71.0, -149.0]))
+    (10.0, 1.0)
+    """
+    difference = a - b
+    error = difference.std(ddof=1) / math.sqrt(len(difference)) if len(difference) > 1 else None
+    return float(difference.mean()), None if error is None else float(error)
