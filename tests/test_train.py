@@ -161,6 +161,18 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path, uninterrupted, train
 # Stopped by hand, or by a full disk
 
 
+@pytest.fixture
+def handled():
+    """Python's own handlers of signals, also where the tests were started with some ignored, as by a background job."""
+    own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in own.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+
+@pytest.mark.usefixtures("handled")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_after_the_epoch_and_it_goes_on_bit_for_bit(
     tmp_path, uninterrupted, train, monkeypatch, capsys, number
@@ -191,6 +203,7 @@ def test_short_stays_add_up_to_the_whole_run_bit_for_bit(tmp_path, dataset):
     assert training.fit(tiny(epochs=2), dataset, Run(tmp_path / "c"), until=time.monotonic() + 1000).why == "finished"
 
 
+@pytest.mark.usefixtures("handled")
 def test_a_second_ctrl_c_ends_the_run_at_once_and_it_goes_on_bit_for_bit(
     tmp_path, uninterrupted, train, monkeypatch, capsys
 ):
@@ -213,6 +226,7 @@ def signalling(add_metrics, number, times):
     return add
 
 
+@pytest.mark.usefixtures("handled")
 def test_ctrl_c_in_the_last_epoch_is_a_finished_run(tmp_path, train, monkeypatch):
     monkeypatch.setattr(Run, "add_metrics", signalling(Run.add_metrics, signal.SIGINT, times=1))
     assert train(tmp_path / "run", "--epochs", "2") == 0
