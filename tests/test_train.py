@@ -171,7 +171,6 @@ def handled():
         signal.signal(number, handler)
 
 
-
 @pytest.mark.usefixtures("handled")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_after_the_epoch_and_it_goes_on_bit_for_bit(

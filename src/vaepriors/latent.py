@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture, Shape
+from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture, Shape, mean_or_draw
 from vaepriors.nn import evaluating
 from vaepriors.vae import VAE, Marginal
 
@@ -49,28 +49,45 @@ NEAR_LOG_N = math.log(2)
 
 
 @torch.no_grad()
-def activity(model: VAE, x: Tensor, n: int = 32, chunk: int = 1000) -> Tensor:
+def activity(model: VAE, x: Tensor, n: int | None = None, chunk: int = 1000) -> Tensor:
     r"""$\mathrm{Var}_x(\mathbb{E}_q[z_j|x])$ of each unit, of shape `(latent,)`.
 
-    A chain has no posterior mean in closed form. The covariance over x of two means over n independent draws each
-    estimates the variance without bias, whatever the posterior.
+    The posterior mean is exact where q(z|x) has one, also for the upper level of a chain. The mean of a lower level is
+    that of q(z1|x, z2) averaged over draws of z2; of a posterior without a mean in closed form, draws are averaged. The
+    covariance over x of two such averages over independent draws estimates the variance without bias, and a unit that
+    does not follow x has an activity near zero.
 
     Args:
         model: The model.
         x: Data, of shape `(batch, *event)`, at least two.
-        n: Draws in each of the two means.
+        n: Draws in each of the two averages; 32, or more for few examples, unless given.
         chunk: Examples encoded at a time.
+
+    Raises:
+        ValueError: If there are fewer than two examples.
     """
     if len(x) < 2:
         raise ValueError(f"a variance over {len(x)} example is not defined: give at least 2")
+    n = max(32, 10_000 // len(x)) if n is None else n  # the error of a collapsed unit is about 1 / (n sqrt(batch))
     with evaluating(model):
-        means = [model.encoder(batch).sample((2, n)).mean(1) for batch in x.split(chunk)]
+        means = [_two_means(model.encoder(batch), n) for batch in x.split(chunk)]
     first, second = torch.cat(means, dim=1).double()  # (batch, latent) each
     return ((first - first.mean(0)) * (second - second.mean(0))).sum(0) / (len(x) - 1)
 
 
+def _two_means(q: Distribution, n: int) -> Tensor:
+    """Two estimates of E_q[z], shape `(2, batch, latent)`: independent, or both exact where the mean is known."""
+    if isinstance(q, Chain):
+        below = mean_or_draw(q.then(q.first.sample((2, n)))).mean(1)
+        return torch.cat([_two_means(q.first, n), below], -1)
+    try:
+        return torch.stack([q.mean, q.mean])
+    except NotImplementedError:
+        return q.sample((2, n)).mean(1)
+
+
 def active_units(model: VAE, x: Tensor, threshold: float = 0.01) -> int:
-    """The number of units whose activity is above the threshold."""
+    """The number of units whose activity is above the threshold (see `activity`)."""
     return int((activity(model, x) > threshold).sum())
 
 
