@@ -177,6 +177,19 @@ def test_the_vampprior_of_all_examples_is_their_aggregated_posterior():
         elbo_surgery(model, x, draws=1)
 
 
+@pytest.mark.parametrize(("n", "limited"), [(100, True), (3000, False)])
+def test_with_few_examples_the_marginal_kl_is_not_that_of_the_prior(n, limited):
+    """x, z ~ N(0, I) and q(z|x) = N(ax, s^2) with a^2 + s^2 = 1: in the limit the prior is perfect."""
+    scale = 0.1 * torch.ones(2, dtype=torch.float64)
+    encoder = Call(lambda x: DiagonalNormal((1 - scale**2).sqrt() * x, scale))
+    model = VAE(encoder, Call(lambda z: DiagonalNormal(z, scale)), StandardNormal(2).double())
+    torch.manual_seed(0)
+    found = elbo_surgery(model, torch.randn(n, 2, dtype=torch.float64))
+    assert found.limited_by_n == limited
+    assert found.marginal_kl >= found.rate - found.log_n
+    assert (found.marginal_kl < 0.1) == (not limited)
+
+
 # The implied posterior
 
 

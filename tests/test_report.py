@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from vaepriors import checkpoint
-from vaepriors.data import Dataset
+from vaepriors.data import Dataset, binarize_once
 from vaepriors.evaluate import evaluate_run
-from vaepriors.experiment import MODELS, Experiment
+from vaepriors.experiment import MODELS, Experiment, build
 from vaepriors.interpolate import interpolate_run
 from vaepriors.latent import Surgery
 from vaepriors.records import write_record
@@ -23,8 +23,8 @@ from vaepriors.report import figures
 from vaepriors.report.compare import COLUMNS, compare, notes, rows, write_comparison
 from vaepriors.report.curves import write_curves
 from vaepriors.report.paths import write_interpolations
-from vaepriors.report.run import look, write_report
-from vaepriors.run import Run
+from vaepriors.report.run import limits, look, write_report
+from vaepriors.run import Run, seed_of
 from vaepriors.train import fit
 
 SECTIONS = [
@@ -341,6 +341,34 @@ def test_look_needs_two_examples_for_what_is_a_variance(trained):
     found = look(model, x)
     assert set(found.activity) == set(found.divergence) == {"z2", "z1"}
     assert found.surgery.log_n == pytest.approx(np.log(5))
+
+
+def test_the_parts_of_the_elbo_are_those_of_the_training_set_binarised_once(trained):
+    bits = points(n=30).test
+    data = Dataset("some", torch.full((200, 1, 8, 8), 0.3), bits[:10], bits[10:], "bernoulli", dynamic=True)
+    run = trained(data)
+    write_report(run)
+    text = text_of(run)
+    model, _ = run.model(data)
+    torch.manual_seed(seed_of(0, "report"))
+    surgery = look(model, data.test, binarize_once(data.train)).surgery
+    assert f"-ELBO over all 200 training examples = {surgery.distortion + surgery.rate:.2f} nats" in text
+    assert surgery.log_n == np.log(200)
+    assert "what a better prior could gain" in text
+    assert "over 20 test examples" in text
+
+
+def test_the_parts_of_the_elbo_of_two_levels_are_those_of_a_subset():
+    x = torch.rand(4100, 3, generator=torch.Generator().manual_seed(0))
+    data = Dataset("some", x, x, x, "gaussian")
+    model, _ = build(Experiment(model="hvae", hidden=(1,), latent=1), data)
+    found = look(model, x[:5], data.train)
+    assert (found.number, found.surgery.log_n) == (4000, np.log(4000))
+
+
+@pytest.mark.parametrize(("information", "words"), [(6.5, "at least"), (3.0, "what a better prior could gain on")])
+def test_the_sentence_on_the_marginal_kl_depends_on_log_n(information, words):
+    assert words in limits(Surgery(80.0, 20.0, information, 20.0 - information, 7.0, 0.1, 0.1))
 
 
 # In a browser

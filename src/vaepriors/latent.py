@@ -212,9 +212,18 @@ class Surgery(NamedTuple):
     rate: float  # E[log q(z|x) - log p(z)]
     mutual_information: float  # I(n; z), of an example's number and its code
     marginal_kl: float  # KL(q(z) || p(z))
-    log_n: float  # the most that I can be: where it is near, it says little of the model
+    log_n: float  # the most that I can be
     mutual_information_se: float
     marginal_kl_se: float
+
+    @property
+    def limited_by_n(self) -> bool:
+        """Whether I is within 3 nats of log N. Then the marginal KL would be smaller with more examples.
+
+        It is at least the rate less log N, whatever the prior. With standard normal aggregated posterior and prior, a
+        true KL of 0, the estimate is 0.1 to 0.3 nats at this threshold, and below 0.1 two nats further away.
+        """
+        return self.log_n - self.mutual_information < 3
 
 
 @torch.no_grad()
@@ -227,8 +236,10 @@ def elbo_surgery(model: VAE, x: Tensor, draws: int = 10_000, block: int = 2**22)
       I \approx \text{mean} \log \frac{q(z_s|x_{n_s})}{q(z_s)}, \qquad
       KL(q \| p) \approx \text{mean} \log \frac{q(z_s)}{p(z_s)}$$
 
-    which is unbiased but for the draws; sums over a batch in place of all N are not. Under a prior whose density is an
-    estimate (`VHP`), rate and marginal KL are upper bounds in the mean.
+    which is unbiased for these N examples; sums over a batch instead of all N are not. Both parts depend on N: as
+    $I \le \log N$, the marginal KL is at least the rate less log N. It is what a better prior could gain only where I
+    is well below log N (see `Surgery.limited_by_n`), so give many examples, as of the training set. Under a prior
+    whose density is an estimate (`VHP`), rate and marginal KL are upper bounds in the mean.
 
     One level costs a matrix product. For two levels q(z1|x_m, z2) must be computed for every pair of a draw and an
     example: give some hundred draws, or fewer examples.
@@ -236,7 +247,7 @@ def elbo_surgery(model: VAE, x: Tensor, draws: int = 10_000, block: int = 2**22)
     Args:
         model: The model.
         x: The N examples, of shape `(N, *event)`.
-        draws: How many $z_s$, at the most N.
+        draws: How many $z_s$; at most N.
         block: Numbers held at a time, which bounds the memory.
 
     Raises:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaepriors.data import Dataset
+from vaepriors.data import Dataset, binarize_once
 from vaepriors.distributions import mean_or_draw
+from vaepriors.evaluate import Estimate, estimate
 from vaepriors.latent import (
     Surgery,
     activity,
@@ -31,38 +32,42 @@ from vaepriors.report.pictures import grid
 from vaepriors.run import Run, seed_of
 from vaepriors.vae import VAE
 
-__all__ = ["Latent", "look", "write_report"]
+__all__ = ["Latent", "limits", "look", "write_report"]
 
 PSEUDO = 48  # pseudo-inputs shown
 GENERATED = 16  # images of each
+SURGERY = {1: (100_000, 2000), 2: (4000, 200)}  # by levels, examples and draws at most: of two, each pair costs a pass
 
 
 class Latent(NamedTuple):
-    """What the latent space of a run does, measured on its test examples."""
+    """What the latent space of a run does."""
 
     activity: dict[str, Tensor]  # variance of the posterior mean of each unit, by level
     divergence: dict[str, Tensor]  # of each unit from the prior, in nats, by level
     surgery: Surgery | None  # None with fewer than two examples
+    number: int  # of examples in the surgery
 
 
 @torch.no_grad()
-def look(model: VAE, x: Tensor, draws: int | None = None) -> Latent:
+def look(model: VAE, x: Tensor, train: Tensor | None = None) -> Latent:
     """Measure a latent space.
 
     Args:
         model: The model.
-        x: Examples.
-        draws: In the surgery; 2,000 for one level and 200 for two unless given, as these cost more.
+        x: Examples, whose units are measured.
+        train: Examples of the surgery, which needs many of them: x unless given. Of more than `SURGERY` a random
+            subset of that size is taken.
     """
     where = levels(model.encoder(x[:1]))
-    if len(x) < 2:
-        return Latent({}, divergence_of_units(model, x), None)
-    variances = activity(model, x)
-    draws = draws or (2000 if len(where) == 1 else 200)
+    variances = activity(model, x) if len(x) > 1 else None
+    train, (most, draws) = x if train is None else train, SURGERY[len(where)]
+    if len(train) > most:
+        train = train[torch.randperm(len(train))[:most]]
     return Latent(
-        {name: variances[place] for name, place in where.items()},
+        {} if variances is None else {name: variances[place] for name, place in where.items()},
         divergence_of_units(model, x[:1000]),
-        elbo_surgery(model, x, draws),
+        elbo_surgery(model, train.to(x), draws) if len(train) > 1 else None,
+        len(train),
     )
 
 
@@ -73,6 +78,7 @@ class _Subject(NamedTuple):
     model: VAE
     data: Dataset
     x: Tensor  # test examples
+    elbo: Estimate  # of these
     latent: Latent
     metrics: list[dict[str, Any]]
     records: list[Record]  # evaluations of this model
@@ -91,7 +97,7 @@ def write_report(
 
     Args:
         run: The run; it may still be in training, or not be evaluated.
-        number: At the most so many test examples are measured.
+        number: At most so many test examples are measured. The ELBO's parts are those of the training set.
         which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of all draws.
         progress: Called with the number of sections done and their total.
@@ -109,7 +115,11 @@ def write_report(
     torch.manual_seed(seed_of(seed, "report"))
     x = data.test[:number].to(next(model.parameters()))
     records, stale = records_of(run, model, values["epoch"], which)
-    subject = _Subject(run, model, data, x, look(model, x), run.metrics(), records, command(run, {"checkpoint": which}))
+    train = binarize_once(data.train) if data.dynamic else data.train
+    latent = look(model, x, train)
+    elbo = estimate(model, x, samples=1)
+    renewal = command(run, {"checkpoint": which})
+    subject = _Subject(run, model, data, x, elbo, latent, run.metrics(), records, renewal)
     makers = (_training, _likelihood, _samples, _pseudo_inputs, _units, _elbo, _codes, _interpolations, _experiment)
     sections = []
     for done, maker in enumerate(makers, 1):
@@ -125,19 +135,14 @@ def write_report(
 
 
 def _numbers(subject: _Subject) -> list[tuple[str, str]]:
-    surgery = subject.latent.surgery
-    numbers = []
+    numbers, elbo = [], subject.elbo
     if subject.records:
         result = subject.records[0].result
         numbers.append((f"log p(x), {result['split']}, nats", likelihood_of(result)))
         if result["bits_per_dim"] is not None and subject.data.likelihood == "logistic256":
             numbers.append(("bits per dimension", f"{result['bits_per_dim']:.3f}"))
-    if surgery is not None:
-        numbers += [
-            ("ELBO, nats", f"{-surgery.distortion - surgery.rate:.2f}"),
-            ("rate, nats", f"{surgery.rate:.2f}"),
-            ("distortion, nats", f"{surgery.distortion:.2f}"),
-        ]
+    for name, values in (("ELBO", elbo.elbo), ("rate", elbo.rate), ("distortion", elbo.distortion)):
+        numbers.append((f"{name}, test, nats", f"{values.mean().item():.2f}"))
     for name, values in subject.latent.activity.items():
         numbers.append((f"active units of {name}", f"{int((values > 0.01).sum())} of {len(values)}"))
     return numbers
@@ -303,7 +308,9 @@ def _units(subject: _Subject) -> Section:
             "units", "Active units", ["There is a single test example: activity is a variance over several."]
         )
     counts = ", ".join(f"{int((v > 0.01).sum())} of {len(v)} of {name}" for name, v in found.activity.items())
-    text = [f"Active by the variance of their posterior mean, above 0.01: {counts}."]
+    text = [
+        f"Active by the variance of their posterior mean over {len(subject.x)} test examples, above 0.01: {counts}."
+    ]
     if found.divergence:
         sums = ", ".join(f"{name} {values.sum().item():.2f}" for name, values in found.divergence.items())
         text.append(f"Divergence of the units from the prior, summed over each level, in nats: {sums}.")
@@ -318,37 +325,56 @@ def _units(subject: _Subject) -> Section:
 def _elbo(subject: _Subject) -> Section:
     surgery = subject.latent.surgery
     if surgery is None:
-        return Section("elbo", "The ELBO in parts", ["There is a single test example: two are needed."])
+        return Section("elbo", "The ELBO in parts", ["There is a single training example: two are needed."])
     parts = (
         f"distortion {surgery.distortion:.2f}, mutual information {surgery.mutual_information:.2f} "
         f"± {surgery.mutual_information_se:.2f}, marginal KL {surgery.marginal_kl:.2f} ± {surgery.marginal_kl_se:.2f}"
     )
-    gap = surgery.log_n - surgery.mutual_information
+    number, size = subject.latent.number, len(subject.data.train)
+    over = f"all {size:,} training examples"
+    if number < size:
+        over = f"{number:,} of {size:,} training examples chosen at random"
     text = [
-        f"-ELBO = {surgery.distortion + surgery.rate:.2f} nats = {parts} (Hoffman & Johnson 2016).",
-        f"Of the log N = {surgery.log_n:.2f} nats that the mutual information of {len(subject.x)} examples can be at "
-        f"the most, {gap:.2f} are missing. "
-        + (
-            "So close to that limit, the marginal KL is no more than the rate less log N."
-            if gap < 0.1
-            else "The marginal KL is what a better prior could gain."
-        ),
+        f"-ELBO over {over} = {surgery.distortion + surgery.rate:.2f} nats = {parts} (Hoffman & Johnson 2016).",
+        limits(surgery),
     ]
-    name = subject.run.folder.name
-    points = {"test": (surgery.rate, surgery.distortion)}
+    test = {"rate": subject.elbo.rate.mean().item(), "distortion": subject.elbo.distortion.mean().item()}
+    points = {"test examples": (test["rate"], test["distortion"]), "training": (surgery.rate, surgery.distortion)}
     return Section(
         "elbo",
         "The ELBO in parts",
         text,
         [
-            drawn("surgery", figures.surgeries({name: surgery}), f"-ELBO as a bar of its parts, in nats: {parts}."),
+            drawn(
+                "surgery",
+                figures.surgeries({subject.run.folder.name: surgery}),
+                f"-ELBO as a bar of its parts, in nats: {parts}.",
+            ),
             drawn(
                 "rate-distortion",
                 figures.rate_distortion(subject.metrics, points),
-                f"Rate {surgery.rate:.2f} and distortion {surgery.distortion:.2f} nats, after the way of the training.",
+                f"Rate {test['rate']:.2f} and distortion {test['distortion']:.2f} nats of test examples, "
+                f"{surgery.rate:.2f} and {surgery.distortion:.2f} of training examples, and of each epoch.",
                 "Rate and distortion; dotted: the same ELBO.",
             ),
         ],
+    )
+
+
+def limits(surgery: Surgery) -> str:
+    """What the marginal KL says of the prior: nothing where the number of examples limits it."""
+    gap = surgery.log_n - surgery.mutual_information
+    if surgery.limited_by_n:
+        return (
+            f"The mutual information is only {gap:.2f} nats below log N = {surgery.log_n:.2f}, its largest value, so "
+            "the marginal KL depends on N. It is at least the rate less log N "
+            f"({surgery.rate - surgery.log_n:.2f} nats), would be smaller with more examples, and does not say what a "
+            "better prior could gain."
+        )
+    return (
+        f"The mutual information is {gap:.2f} nats below log N = {surgery.log_n:.2f}, its largest value, so the "
+        "marginal KL depends little on N. It is what a better prior could gain on the training set with this encoder "
+        "and decoder."
     )
 
 
