@@ -109,6 +109,18 @@ def test_what_is_no_ring_does_not_wind_once():
     assert angle_regression(plane, ANGLES).error > 1
 
 
+def test_the_error_of_codes_that_are_independent_of_the_angle():
+    generator = torch.Generator().manual_seed(0)
+    noise = lambda: torch.randn(300, 2, generator=generator, dtype=torch.float64)  # noqa: E731
+    angles = lambda: 2 * math.pi * torch.rand(300, generator=generator, dtype=torch.float64)  # noqa: E731
+    found = [angle_regression(noise(), angles()) for _ in range(400)]
+    error = torch.tensor([each.error for each in found])
+    assert error.mean().item() == pytest.approx(1.1, abs=0.05)
+    assert error.std().item() == pytest.approx(0.4, abs=0.05)
+    assert (error < 0.5).double().mean().item() == pytest.approx(0.05, abs=0.03)
+    assert sum(abs(each.winding) == 1 for each in found) < 100
+
+
 def test_an_angle_needs_a_plane():
     with pytest.raises(ValueError, match=r"shape \(5, 3\) and angles \(5,\)"):
         angle_regression(torch.zeros(5, 3), torch.zeros(5))

@@ -396,6 +396,17 @@ def test_the_angle_is_measured_of_the_last_epoch_and_of_snapshots(tiny, tmp_path
     assert snapshot["valid_loss"] == short.result()["found"]["valid_loss"]
 
 
+def test_an_error_of_the_angle_is_shown_with_its_winding_number(tiny, tmp_path):
+    angle = work_of(tiny, "elbo", tmp_path, table="angle")
+    assert angle.do(CPU) == "done"
+    result = angle.result()
+    for seed, winding in enumerate((1, -1, 0)):
+        result |= {"seed": seed, "found": result["found"] | {"winding": winding}}
+        angle.path.with_stem(f"elbo-{seed}").write_text(json.dumps(result))
+        ours = show.cells(angle.row, show.shown(angle.row, tmp_path / "results"))[3]
+        assert ours.endswith("(winding number 1)" if seed == 0 else f"(winding number ±1 in 2 of {seed + 1} seeds)")
+
+
 def test_data_that_are_not_there_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("VAEPRIORS_DATA", str(tmp_path))
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache")

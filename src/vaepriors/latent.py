@@ -389,7 +389,11 @@ def angle_regression(z: Tensor, angles: Tensor) -> AngleRegression:
 
     In the order of the true angles, the polar angle is unwrapped (each step taken as the shorter way round), the line
     fitted, and the error of its prediction wrapped into $[-\pi, \pi)$. (Klushyn et al. 2019, appendix B.3, regress on
-    $\arcsin(z_2 / r)$; their exact procedure is not given, this one is ours.) Guessing has an error of $\pi / 2$.
+    $\arcsin(z_2 / r)$; their exact procedure is not given, this one is ours.)
+
+    Read the error together with the winding number. The line is fitted to the unwrapped angle, so codes that are
+    independent of the true angle have an error of 1.1 ± 0.4, in 5 % of cases below 0.5, and not one of $\pi / 2$. Only
+    with a winding number of 1 or -1 is the angle laid out once around the mean.
 
     Args:
         z: Posterior means, of shape `(N, 2)`.

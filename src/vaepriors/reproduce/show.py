@@ -34,6 +34,7 @@ class Shown(NamedTuple):
     error: float | None  # standard error
     seeds: tuple[int, ...]
     short: str  # what it lacks to the paper's protocol, in words
+    winding: str  # of the pendulum's angle, in words: an error is read together with it
     epochs: str
     hours: float  # mean over seeds
     hardware: str
@@ -64,6 +65,7 @@ def shown(row: Row, results: Path) -> Shown | None:
         error,
         tuple(result["seed"] for result in chosen),
         "" if whole else _short(chosen),
+        _winding([result["found"]["winding"] for result in chosen if "winding" in result["found"]]),
         _range([result["epochs"] for result in chosen]),
         statistics.mean(result["hours"] for result in chosen),
         "; ".join(sorted({result["sessions"][-1]["hardware"] for result in chosen})),
@@ -89,6 +91,13 @@ def _short(results: Sequence[dict[str, Any]]) -> str:
     if fewest < examples:
         parts.append(f"{fewest} of {examples} test examples")
     return ", ".join(parts)
+
+
+def _winding(numbers: Sequence[int]) -> str:
+    """How often codes go round once while the angle does; nothing where it is not recorded."""
+    if len(numbers) == 1:
+        return f"winding number {numbers[0]}"
+    return f"winding number ±1 in {sum(abs(n) == 1 for n in numbers)} of {len(numbers)} seeds" if numbers else ""
 
 
 def _range(numbers: Sequence[int]) -> str:
@@ -121,8 +130,9 @@ def cells(row: Row, found: Shown | None) -> list[str]:
     difference = "" if row.paper is None or found.short else f"{found.value - row.paper:+.{digits}f}"
     seeds = f"{len(found.seeds)}"
     hours = f"{found.hours:.2f}"
-    short = f" ({found.short})" if found.short else ""
-    return [name, metric.title, paper, ours + short, difference, seeds, found.epochs, hours, found.hardware]
+    remarks = "; ".join(filter(None, (found.short, found.winding)))
+    ours += f" ({remarks})" if remarks else ""
+    return [name, metric.title, paper, ours, difference, seeds, found.epochs, hours, found.hardware]
 
 
 def markdown(table: Table, results: Path, only: Only = "all") -> str:
