@@ -1,8 +1,12 @@
 """The command line: every mistake is one sentence and exit status 2 before any work; and what the commands write."""
 
+import io
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -341,6 +345,49 @@ def test_sample_writes_draws_and_pictures_and_repeats_them(vaepriors, copy, caps
     assert draws[0].shape == (7, 1, 4, 4)
     assert (draws[0] == draws[1]).all()
     assert (draws[0] != draws[2]).any()
+
+
+def test_a_name_is_shown_as_it_is(tmp_path, vaepriors, trained, capsys):
+    name = "_a[/x]b [red] $\\q$ :smile: " + os.fsdecode(b"\xff")
+    run = shutil.copytree(trained, tmp_path / name)
+    plain = name.encode(errors="backslashreplace").decode()  # what no terminal can show
+    options = {
+        "train": ["--resume", "--out"],
+        "evaluate": ["--samples", "2", "--accelerator", "cpu"],
+        "sample": ["--number", "2"],
+        "report": ["--number", "5"],
+        "compare": ["--number", "5", "--out", tmp_path / name / "all.html", trained],
+    }
+    for command, words in options.items():
+        assert vaepriors(command, *words, run) == 0
+        assert plain in unwrapped(capsys), command
+    assert vaepriors("evaluate", run / "none") == 2
+    assert plain in sentence(capsys)
+
+
+def unwrapped(capsys):
+    """What was printed, without the breaks of lines in the cells of a table."""
+    return "".join(re.sub(r"[│┃]\n?", "", capsys.readouterr().out).split("\n"))
+
+
+def test_a_stream_of_plain_signs_gets_plain_signs(copy, vaepriors, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert vaepriors("evaluate", copy, "--samples", "2", "--accelerator", "cpu") == 0
+    assert vaepriors("train", "--help") == 0
+    stream.flush()
+    text = stream.buffer.getvalue().decode("ascii")
+    assert " +- " in text
+    assert "--snapshots" in text
+
+
+@pytest.mark.parametrize("start", [["-m", "vaepriors"], ["-c", "from vaepriors.__main__ import main; main()"]])
+def test_ctrl_c_while_torch_is_loaded_is_one_sentence(tmp_path, start):
+    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    command = [sys.executable, *start, "data", "list"]
+    end = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=60)
+    assert (end.returncode, end.stdout, end.stderr) == (130, "", "vaepriors: interrupted\n")
 
 
 def test_own_vectors_do_not_fit_convolutions(here, vaepriors, capsys):

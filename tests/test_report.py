@@ -22,6 +22,7 @@ from vaepriors.records import write_record
 from vaepriors.report import figures
 from vaepriors.report.compare import COLUMNS, compare, notes, rows, write_comparison
 from vaepriors.report.curves import write_curves
+from vaepriors.report.page import drawn
 from vaepriors.report.paths import write_interpolations
 from vaepriors.report.run import limits, look, write_report
 from vaepriors.run import Run, seed_of
@@ -308,6 +309,17 @@ def test_the_bar_of_the_surgery_adds_up():
     assert [bar.get_width() for bar in axis.patches] == [80.0, 6.0, 14.0]
     assert [bar.get_x() for bar in axis.patches] == [0.0, 80.0, 86.0]
     assert axis.lines[0].get_xdata()[0] == 89.0
+
+
+def test_a_dollar_in_a_name_begins_no_formula():
+    surgery = Surgery(80.0, 20.0, 6.0, 14.0, 9.0, 0.1, 0.1)
+    for figure in (
+        figures.surgeries({"$\\q$": surgery}),
+        figures.rate_distortion([], {"$\\q$": (1.0, 2.0)}),
+        figures.histogram({"$\\q$": np.arange(9.0), "_b": np.arange(9.0)}),
+    ):
+        assert drawn("name", figure, "words").content.startswith(b"\x89PNG")  # a formula \\q would be an error
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["\\$\\q\\$", " _b"]
 
 
 def test_a_plane_is_z_itself_or_its_principal_components():

@@ -176,16 +176,17 @@ def handled():
 def test_a_signal_ends_the_run_after_the_epoch_and_it_goes_on_bit_for_bit(
     tmp_path, uninterrupted, train, monkeypatch, capsys, number
 ):
+    run = tmp_path / "a [red] $run$"
     with monkeypatch.context() as patch:
         patch.setattr(Run, "add_metrics", signalling(Run.add_metrics, number, times=1))
-        assert train(tmp_path / "run", *HVAE) == 130
+        assert train(run, *HVAE) == 130
     out, err = capsys.readouterr()
     assert err.strip() == "stopping after this epoch; press Ctrl-C again to stop at once"
-    assert f"--out {tmp_path / 'run'} --resume" in out
-    assert [line["epoch"] for line in numbers(tmp_path / "run")] == [1, 2]
-    assert tensors(tmp_path / "run", "last")[1]["epoch"] == 2
-    assert train(tmp_path / "run", *HVAE, "--resume") == 0
-    assert_same_run(uninterrupted, tmp_path / "run")
+    assert f"vaepriors train --out '{run}' --resume" in out  # for a shell
+    assert [line["epoch"] for line in numbers(run)] == [1, 2]
+    assert tensors(run, "last")[1]["epoch"] == 2
+    assert train(run, *HVAE, "--resume") == 0
+    assert_same_run(uninterrupted, run)
 
 
 def test_short_stays_add_up_to_the_whole_run_bit_for_bit(tmp_path, dataset):

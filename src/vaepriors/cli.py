@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import functools
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from vaepriors.experiment import Experiment
 from vaepriors.interpolate import interpolate_run
 from vaepriors.latent import diagnose
 from vaepriors.limits import check_size
-from vaepriors.progress import TensorBoard, TrainingBar, counting_bar, make_console
+from vaepriors.progress import TensorBoard, TrainingBar, counting_bar, make_console, use_plain_signs
 from vaepriors.records import name_of
 from vaepriors.report.compare import COLUMNS, notes, rows, write_comparison
 from vaepriors.report.compare import compare as compare_runs
@@ -82,7 +83,7 @@ def train(
     loss = f"validation loss {report.best_loss:.4f} at epoch {report.best_epoch}"
     console.print(f"{report.why} after epoch {report.epoch}: best {loss}; run in {run.folder}")
     if report.why == "interrupted":
-        console.print(f"to go on: vaepriors train --out {run.folder} --resume")
+        console.print(f"to go on: {shlex.join(['vaepriors', 'train', '--out', str(run.folder), '--resume'])}")
         return 130
     return 0
 
@@ -342,6 +343,7 @@ def _run(arguments: Sequence[str]) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `vaepriors`."""
     try:
+        use_plain_signs()
         status = _run(sys.argv[1:] if arguments is None else arguments)
     except (ValueError, FileNotFoundError, ImportError) as error:
         status = _complain(error, 2)

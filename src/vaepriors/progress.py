@@ -1,5 +1,8 @@
 """Progress on the terminal, and curves for TensorBoard."""
 
+import codecs
+import io
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +18,35 @@ __all__ = ["TensorBoard", "TrainingBar", "counting_bar", "make_console"]
 
 
 def make_console() -> Console:
-    """Where the commands print: as wide as the terminal, or, into a file or a pipe, wide enough for their tables."""
-    console = Console(highlight=False, soft_wrap=True)
+    """Where the commands print: as wide as the terminal, or, into a file or a pipe, wide enough for their tables.
+
+    Words are shown as they are: a path may have brackets or colons that mean something to rich.
+    """
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 160
     return console
+
+
+def use_plain_signs() -> None:
+    """Let the standard streams replace signs that their encoding does not have: +- for ±, and ASCII for boxes."""
+    codecs.register_error("plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(sign) or ascii(sign)[1:-1] for sign in signs), error.end
+
+
+_PLAIN = {"±": "+-", "…": "...", "•": "*"} | {
+    chr(code): "-" if chr(code) in "─━╌╍┄┅┈┉═╴╶╸╺╼╾" else "|" if chr(code) in "│┃║╎╏┆┇┊┋╵╷╹╻╽╿" else "+"
+    for code in range(0x2500, 0x2580)
+}
 
 
 class _Speed(ProgressColumn):

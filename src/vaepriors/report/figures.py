@@ -18,9 +18,20 @@ __all__ = [
     "plane",
     "rate_distortion",
     "scatter",
+    "shown",
     "surgeries",
     "units",
 ]
+
+
+def shown(name: str) -> str:
+    r"""A name as a label: dollar signs begin no formula, and an underscore does not hide it from the legend.
+
+    >>> print(shown("_$a$"))
+     _\$a\$
+    """
+    name = name.encode(errors="backslashreplace").decode().replace("$", r"\$")  # it may be no UTF-8
+    return f" {name}" if name.startswith("_") else name
 
 
 def histogram(values: dict[str, np.ndarray]) -> Figure:
@@ -30,7 +41,7 @@ def histogram(values: dict[str, np.ndarray]) -> Figure:
     every = np.concatenate(list(values.values()))
     edges = np.linspace(every.min(), every.max() + 1e-9, max(5, min(60, len(every) // 5))).tolist()
     for name, each in values.items():
-        axis.hist(each, edges, histtype="stepfilled", alpha=0.5, label=name, density=len(values) > 1)
+        axis.hist(each, edges, histtype="stepfilled", alpha=0.5, label=shown(name), density=len(values) > 1)
         axis.axvline(each.mean(), linestyle="--", linewidth=1, color="0.4")
     axis.set(xlabel="log p(x), nats", ylabel="examples" if len(values) == 1 else "density")
     if len(values) > 1:
@@ -74,7 +85,7 @@ def surgeries(found: dict[str, Surgery]) -> Figure:
             left += width
         mark = each.distortion + each.log_n
         axis.plot([mark, mark], [place - 0.4, place + 0.4], "k--", linewidth=1, label="log N" if place == 0 else None)
-    axis.set(yticks=range(len(found)), yticklabels=list(found), xlabel="nats")
+    axis.set(yticks=range(len(found)), yticklabels=[shown(name) for name in found], xlabel="nats")
     figure.legend(loc="outside lower center", ncols=4)
     return figure
 
@@ -93,7 +104,7 @@ def rate_distortion(metrics: list[dict[str, Any]], points: dict[str, tuple[float
             label="epochs of the training",
         )
     for name, (rate, distortion) in points.items():
-        axis.plot(rate, distortion, "o", label=name)
+        axis.plot(rate, distortion, "o", label=shown(name))
     low, high = axis.get_xlim()
     bottom, top = axis.get_ylim()
     for rate, distortion in points.values():

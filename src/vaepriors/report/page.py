@@ -89,5 +89,5 @@ def write(path: Path, page: str, sections: list[Section]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for picture in (picture for section in sections for picture in section.pictures):
         write_atomically(folder / f"{picture.name}.png", picture.content)
-    write_atomically(path, page.encode())
+    write_atomically(path, page.encode(errors="backslashreplace"))  # a folder's name may be no UTF-8
     return [path, folder]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -405,7 +406,7 @@ def _interpolations(subject: _Subject) -> Section:
     key, title, run = "interpolations", "Interpolations", subject.run
     file = run / "interpolation.json"
     if not file.is_file():
-        return Section(key, title, [f"None yet: vaepriors interpolate {run.folder} makes them."])
+        return Section(key, title, [f"None yet: {_command('interpolate', run)} makes them."])
     found = json.loads(file.read_text())
     words = {"graph": "along paths", "graph_resampled": "along 50 points of them", "straight": "along straight lines"}
     rows = [[words[name], f"{v['mean']:.4f} ± {v['sd']:.4f}"] for name, v in found["smoothness"].items()]
@@ -453,6 +454,11 @@ def _experiment(subject: _Subject) -> Section:
         page.Table("options", options, ["option", "value"]),
     ]
     return Section("experiment", "Experiment", text, tables=tables)
+
+
+def _command(name: str, run: Run) -> str:
+    """A command on a run, as one types it into a shell."""
+    return shlex.join(["vaepriors", name, str(run.folder)])
 
 
 def _word(value: object) -> str:

@@ -53,7 +53,7 @@ def list_rows(
         return 0
     device = "cuda" if torch.cuda.is_available() else "cpu"
     grid = Grid("row", "data", table(name).heading, "state of each seed", f"hours a seed ({device})", box=None)
-    with console.status("counting operations"):
+    with console.status("counting operations", spinner="line"):
         for found in select(name, row):
             grid.add_row(*_line(found, seeds, runs, results, device))
     console.print(grid)
@@ -202,7 +202,7 @@ def show(
         write_atomically(path, fill(path.read_text(encoding="utf-8"), results).encode())
     for each in [] if write else [table(name)] if name else tables().values():
         if plain:
-            console.print(markdown(each, results, "measured" if measured else "all"), markup=False)
+            console.print(markdown(each, results, "measured" if measured else "all"))
             continue
         grid = Grid(*head(each), title=f"{each.title} ({each.paper.split(',')[0]}, {each.source})", box=None)
         for found in each.rows:
