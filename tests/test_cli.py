@@ -15,7 +15,7 @@ import torch
 from conftest import TINY
 from vaepriors import checkpoint
 from vaepriors.data import CATALOGUE
-from vaepriors.run import Run
+from vaepriors.run import MAY_CHANGE, Run
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,10 @@ def sentence(capsys):
         ("--data missing.npy", ["missing.npy", "does not exist"]),
         ("--data digits.csv", ["digits.csv", ".npy or .npz"]),
         ("--out file", ["file", "--out"]),
+        ("--save-every nan", ["save_every is nan", "0 or more"]),
+        ("--save-every -1", ["save_every is -1.0", "0 or more"]),
+        ("--snapshots 1 -3", ["epoch -3", "1 to 2000"]),
+        ("--epochs 5 --snapshots 6", ["epoch 6", "1 to 5"]),
     ],
 )
 def test_a_mistake_in_train(here, vaepriors, monkeypatch, capsys, options, words):
@@ -206,15 +210,22 @@ def test_what_is_no_command(here, vaepriors, capsys, arguments):
         ("interpolate RUN --graphs 0", ["graphs is 0", "at least 1"]),
         ("interpolate RUN --nodes 5 --neighbors 5", ["5 neighbours", "(5, 2)"]),
         ("interpolate RUN --which epoch-7", ["no epoch-7.ckpt"]),
+        ("interpolate RUN --nodes 0", ["nodes is 0", "at least 1"]),
+        ("interpolate RUN --neighbors 0", ["neighbors is 0", "at least 1"]),
+        ("report RUN --which ../run/best", ["'../run/best'", "best, last, or epoch-N"]),
+        ("compare RUN RUN2 --which ../run/best", ["'../run/best'", "best, last, or epoch-N"]),
+        ("interpolate RUN --which ../run/best", ["'../run/best'", "best, last, or epoch-N"]),
+        ("data list digits", ["no names", "digits", "fetch"]),
         ("data fetch", ["nothing to fetch", "digits"]),
         ("data fetch nosuch", ["'nosuch'", "digits"]),
         ("data fetch digitz", ["did you mean 'digits'?"]),
     ],
 )
-def test_a_mistake_in_another_command(here, vaepriors, copy, monkeypatch, capsys, arguments, words):
+def test_a_mistake_in_another_command(here, vaepriors, trained, copy, monkeypatch, capsys, arguments, words):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     before = content(copy)
-    assert vaepriors(*(copy if word == "RUN" else word for word in arguments.split())) == 2
+    folders = {"RUN": copy, "RUN2": trained}
+    assert vaepriors(*(folders.get(word, word) for word in arguments.split())) == 2
     told = sentence(capsys)
     assert all(word in told for word in words), told
     assert content(copy) == before
@@ -508,6 +519,21 @@ def test_help_has_every_option(vaepriors, capsys):
     assert vaepriors("train", "--help") == 0
     told = capsys.readouterr().out
     assert [flag for flag in FLAGS.split() if f"--{flag}" not in told] == []
+
+
+def test_help_of_resume_has_every_option_that_may_change(vaepriors, capsys):
+    assert vaepriors("train", "--help") == 0
+    told = capsys.readouterr().out
+    assert all(f" {field}" in told[told.index("--resume") :] for field in MAY_CHANGE)
+
+
+def test_a_divergence_names_what_can_be_done(tmp_path, vaepriors, capsys):
+    x = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    x[:, 0] += 1e30
+    np.savez(tmp_path / "mine.npz", train=x, valid=x, test=x)
+    assert vaepriors("train", "--data", tmp_path / "mine.npz", "--out", tmp_path / "run", *TINY, "--epochs", "1") == 1
+    told = sentence(capsys)
+    assert all(word in told for word in ("lr 0.0005", "--out", "training point", "1e+30", "scale")), told
 
 
 def test_tensorboard_gets_every_number(tmp_path, train):

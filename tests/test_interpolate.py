@@ -66,7 +66,7 @@ def test_a_path_leaves_the_graph_as_it_was():
 
 @pytest.mark.parametrize("nodes", [torch.zeros(5, 2), torch.zeros(6), torch.full((9, 2), math.nan)])
 def test_mistakes_are_named(nodes):
-    with pytest.raises(ValueError, match=r"5 neighbours cannot be had|not finite"):
+    with pytest.raises(ValueError, match=r"5 neighbours|not finite"):
         Graph(nodes, 5)
 
 

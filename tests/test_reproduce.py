@@ -590,7 +590,10 @@ def test_a_page_may_show_finished_rows_only(tiny, tmp_path):
         ("run tiny --gpus 0.5", "gpus belongs to the engine ray, not to local"),
         ("run tiny --engine ray --cpus 0", "cpus is 0: a positive number"),
         ("run tiny --engine ray --address auto --workers 2", "leave one of them out"),
+        ("list --row vamp", "there is no table: name one of tiny, angle"),
+        ("list tiny --seeds 0", "seeds is 0: at least 1"),
         ("show nowhere", "unknown table 'nowhere'"),
+        ("show tiny --write nowhere.md", "leave out the table"),
         ("show --write nowhere.md", "nowhere.md is not there"),
     ],
 )

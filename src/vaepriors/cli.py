@@ -58,11 +58,13 @@ def train(
     Args:
         experiment: What to run.
         out: Folder of the run; runs/DATA-MODEL-PRIOR-SEED unless given.
-        resume: Go on with the run in that folder, if there is one, with its own options.
-        save_every: Seconds between checkpoints.
-        snapshots: Epochs whose model is kept as epoch-N.ckpt.
+        resume: Resume the run in that folder, if there is one, with its own options. These may change: epochs,
+            patience, accelerator, devices, nodes, compile, graph.
+        save_every: Seconds between checkpoints, 0 or more.
+        snapshots: Epochs whose model is kept as epoch-N.ckpt; of a resumed run, epochs that are still to come.
         tensorboard: Also write TensorBoard event files (needs the extra `tensorboard`).
     """
+    _check_saving(save_every, snapshots, experiment.epochs)
     experiment = dataclasses.replace(experiment, data=absolute(experiment.data))
     run = Run(out or default_folder(experiment))
     fabric = make_fabric(experiment)
@@ -78,8 +80,11 @@ def train(
         fit(experiment, dataset, run, fabric, save_every=save_every, snapshots=snapshots)
         return 0
     listeners = [TensorBoard(run.folder)] if tensorboard else []
-    with TrainingBar(console, run.folder) as bar:
-        report = fit(experiment, dataset, run, fabric, [bar, *listeners], save_every, snapshots)
+    try:
+        with TrainingBar(console, run.folder) as bar:
+            report = fit(experiment, dataset, run, fabric, [bar, *listeners], save_every, snapshots)
+    except Diverged as error:
+        raise Diverged(f"{error}, in another --out{_extreme_value(dataset)}") from error
     loss = f"validation loss {report.best_loss:.4f} at epoch {report.best_epoch}"
     console.print(f"{report.why} after epoch {report.epoch}: best {loss}; run in {run.folder}")
     if report.why == "interrupted":
@@ -98,6 +103,22 @@ def _show(dataset: Dataset) -> None:
 def default_folder(experiment: Experiment) -> Path:
     data = Path(experiment.data).stem
     return Path("runs") / f"{data}-{experiment.model}-{experiment.prior}-{experiment.seed}"
+
+
+def _check_saving(save_every: float, snapshots: Sequence[int], epochs: int) -> None:
+    if not save_every >= 0:
+        raise ValueError(f"save_every is {save_every}: give a number of seconds, 0 or more")
+    for epoch in snapshots:
+        if not 1 <= epoch <= epochs:
+            raise ValueError(f"snapshots has epoch {epoch}: choose epochs of the run, 1 to {epochs}")
+
+
+def _extreme_value(dataset: Dataset) -> str:
+    """The training value that may be behind a divergence, in words; nothing where none is far from zero."""
+    values, points = dataset.train.flatten(1).abs().max(1).values.max(0)
+    if dataset.likelihood != "gaussian" or values <= 100:
+        return ""
+    return f"; training point {points} has a value of size {values:g}: scale the data to about 1"
 
 
 def _check_folder(run: Run, experiment: Experiment, resume: bool) -> None:
@@ -290,9 +311,13 @@ def data(
 
     Args:
         action: list, or fetch.
-        names: What to fetch.
+        names: What to fetch; none for list.
     """
     if action == "list":
+        if names:
+            raise ValueError(
+                f"list takes no names, but has {' '.join(names)}: use vaepriors data fetch {' '.join(names)}"
+            )
         table = Table("name", "what", box=None)
         for name, entry in CATALOGUE.items():
             table.add_row(name, entry.about)

@@ -62,7 +62,7 @@ class Graph:
     def __init__(self, nodes: Tensor, neighbors: int) -> None:
         if nodes.dim() != 2 or not 1 <= neighbors < len(nodes):
             raise ValueError(
-                f"{neighbors} neighbours cannot be had of nodes of shape {tuple(nodes.shape)}: (N, D) is needed, and "
+                f"nodes of shape {tuple(nodes.shape)} cannot have {neighbors} neighbours each: (N, D) is needed, with "
                 "N larger than the number of neighbours, which is at least 1"
             )
         if not nodes.isfinite().all():
@@ -102,8 +102,7 @@ class Graph:
         except networkx.NetworkXNoPath:
             raise NoPath(
                 f"no path: the graph of {n} nodes with {self.neighbors} neighbours each falls into components of "
-                f"{self.components()} nodes, and the two ends lie in different ones; take more nodes or neighbours, if "
-                "the prior's mass is in one piece at all"
+                f"{self.components()} nodes, and the two ends lie in different ones; take more nodes or neighbours"
             ) from None
 
 
@@ -193,13 +192,13 @@ def interpolate_run(
     Raises:
         ValueError: If the run or the options do not allow it, or no pair at all has a path.
     """
-    for name, value in (("graphs", graphs), ("pairs", pairs)):
-        if value < 1:
+    for name, value in (("graphs", graphs), ("pairs", pairs), ("nodes", nodes), ("neighbors", neighbors)):
+        if value is not None and value < 1:
             raise ValueError(f"{name} is {value}: at least 1 is needed")
     dataset = run.dataset()
     model, values = run.model(dataset, which)
     usual = DEFAULTS.get(dataset.name, (1000, 18))
-    nodes, neighbors = nodes or usual[0], neighbors or usual[1]
+    nodes, neighbors = usual[0] if nodes is None else nodes, usual[1] if neighbors is None else neighbors
     if len(dataset.test) < 2:
         raise ValueError(f"{dataset.name} has {len(dataset.test)} test example: two are needed to interpolate between")
     edges = nodes * max(neighbors, 1)
@@ -227,7 +226,7 @@ def interpolate_run(
     if not found["graph"]:
         raise NoPath(
             f"no pair of {graphs * pairs} has a path: the graphs fall into components of {components[0]} nodes; "
-            "take more --nodes or --neighbors, if the prior's mass is in one piece at all"
+            "take more nodes or neighbors"
         )
     result = {
         "checkpoint": which, "epoch": values["epoch"], "seed": seed, "nodes": nodes, "neighbors": neighbors,

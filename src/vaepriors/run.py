@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import json
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,8 +138,11 @@ class Run:
             which: `best`, `last`, or `epoch-N` of a snapshot.
 
         Raises:
-            ValueError: If the run has no such checkpoint yet, or it does not fit the experiment.
+            ValueError: If `which` is none of these, or the run has no such checkpoint yet, or it does not fit the
+                experiment.
         """
+        if not re.fullmatch(r"best|last|epoch-\d+", which):  # a path would read another run
+            raise ValueError(f"which is {which!r}: choose best, last, or epoch-N of a snapshot")
         path = self / f"{which}.ckpt"
         if not path.is_file():
             raise ValueError(f"{self.folder} has no {which}.ckpt yet: train for at least one epoch")

@@ -43,6 +43,10 @@ def list_rows(
         runs: Folder of the runs.
         results: Folder of the results.
     """
+    if seeds < 1:
+        raise ValueError(f"seeds is {seeds}: at least 1 is needed")
+    if name is None and row:
+        raise ValueError(f"row is {' '.join(row)}, but there is no table: name one of {', '.join(tables())}")
     if name is None:
         grid = Grid("table", "what", "from", "rows", "with results", box=None)
         for each in tables().values():
@@ -193,8 +197,12 @@ def show(
         results: Folder of the results.
         measured: Only rows of which there is a result.
         plain: As Markdown.
-        write: Put the tables between the marks of these files instead.
+        write: Put the tables between the marks of these files instead; the marks say which tables.
     """
+    if write and (name is not None or measured or plain):
+        raise ValueError(
+            "write fills the tables that the marks in its files name: leave out the table and other options"
+        )
     for path in write:
         if not path.is_file():
             raise ValueError(f"{path} is not there: give a file with marks such as <!-- table kth-1: begin -->")
