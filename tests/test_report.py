@@ -378,7 +378,7 @@ def test_the_parts_of_the_elbo_of_two_levels_are_those_of_a_subset():
     assert (found.number, found.surgery.log_n) == (4000, np.log(4000))
 
 
-@pytest.mark.parametrize(("information", "words"), [(6.5, "at least"), (3.0, "what a better prior could gain on")])
+@pytest.mark.parametrize(("information", "words"), [(6.5, "at least"), (3.0, "what a better prior could gain with")])
 def test_the_sentence_on_the_marginal_kl_depends_on_log_n(information, words):
     assert words in limits(Surgery(80.0, 20.0, information, 20.0 - information, 7.0, 0.1, 0.1))
 

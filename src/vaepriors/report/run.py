@@ -363,19 +363,18 @@ def _elbo(subject: _Subject) -> Section:
 
 
 def limits(surgery: Surgery) -> str:
-    """What the marginal KL says of the prior: nothing where the number of examples limits it."""
+    """What the marginal KL says of the prior: little where the number of examples limits it."""
     gap = surgery.log_n - surgery.mutual_information
     if surgery.limited_by_n:
         return (
             f"The mutual information is only {gap:.2f} nats below log N = {surgery.log_n:.2f}, its largest value, so "
             "the marginal KL depends on N. It is at least the rate less log N "
             f"({surgery.rate - surgery.log_n:.2f} nats), would be smaller with more examples, and does not say what a "
-            "better prior could gain."
+            "better prior could gain on new examples."
         )
     return (
         f"The mutual information is {gap:.2f} nats below log N = {surgery.log_n:.2f}, its largest value, so the "
-        "marginal KL depends little on N. It is what a better prior could gain on the training set with this encoder "
-        "and decoder."
+        "marginal KL depends little on N. It is what a better prior could gain with this encoder and decoder."
     )
 
 
