@@ -10,6 +10,8 @@ Dynamic binarisation (Salakhutdinov & Murray, 2008) draws x ~ Bernoulli(probabil
 Validation and test points are drawn once, with a seed that never changes, so that every run is judged on the same bits.
 """
 
+import functools
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -97,6 +99,18 @@ class Dataset:
             f"{self.name}: {sum(sizes)} {kind} {' x '.join(map(str, self.event_shape))}{stored} -> {self.likelihood}"
             f"{drawn}, split {'/'.join(map(str, sizes))}"
         )
+
+    def digest(self) -> str:
+        """The SHA-256 of its points, their shapes, the likelihood, and whether it is dynamic; computed once."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256(f"{self.likelihood} {self.dynamic}".encode())
+        for x in (self.train, self.valid, self.test):
+            digest.update(f"{tuple(x.shape)}".encode())
+            digest.update(x.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
     def __post_init__(self) -> None:
         if self.likelihood not in LIKELIHOODS:
