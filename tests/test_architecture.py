@@ -9,7 +9,7 @@ import vaepriors
 
 ROOT = Path(vaepriors.__file__).parent
 FLOORS = [
-    {"distributions", "nn", "optim", "data", "checkpoint", "machine"},
+    {"distributions", "nn", "optim", "data", "checkpoint", "machine", "reading"},
     {"vae"},
     {"priors", "networks", "objectives"},
     {"experiment", "latent"},
