@@ -49,9 +49,26 @@ def test_a_damaged_file_is_one_sentence(tmp_path, damage):
         "no values": checkpoint.save_tensors({"a": torch.zeros(1)}),
     }
     path.write_bytes(content[damage])
-    with pytest.raises(ValueError, match=r"a\.ckpt is no readable checkpoint .*: delete it") as caught:
+    with pytest.raises(ValueError, match=r"a\.ckpt is damaged") as caught:
         checkpoint.load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path):
+    path = tmp_path / "a.ckpt"
+    checkpoint.save(path, {"a": torch.arange(4.0), "b": torch.ones(2)}, {"epoch": 3}, of="an experiment")
+    assert checkpoint.owner(path) == "an experiment"
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(checkpoint.Damaged, match=r"a\.ckpt is damaged"):
+            checkpoint.load(path)
+
+
+def test_the_same_content_is_the_same_file(tmp_path):
+    for name in ("a", "b"):
+        checkpoint.save(tmp_path / name, checkpoint.module_tensors(vamp(0)), {"epoch": 3}, of="c")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_a_checkpoint_of_another_model_is_refused_and_changes_nothing():

@@ -2,12 +2,17 @@
 
 Nothing here unpickles. Tensors that a model holds twice (a VampPrior shares the model's encoder) are stored once,
 under the name at which they are met first.
+
+The header of a file holds, beside the values, the SHA-256 of the whole file (with zeros in the place of the digest), so
+that a single flipped bit is noticed, and a word for what the file belongs to, such as the digest of an experiment.
 """
 
 import hashlib
 import io
 import json
 import os
+import re
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 __all__ = [
+    "Damaged",
     "digest",
     "load",
     "load_module",
@@ -26,9 +32,18 @@ __all__ = [
     "module_tensors",
     "npy",
     "optimizer_tensors",
+    "owner",
     "save",
+    "sweep",
     "write_atomically",
 ]
+
+BLANK = "0" * 64
+ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what it keeps of each parameter
+
+
+class Damaged(ValueError):
+    """A file is not what was written. The message names the file, and no remedy, which depends on the file."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -37,9 +52,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: If it cannot be written (a full disk); the old file is untouched and no half one is left.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_of(path)
     try:
-        with partial.open("wb") as file:
+        with partial.open("xb") as file:  # a new file, never one that somebody put there
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -59,26 +74,82 @@ def npy(x: Tensor) -> bytes:
     return file.getvalue()
 
 
-def save(path: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-    """Write named tensors and JSON values as one file, atomically."""
+def partial_of(path: Path) -> Path:
+    """A new name beside a file, which nobody can predict, for what is to replace it."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+
+
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes left half-written: only while no other process writes there.
+
+    Args:
+        folder: Where `write_atomically` wrote.
+        name: Only what was to become the file of this name.
+    """
+    pattern = re.compile(rf"\.{'.+' if name is None else re.escape(name)}\.[0-9a-f]{{16}}\.partial")
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if pattern.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def save(path: Path, tensors: dict[str, Tensor], values: dict[str, Any], of: str = "") -> None:
+    """Write named tensors and JSON values as one file, atomically.
+
+    Args:
+        path: Where to.
+        tensors: Of any device.
+        values: What JSON can hold.
+        of: What they belong to, for `owner`.
+    """
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save_tensors(content, {"values": json.dumps(values)}))
+    about = json.dumps({"sha256": BLANK, "of": of, "values": values})
+    file = bytearray(save_tensors(content, {"about": about}))
+    place = file.index(BLANK.encode())  # the first, for it precedes the values and the tensors' names
+    file[place : place + 64] = hashlib.sha256(file).hexdigest().encode()
+    write_atomically(path, bytes(file))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save` wrote.
 
     Raises:
-        ValueError: If the file is not a checkpoint, or cut short.
+        Damaged: If the file is not a checkpoint, cut short, or not byte for byte what was written.
     """
     content = path.read_bytes()
+    about = _about(path, content[8 : 8 + int.from_bytes(content[:8], "little")])
+    place, view, total = content.find(about["sha256"].encode()), memoryview(content), hashlib.sha256()
+    for part in (view[:place], BLANK.encode(), view[place + 64 :]):
+        total.update(part)
+    if total.hexdigest() != about["sha256"]:
+        raise Damaged(f"{path} is damaged: its content does not match its digest")
     try:
-        tensors = load_tensors(content)
-        length = int.from_bytes(content[:8], "little")
-        values = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["values"])
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is no readable checkpoint ({error}): delete it and train anew") from error
-    return tensors, values
+        return load_tensors(content), about["values"]
+    except SafetensorError as error:
+        raise Damaged(f"{path} is damaged: its tensors cannot be read ({error})") from error
+
+
+def owner(path: Path) -> str:
+    """What a checkpoint belongs to, from its header alone.
+
+    Raises:
+        Damaged: If the header cannot be read.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if length <= path.stat().st_size else b""
+    return _about(path, header)["of"]
+
+
+def _about(path: Path, header: bytes) -> dict[str, Any]:
+    try:
+        about = json.loads(json.loads(header)["__metadata__"]["about"])
+        kinds = {"sha256": str, "of": str, "values": dict}
+        whole = all(isinstance(about[name], kind) for name, kind in kinds.items()) and len(about["sha256"]) == 64
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise Damaged(f"{path} is damaged, or no checkpoint of this version: its header cannot be read") from error
+    if not whole:
+        raise Damaged(f"{path} is damaged: its header has other fields than were written")
+    return about
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
@@ -110,20 +181,23 @@ def load_module(module: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Copy tensors into a module of the same structure.
 
     Raises:
-        ValueError: If names or shapes differ.
+        ValueError: If names, shapes or types differ.
     """
     own = module_tensors(module)
-    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
-    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if shapes != given:
-        names = sorted(name for name in shapes.keys() | given.keys() if shapes.get(name) != given.get(name))
+    forms, given = _forms(own), _forms(tensors)
+    if forms != given:
+        names = sorted(name for name in forms.keys() | given.keys() if forms.get(name) != given.get(name))
         first = names[0]
         raise ValueError(
             f"the checkpoint is of another model: {len(names)} tensors differ, the first being {first} "
-            f"(here {shapes.get(first)}, there {given.get(first)})"
+            f"(here {forms.get(first)}, there {given.get(first)})"
         )
     for name, tensor in own.items():
         tensor.copy_(tensors[name])
+
+
+def _forms(tensors: dict[str, Tensor]) -> dict[str, str]:
+    return {name: f"{tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors.items()}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -133,9 +207,20 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave; settings such as the learning rate stay those of the optimiser."""
+    """Put back what `optimizer_tensors` gave; settings such as the learning rate stay those of the optimiser.
+
+    Raises:
+        ValueError: If a tensor is of no parameter, or has another shape.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        number, kind = name.split(".", 1)
+        number, _, kind = name.partition(".")
+        own = parameters[int(number)] if number.isdecimal() and int(number) < len(parameters) else None
+        if own is None or tensor.shape not in (own.shape, torch.Size()):
+            raise ValueError(f"the checkpoint is of another model: the optimiser has no {name} {tuple(tensor.shape)}")
         state.setdefault(int(number), {})[kind] = tensor
+    for place, kinds in state.items():
+        if kinds.keys() != ADAM:
+            raise ValueError(f"the optimiser's state of parameter {place} has {sorted(kinds)}, not {sorted(ADAM)}")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
