@@ -13,7 +13,6 @@ ours). With its kappa of 0.02, which is also the decoders' standard deviation, o
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 
 from vaepriors import cli
@@ -75,7 +74,7 @@ def measure(folder: Path, out: Path) -> None:
     }
     write_atomically(out / f"{folder.name}.json", (json.dumps(content, indent=2) + "\n").encode())
     for file in write_interpolations(folder, first, run.dataset()):
-        shutil.copy(file, out / f"{folder.name}-{file.name}")
+        write_atomically(out / f"{folder.name}-{file.name}", file.read_bytes())
 
 
 def render(out: Path) -> str:

@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vaepriors.checkpoint import write_atomically
+from vaepriors.checkpoint import npy, write_atomically
 from vaepriors.data import Dataset
 from vaepriors.distributions import mean_or_draw
 from vaepriors.priors import VampPrior
@@ -82,7 +82,7 @@ def write_pictures(folder: Path, model: VAE, dataset: Dataset, number: int) -> l
         The files, in this order.
     """
     samples = mean_or_draw(model.decoder(model.prior().sample((number,))))
-    np.save(folder / "samples.npy", samples.cpu().numpy())
+    write_atomically(folder / "samples.npy", npy(samples))
     if not dataset.has_images:
         return [folder / "samples.npy"]
     shown = min(number, len(dataset.test), 30)
