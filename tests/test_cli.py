@@ -288,7 +288,8 @@ def test_resume_with_more_epochs_ends_like_a_longer_run(tmp_path, vaepriors, tra
     for name in ("last.ckpt", "best.ckpt"):
         (found, values), (expected, expected_values) = (checkpoint.load(f / name) for f in (copy, tmp_path / "long"))
         assert values == expected_values
-        assert all(torch.equal(found[key], expected[key]) for key in found.keys() | expected.keys())
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in found.keys() - {"metrics.lines"})
     assert Run(copy).experiment() == Run(tmp_path / "long").experiment()
     assert [s["after_epoch"] for s in Run(copy).description()["sessions"]] == [0, 2]
 

@@ -333,11 +333,11 @@ def test_two_processes_do_no_run_twice(tmp_path, processes):
 
 def test_a_run_that_another_process_holds_is_left_alone(tiny, tmp_path):
     held = work_of(tiny, "standard", tmp_path)
-    held.lock_path.parent.mkdir(parents=True)
+    held.run.folder.mkdir(parents=True)
     script = f"""
 import sys, time
 from filelock import FileLock
-with FileLock({str(held.lock_path)!r}):
+with FileLock({str(held.run.lock_path)!r}):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -457,7 +457,7 @@ print(run_on_ray(works, limits, None, lambda work, outcome: print(work, outcome,
     first = work_of_minutes(tmp_path, 0)
     while driver.poll() is None and not (first.run / "last.ckpt").is_file():
         time.sleep(0.01)
-    holder = first.lock_path.with_suffix(".holder")
+    holder = first.run.lock_path.with_suffix(".holder")
     killed = json.loads(holder.read_text())["pid"]
     os.kill(killed, signal.SIGKILL)
     output, _ = driver.communicate(timeout=300)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import subprocess
 
 import pytest
@@ -50,11 +51,11 @@ def test_an_experiment_comes_back_as_it_was(tmp_path):
     told_apart = lambda name: any(getattr(other, name) != getattr(default, name) for other in others)  # noqa: E731
     assert all(told_apart(field.name) for field in dataclasses.fields(Experiment))
     for number, other in enumerate(others):
-        Run(tmp_path / str(number)).write_description(other, [])
+        Run(tmp_path / str(number)).write_description(other, [], "")
         assert Run(tmp_path / str(number)).experiment() == other
     folder = Run(tmp_path / "a" / "b")
     assert not folder.exists()
-    folder.write_description(OTHER, [run.session(0, torch.device("cpu"))])
+    folder.write_description(OTHER, [run.session(0, torch.device("cpu"))], "")
     assert folder.exists()
     assert folder.experiment() == OTHER
     (session,) = folder.description()["sessions"]
@@ -63,17 +64,31 @@ def test_an_experiment_comes_back_as_it_was(tmp_path):
     assert "threads" in session["hardware"]
 
 
+def described(experiment, data="a"):
+    """What experiment.json holds of an experiment, apart from its options."""
+    return {"data_sha256": data, "sha256": run.identity(experiment, data), "sessions": []}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "holds no run"),
         ("{", "not readable as JSON"),
-        ("{}", "experiment.json"),
-        ('{"experiment": {"hidden": [8], "colour": 1}}', "colour"),
-        ('{"experiment": {"hidden": [8], "model": "ae"}}', "unknown model 'ae'"),
+        ("[]", "experiment.json"),
+        ("{}", "experiment is missing"),
+        ({"experiment": {"colour": 1}}, "colour"),
+        ({"experiment": {"model": "ae"}}, "unknown model 'ae'"),
+        ({"experiment": {"latent": "2"}}, "latent is '2', not of type int"),
+        ({"experiment": {"hidden": [8, None]}}, "hidden is .*null"),
+        ({"experiment": {"latent": 41}}, "does not match its digest"),
+        ({"experiment": {}, "data_sha256": "b"}, "does not match its digest"),
+        ({"experiment": {}, "sessions": [{"after_epoch": 0}]}, "sessions.started is missing"),
+        ({"experiment": {}, "colour": 1}, "'colour' is unknown"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(tmp_path, content, message):
+    if isinstance(content, dict):
+        content = json.dumps(described(Experiment()) | content)
     if content is not None:
         (tmp_path / "experiment.json").write_text(content)
     with pytest.raises(ValueError, match=message) as caught:
@@ -82,24 +97,51 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path, content, message):
 
 
 def test_fields_that_are_newer_than_the_run_take_their_defaults(tmp_path):
-    (tmp_path / "experiment.json").write_text('{"experiment": {"hidden": [7], "seed": 3}}')
+    content = {"experiment": {"hidden": [7], "seed": 3}} | described(Experiment(hidden=(7,), seed=3))
+    (tmp_path / "experiment.json").write_text(json.dumps(content))
     assert Run(tmp_path).experiment() == Experiment(hidden=(7,), seed=3)
 
 
-def test_a_line_cut_short_is_left_out_and_later_epochs_are_dropped(tmp_path):
+def test_what_may_change_is_no_part_of_the_identity():
+    one = run.identity(Experiment(), "a")
+    assert run.identity(Experiment(data="elsewhere/digits.npy", epochs=3, patience=1, devices=2), "a") == one
+    assert len({one, run.identity(Experiment(), "b"), run.identity(Experiment(seed=1), "a")}) == 3
+
+
+def line_of(epoch, **more):
+    return {"epoch": epoch, "loss": 1 / 3, "rate": 0.1, "distortion": 1, "valid_loss": 2.5, "seconds": 0.5} | more
+
+
+def test_a_line_cut_short_is_left_out_and_later_epochs_are_dropped(tmp_path, capsys):
     folder = Run(tmp_path)
     assert folder.metrics() == []
-    lines = [{"epoch": epoch, "loss": epoch / 3} for epoch in (1, 2, 3)]
+    lines = [line_of(epoch, beta=None, error=math.inf) for epoch in (1, 2, 3)]
     for line in lines:
         folder.add_metrics(line)
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text()[:-8])
     assert folder.metrics() == lines[:2]
-    folder.keep_metrics(2)
-    folder.add_metrics(lines[2])
-    assert folder.metrics() == lines
-    folder.keep_metrics(1)
-    assert path.read_text() == json.dumps(lines[0]) + "\n"
+    texts = [json.dumps(line) + "\n" for line in lines]
+    folder.write_metrics(texts[:2], known=True)
+    assert path.read_text() == "".join(texts[:2])
+    assert capsys.readouterr().err == ""
+    path.write_text(texts[1])
+    folder.write_metrics(texts[:2], known=True)
+    assert path.read_text() == "".join(texts[:2])
+    assert "metrics.jsonl was damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "{}", "[]", "{", "9" * 5000, "[" * 100_000, "\0", json.dumps(line_of(3)),
+     *[json.dumps(line_of(2, **wrong)) for wrong in ({"loss": "1"}, {"beta": []}, {"valid_loss": math.nan})]],
+)  # fmt: skip
+def test_a_damaged_line_of_the_metrics_is_named_with_its_number(tmp_path, line):
+    lines = [json.dumps(line_of(1)), line, json.dumps(line_of(3))]
+    (tmp_path / "metrics.jsonl").write_text("".join(each + "\n" for each in lines))
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged in line 2 .* --resume") as caught:
+        Run(tmp_path).metrics()
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "64-true"])
@@ -108,13 +150,13 @@ def test_a_model_comes_back_with_its_numbers_and_leaves_the_random_state_alone(t
     digits, folder = load("digits"), Run(tmp_path)
     model, _ = build(experiment, digits)
     model = model.double() if precision == "64-true" else model
-    folder.write_description(experiment, [])
+    folder.write_description(experiment, [], digits.digest())
     own = {f"model.{name}": tensor for name, tensor in checkpoint.module_tensors(model).items()}
-    checkpoint.save(tmp_path / "best.ckpt", own | {"optimizer.0.step": torch.zeros(1)}, {"epoch": 4})
+    folder.save_checkpoint("best", own | {"optimizer.0.step": torch.zeros(1)}, {"epoch": 4, "loss": 0.5})
     before = torch.get_rng_state()
     loaded, values = folder.model(digits)
     assert torch.equal(torch.get_rng_state(), before)
-    assert values == {"epoch": 4}
+    assert values == {"epoch": 4, "loss": 0.5}
     assert not loaded.training
     assert loaded.prior.encoder is loaded.encoder
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))

@@ -51,7 +51,7 @@ def assert_same_run(one, other):
         (expected, values), (found, found_values) = tensors(one, which), tensors(other, which)
         assert found_values == values
         assert found.keys() == expected.keys()
-        assert all(torch.equal(found[name], expected[name]) for name in expected), which
+        assert all(torch.equal(found[name], expected[name]) for name in expected.keys() - {"metrics.lines"}), which
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +125,7 @@ def train_and_die(what, when, arguments, losses=()):
         ("half a last.ckpt", 1, 0, 1),
         ("half a last.ckpt", 3, 0, 3),
         ("one of two checkpoints", 4, 0, 2),  # the first of epoch 2 is written, the second is not
+        ("one of two checkpoints", 5, 0, 2),  # that of epoch 1 is kept as the previous one already
     ],
 )
 def test_a_killed_run_goes_on_bit_for_bit(
@@ -153,9 +154,9 @@ def test_a_run_killed_between_the_checkpoints_of_its_early_stop_still_gets_its_b
 
 def test_what_a_kill_left_half_written_is_removed(tmp_path, uninterrupted, train):
     shutil.copytree(uninterrupted, tmp_path / "run")
-    (tmp_path / "run" / ".last.ckpt.123.partial").write_bytes(b"half")
+    (tmp_path / "run" / ".last.ckpt.0123456789abcdef.partial").write_bytes(b"half")
     assert train(tmp_path / "run", *HVAE, "--resume") == 0
-    assert not list((tmp_path / "run").glob("*.partial"))
+    assert not list((tmp_path / "run").glob(".*.partial"))
 
 
 # Stopped by hand, or by a full disk
@@ -239,7 +240,7 @@ def test_a_full_disk_ends_the_run_and_the_checkpoint_before_is_kept(
 
     def fsync(descriptor):
         written.append(descriptor)
-        if len(written) > 4:  # experiment.json, metrics.jsonl and two checkpoints
+        if len(written) > 5:  # run.holder, experiment.json, metrics.jsonl and two checkpoints
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
@@ -451,10 +452,10 @@ def test_the_learning_rate_has_stages_of_powers_of_three_epochs(tmp_path, datase
         experiment = tiny(lr=0.01, lr_stages=3, adam_eps=1e-4, epochs=epochs)
         run = Run(tmp_path / "run")
         parts = training._Training(experiment, dataset, run, make_fabric(experiment), [])
-        assert parts.state.epoch == {1: 0, 3: 1, 6: 3}[epochs]
         parts.run_epochs(save_every=1000)
         (group,) = parts.optimizer.param_groups
         assert (group["lr"], group["eps"]) == (pytest.approx(rate), 1e-4)
+    assert [each["after_epoch"] for each in run.description()["sessions"]] == [0, 1, 3]
 
 
 def test_gated_parameters_stand_still_and_are_as_new_to_adam_when_the_gate_opens():

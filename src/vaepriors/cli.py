@@ -71,7 +71,7 @@ def train(
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # the others are started by the first, when it has looked
     if first:
         _check_folder(run, experiment, resume)
-    dataset = load(experiment.data, experiment.seed, experiment.likelihood)
+    dataset = run.dataset() if run.exists() else load(experiment.data, experiment.seed, experiment.likelihood)
     if first:
         _show(dataset)
         check_memory(experiment, dataset, fabric.device)  # as `fit` does, but before other processes start
@@ -125,11 +125,11 @@ def _check_folder(run: Run, experiment: Experiment, resume: bool) -> None:
     """A run is never overwritten, and goes on only as what it was."""
     if run.folder.exists() and not run.folder.is_dir():
         raise ValueError(f"{run.folder} is a file: choose another --out")
-    if not run.exists():
-        return
-    if not resume:
-        raise ValueError(f"{run.folder} already holds a run: add --resume to go on with it, or choose another --out")
-    run.check_same(experiment)
+    if run.exists() and not resume:
+        raise ValueError(f"{run.folder} already holds a run: add --resume to resume it, or choose another --out")
+    run.check_folder(experiment)
+    if experiment.nodes == 1:  # of several, the first may hold it already
+        run.check_free()
 
 
 def evaluate(
@@ -207,12 +207,14 @@ def sample(
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed is {seed}: choose 0 to {2**63 - 1}")
     folder = Run(run)
-    dataset = folder.dataset()
-    check_size(f"a sample of {number} draws", 4 * number * dataset.event_shape.numel())
-    model, _ = folder.model(dataset, which)
-    torch.manual_seed(seed)
-    with counting_bar(console, "pixels, one by one") as progress, watched(progress):
-        paths = write_pictures(folder.folder, model, dataset, number) + write_curves(folder.folder, folder.metrics())
+    with folder.lock():
+        dataset = folder.dataset()
+        check_size(f"a sample of {number} draws", 4 * number * dataset.event_shape.numel())
+        model, _ = folder.model(dataset, which)
+        metrics = folder.metrics()
+        torch.manual_seed(seed)
+        with counting_bar(console, "pixels, one by one") as progress, watched(progress):
+            paths = write_pictures(folder.folder, model, dataset, number) + write_curves(folder.folder, metrics)
     console.print("\n".join(map(str, paths)))
     return 0
 
@@ -231,7 +233,7 @@ def report(
         which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of all draws.
     """
-    with counting_bar(console, "sections") as progress:
+    with Run(run).lock(), counting_bar(console, "sections") as progress:
         paths = write_report(Run(run), number, which, seed, progress)
     console.print("\n".join(map(str, paths)))
     return 0
@@ -288,8 +290,10 @@ def interpolate(
         seed: Seed of nodes and pairs.
     """
     folder = Run(run)
-    with counting_bar(console, "pairs") as progress:
-        result, first = interpolate_run(folder, nodes, neighbors, graphs, pairs, which, seed, progress)
+    with folder.lock():
+        with counting_bar(console, "pairs") as progress:
+            result, first = interpolate_run(folder, nodes, neighbors, graphs, pairs, which, seed, progress)
+        paths = write_interpolations(folder.folder, first, folder.dataset()) if first else []
     table = Table("path", "smoothness", title=f"{result['nodes']} nodes, {result['neighbors']} neighbours")
     for name, found in result["smoothness"].items():
         table.add_row(name.replace("_", " "), f"{found['mean']:.5f} ± {found['sd']:.5f}")
@@ -298,8 +302,8 @@ def interpolate(
     if split:
         console.print(f"{split} of {graphs} graphs are not connected: components of {result['components'][0]} nodes")
         console.print(f"{result['pairs_without_path']} of {graphs * pairs} pairs have no path, and are left out")
-    if first:
-        console.print("\n".join(map(str, write_interpolations(folder.folder, first, folder.dataset()))))
+    if paths:
+        console.print("\n".join(map(str, paths)))
     return 0
 
 

@@ -14,10 +14,12 @@ on S.
 
 import hashlib
 import math
+import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from lightning_fabric import Fabric
@@ -32,6 +34,7 @@ from vaepriors.machine import hardware, open_devices
 from vaepriors.nn import evaluating
 from vaepriors.numerics import fixed_numerics
 from vaepriors.priors import VHP
+from vaepriors.reading import check
 from vaepriors.records import name_of, write_record
 from vaepriors.run import Run, seed_of
 from vaepriors.vae import VAE, Terms, check_dtype
@@ -44,6 +47,13 @@ _BLOCK = 10  # examples at the least between two looks at the clock
 
 class Paused(RuntimeError):
     """There was no time for all examples; the next call goes on with those that are left."""
+
+
+class Partial(TypedDict):
+    """Beside the tensor `found`, of shape (5, done), of evaluation.partial."""
+
+    same: dict[str, Any]
+    seconds: float
 
 
 class Estimate(NamedTuple):
@@ -232,10 +242,13 @@ def evaluate_run(
 
     Raises:
         Paused: If it stopped because of `until`.
+        Busy: If another process works in the folder.
     """
     if devices < 1:
         raise ValueError(f"devices is {devices}: at least 1 is needed")
     fabric = open_devices(accelerator, devices)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # the others are started by the first, which holds it then
+        run.check_free()
     dataset = run.dataset()
     model, values = run.model(dataset, which)
     hierarchical = [part for part in model.modules() if isinstance(part, VHP)]
@@ -262,23 +275,24 @@ def evaluate_run(
     device = fabric.device
     x, model = x.to(device, dtype), model.to(device)
     partial, same = run / f"{name_of(what)}.partial", {**what, "chunk": chunk}
-    estimates, seconds = _InBlocks(fabric, partial, same, seed, progress).estimate(
-        model, x, samples, chunk, until, save_every
-    )
-    torch.manual_seed(seed_of(seed, "activity"))
-    log_likelihood = checkpoint.npy(estimates.log_likelihood)
-    result = {
-        **what,
-        **summary(estimates, dataset),
-        "active_units": active_units(model, x) if len(x) > 1 else None,
-        "latent_units": model.encoder(x[:1]).sample().shape[-1],
-        "seconds": round(seconds, 2),
-        "device": hardware(device),
-        "devices": devices,
-        "log_likelihood_sha256": hashlib.sha256(log_likelihood).hexdigest(),
-    }
-    if fabric.is_global_zero:
-        write_record(run, result, log_likelihood)
+    with run.lock(fabric.is_global_zero):
+        estimates, seconds = _InBlocks(fabric, partial, same, seed, progress).estimate(
+            model, x, samples, chunk, until, save_every
+        )
+        torch.manual_seed(seed_of(seed, "activity"))
+        log_likelihood = checkpoint.npy(estimates.log_likelihood)
+        result = {
+            **what,
+            **summary(estimates, dataset),
+            "active_units": active_units(model, x) if len(x) > 1 else None,
+            "latent_units": model.encoder(x[:1]).sample().shape[-1],
+            "seconds": round(seconds, 2),
+            "device": hardware(device),
+            "devices": devices,
+            "log_likelihood_sha256": hashlib.sha256(log_likelihood).hexdigest(),
+        }
+        if fabric.is_global_zero:
+            write_record(run, result, log_likelihood)
     return result
 
 
@@ -306,7 +320,7 @@ class _InBlocks:
         fabric, devices = self.fabric, self.fabric.world_size
         chunk = _check_sizes(model, x, samples, chunk)
         size = min(max(_BLOCK, chunk // samples), -(-len(x) // devices))
-        found, before = self._restored(x.device)
+        found, before = self._restored(x)
         began = saved = time.monotonic()
         with evaluating(model):
             prior = model.prior()
@@ -352,12 +366,34 @@ class _InBlocks:
         every: Any = self.fabric.all_gather(part)  # (devices, 5, size)
         return every.transpose(0, 1).flatten(1)
 
-    def _restored(self, device: torch.device) -> tuple[Tensor, float]:
-        nothing = torch.zeros(5, 0, dtype=torch.float64, device=device)
-        if not self.path.is_file():
-            return nothing, 0.0
+    def _restored(self, x: Tensor) -> tuple[Tensor, float]:
+        """What is done of it, and the seconds that it took; a damaged file is set aside, and nothing is done."""
+        if self.fabric.is_global_zero and self.path.is_file():
+            try:
+                self._read(len(x))
+            except ValueError as error:
+                aside = self.path.with_name(f"{self.path.name}.damaged")
+                os.replace(self.path, aside)
+                print(f"{error}: renamed to {aside.name}, and the evaluation starts over", file=sys.stderr)
+        self.fabric.barrier()
+        found, seconds = self._read(len(x)) if self.path.is_file() else (torch.zeros(5, 0, dtype=torch.float64), 0.0)
+        return found.to(x.device), seconds
+
+    def _read(self, n: int) -> tuple[Tensor, float]:
+        """The estimates of the first examples; none if they are of another evaluation."""
         tensors, values = checkpoint.load(self.path)
-        return (tensors["found"].to(device), values["seconds"]) if values["same"] == self.same else (nothing, 0.0)
+        found = tensors.get("found", torch.zeros(0))
+        try:
+            check(values, Partial)
+        except ValueError as error:
+            raise checkpoint.Damaged(f"{self.path} is damaged: {error}") from error
+        if found.dtype != torch.float64 or found.shape != (5, found.shape[-1]):
+            raise checkpoint.Damaged(f"{self.path} is damaged: it holds {found.dtype} {tuple(found.shape)}")
+        if values["same"] != self.same:
+            return found[:, :0], 0.0
+        if found.shape[1] > n:
+            raise checkpoint.Damaged(f"{self.path} is damaged: it holds {found.shape[1]} of {n} examples")
+        return found, values["seconds"]
 
     def _save(self, found: Tensor, seconds: float) -> None:
         if self.fabric.is_global_zero:

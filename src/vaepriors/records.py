@@ -11,30 +11,22 @@ An evaluation belongs to one model and to certain examples: `model_digest` and `
 digests of their tensors.
 """
 
-import hashlib
-import io
 import json
 import os
 import shlex
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
 from vaepriors.checkpoint import digest, module_tensors, write_atomically
+from vaepriors.reading import read_json, read_npy
 from vaepriors.run import Run
 from vaepriors.vae import VAE
 
 __all__ = ["Record", "command", "name_of", "read_records", "records_of", "without_examples", "write_record"]
 
-NUMBER, MAYBE = (int, float), (int, float, type(None))
-FIELDS: dict[str, Any] = {
-    **dict.fromkeys(("split", "checkpoint"), str),
-    **dict.fromkeys(("epoch", "seed", "samples", "n"), int),
-    **dict.fromkeys(("nll", "elbo", "rate", "distortion"), NUMBER),
-    **dict.fromkeys(("effective_samples_mean", "effective_samples_min"), NUMBER),
-    **dict.fromkeys(("nll_se", "bits_per_dim"), MAYBE),
-}
+AGAIN = "delete it and evaluate again"
 KEPT = "-samples.json"  # at the end of the name of an evaluation that another one has replaced
 OPTIONS = {  # of the command `evaluate`, by field of the result
     "samples": ("samples", 5000),
@@ -44,6 +36,30 @@ OPTIONS = {  # of the command `evaluate`, by field of the result
     "checkpoint": ("which", "best"),
     "seed": ("seed", 0),
 }
+
+
+class Evaluation(TypedDict):
+    """What every evaluation.json has."""
+
+    split: str
+    checkpoint: str
+    epoch: int
+    seed: int
+    samples: int
+    prior_samples: int | None
+    number: int | None
+    n: int
+    nll: float
+    nll_se: float | None
+    elbo: float
+    rate: float
+    distortion: float
+    bits_per_dim: float | None
+    effective_samples_mean: float
+    effective_samples_min: float
+    model_digest: str
+    examples_digest: str
+    log_likelihood_sha256: str
 
 
 class Record(NamedTuple):
@@ -88,9 +104,9 @@ def _keep(run: Run, name: str, result: dict[str, Any]) -> None:
     except (ValueError, FileNotFoundError):
         return  # nothing to keep
     precision = ("samples", "prior_samples")
-    if not _is_of(old, result["model_digest"], result["epoch"]) or all(old.get(p) == result[p] for p in precision):
+    if old["model_digest"] != result["model_digest"] or all(old[p] == result[p] for p in precision):
         return
-    prior = "" if old.get("prior_samples") is None else f"-{old['prior_samples']}-prior"
+    prior = "" if old["prior_samples"] is None else f"-{old['prior_samples']}-prior"
     kept = f"{name}-{old['samples']}{prior}-samples"
     for path, target in ((f"{name}.json", f"{kept}.json"), (_values_of(name), _values_of(kept))):
         if (run / path).is_file():
@@ -114,20 +130,15 @@ def _order(result: dict[str, Any]) -> tuple[Any, ...]:
 
 def _read(path: Path) -> Record:
     result, values = _read_json(path), path.with_name(_values_of(path.stem))
-    content = values.read_bytes() if values.is_file() else b""
-    same = hashlib.sha256(content).hexdigest() == result.get("log_likelihood_sha256")
-    return Record(path.name, result, np.load(io.BytesIO(content)) if same else None)
+    try:
+        array = read_npy(values, result["log_likelihood_sha256"], (result["n"],), AGAIN)
+    except ValueError:  # `without_examples` says so
+        array = None
+    return Record(path.name, result, array)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        result = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not readable as JSON ({error}): delete it and evaluate again") from error
-    for name, kinds in FIELDS.items():
-        if not isinstance(result, dict) or name not in result or not isinstance(result[name], kinds):
-            raise ValueError(f"{path} has no valid {name}: delete it and evaluate again")
-    return result
+    return read_json(path, Evaluation, AGAIN, more=True)
 
 
 def records_of(run: Run, model: VAE, epoch: int, which: str) -> tuple[list[Record], list[str]]:
@@ -136,13 +147,13 @@ def records_of(run: Run, model: VAE, epoch: int, which: str) -> tuple[list[Recor
     Args:
         run: The run.
         model: The model of a checkpoint of the run.
-        epoch: Its epoch, which identifies it to evaluations of older versions, that have no digest.
+        epoch: Its epoch.
         which: The checkpoint's name.
     """
     own, records, stale = digest(module_tensors(model)), [], []
     for record in read_records(run):
         result = record.result
-        if _is_of(result, own, epoch):
+        if result["model_digest"] == own:
             records.append(record)
         elif result["checkpoint"] == which and not record.name.endswith(KEPT):  # a new one would not replace those
             stale.append(
@@ -156,12 +167,6 @@ def without_examples(run: Run, record: Record) -> str:
     """The sentence for an evaluation whose log p(x) of each example is not known."""
     renew = command(run, record.result)
     return f"log p(x) of each example of {record.name} is missing, or not what was written. {renew} writes it again."
-
-
-def _is_of(result: dict[str, Any], model_digest: str, epoch: int) -> bool:
-    if "model_digest" in result:
-        return result["model_digest"] == model_digest
-    return result["epoch"] == epoch
 
 
 def command(run: Run, result: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ at every visit. Shapes never change: the last batch of an epoch is filled up fro
 step reads the device; sums are read once an epoch.
 """
 
+import json
 import math
 import signal
 import sys
@@ -16,6 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -71,6 +73,7 @@ class _State:
     best_epoch: int = 0
     waited: int = 0  # epochs since the best one, for early stopping
     best: dict[str, Tensor] = field(default_factory=dict)
+    metrics: list[str] = field(default_factory=list)  # the lines of metrics.jsonl
 
     def values(self) -> dict[str, Any]:
         # JSON has no infinity
@@ -148,24 +151,26 @@ def fit(
             the same length would end later. What is left is for the next call.
 
     Raises:
-        ValueError: If the experiment does not fit the data or the memory, or the folder has the run of another one.
+        ValueError: If the experiment does not fit the data or the memory; if the folder has the run of another
+            experiment, or of other data, or of as many epochs already; if its files are damaged.
+        Busy: If another process works in the folder.
         Diverged: If a loss is not finite; the last checkpoint, of an epoch before, is kept.
         OSError: If the disk is full; the last checkpoint is kept.
     """
-    if run.exists():
-        run.check_same(experiment)
+    run.check_folder(experiment)
     fabric = make_fabric(experiment) if fabric is None else fabric
     check_memory(experiment, dataset, fabric.device)
     return _Training(experiment, dataset, run, fabric, listeners).run_epochs(save_every, snapshots, until)
 
 
 class _Training:
-    """The parts of one training, put together and brought to where the run's checkpoint left off."""
+    """The parts of one training. They read and write the run's folder only in `run_epochs`, which locks it."""
 
     def __init__(
         self, experiment: Experiment, dataset: Dataset, run: Run, fabric: Fabric, listeners: Sequence[Listener]
     ) -> None:
         self.experiment, self.run, self.fabric, self.listeners = experiment, run, fabric, listeners
+        self.dataset = dataset
         self.steps = steps_per_epoch(experiment, dataset)
         dtype = torch.float64 if experiment.precision == "64-true" else torch.float32
         torch.manual_seed(seed_of(experiment.seed, "weights"))
@@ -177,7 +182,7 @@ class _Training:
             self.model, self.objective, experiment.lr, normalize=experiment.normalize, eps=experiment.adam_eps,
             capturable=graph,
         )  # fmt: skip
-        self.state = self._restore()
+        self.state, self.saved = _State(), 0  # the latter is the epoch of last.ckpt
         self.train = dataset.train.to(fabric.device, dtype)
         self.valid = dataset.valid[fabric.global_rank :: fabric.world_size].to(fabric.device, dtype)
         losses: Any = Losses(self.model, self.objective, self.train, dataset.dynamic)
@@ -185,15 +190,33 @@ class _Training:
             losses = compiled(losses)
         self.losses, self.wrapped_optimizer = fabric.setup(losses, self.optimizer, move_to_device=False)
         self.step = Graphed(self._step) if graph else self._step
-        if fabric.is_global_zero:
-            for partial in run.folder.glob(".*.ckpt.*.partial"):  # a kill in the middle of writing leaves one
-                partial.unlink(missing_ok=True)
-            sessions = run.description()["sessions"] if run.exists() else []
-            run.write_description(experiment, [*sessions, session(self.state.epoch, fabric.device)])
-            run.keep_metrics(self.state.epoch)
-        fabric.barrier()
+
+    def _open_folder(self) -> None:
+        """Go to where the run's last checkpoint left off; write only when all is restored and nothing is amiss."""
+        run, experiment = self.run, self.experiment
+        if self.fabric.is_global_zero:
+            run.check_folder(experiment)
+            if run.exists():
+                run.check_data(self.dataset)
+        self.state = self._restore()
+        if experiment.epochs < self.state.epoch:
+            raise ValueError(
+                f"epochs is {experiment.epochs}, but {run.folder} has {self.state.epoch} epochs already: give more"
+            )
+        if self.fabric.is_global_zero:
+            before = run.description() if run.exists() else {}
+            sessions = [*before.get("sessions", []), session(self.state.epoch, self.fabric.device)]
+            run.write_metrics(self.state.metrics, known=self.state.epoch > 0)
+            run.write_description(experiment, sessions, before.get("data_sha256") or self.dataset.digest())
+        self.fabric.barrier()
 
     def run_epochs(self, save_every: float, snapshots: Collection[int] = (), until: float | None = None) -> Report:
+        """Train until the end, or until something stops it; the folder is locked meanwhile."""
+        with self.run.lock(self.fabric.is_global_zero, create=True):
+            self._open_folder()
+            return self._run_epochs(save_every, snapshots, until)
+
+    def _run_epochs(self, save_every: float, snapshots: Collection[int], until: float | None) -> Report:
         experiment, state = self.experiment, self.state
         for listener in self.listeners:
             listener.start(state.epoch, experiment.epochs, self.steps)
@@ -204,15 +227,14 @@ class _Training:
                 began = time.monotonic()
                 valid_loss = self._epoch(state.epoch + 1)
                 if state.epoch in snapshots:
-                    self._save_model(f"epoch-{state.epoch}.ckpt", checkpoint.module_tensors(self.model), valid_loss)
+                    self._save_model(f"epoch-{state.epoch}", checkpoint.module_tensors(self.model), valid_loss)
                 late = until is not None and 2 * time.monotonic() - began > until
                 stop = interruption.asked(self.fabric, late) if state.epoch < experiment.epochs else ""
                 why = self._stopped_early() or stop
-                if time.monotonic() - saved >= save_every or why:
+                if time.monotonic() - saved >= save_every and not why and state.epoch < experiment.epochs:
                     self._save()
                     saved = time.monotonic()
-            if not why:
-                self._save()
+            self._save()
         return Report(state.epoch, state.best_epoch, state.best_loss, why or "finished")
 
     def _stopped_early(self) -> str:
@@ -240,6 +262,7 @@ class _Training:
         line["seconds"] = round(time.perf_counter() - started, 4)
         line["memory"] = round(peak_memory(self.fabric.device), 3)
         self._judge(epoch, valid_loss)
+        self.state.metrics.append(json.dumps(line) + "\n")
         if self.fabric.is_global_zero:
             self.run.add_metrics(line)
         for listener in self.listeners:
@@ -312,41 +335,59 @@ class _Training:
         self._save_best()
         if not self.fabric.is_global_zero:  # what it holds is the same on all devices
             return
+        lines = np.frombuffer("".join(self.state.metrics).encode(), np.uint8).copy()
         tensors = {
             "model": checkpoint.module_tensors(self.model),
             "best": self.state.best,
             "objective": checkpoint.module_tensors(self.objective),
             "optimizer": checkpoint.optimizer_tensors(self.optimizer),
+            "metrics": {"lines": torch.from_numpy(lines)},
         }
         flat = {f"{part}.{name}": tensor for part, named in tensors.items() for name, tensor in named.items()}
-        checkpoint.save(self.run / "last.ckpt", flat, self.state.values())
+        if self.saved < self.state.epoch:
+            self.run.keep_previous()
+        self.run.save_checkpoint("last", flat, self.state.values())
+        self.saved = self.state.epoch
 
     def _save_best(self) -> None:
         if self.state.best:
-            self._save_model("best.ckpt", self.state.best, self.state.best_loss, self.state.best_epoch)
+            self._save_model("best", self.state.best, self.state.best_loss, self.state.best_epoch)
 
-    def _save_model(self, name: str, tensors: dict[str, Tensor], loss: float, epoch: int | None = None) -> None:
+    def _save_model(self, which: str, tensors: dict[str, Tensor], loss: float, epoch: int | None = None) -> None:
         """Write a model alone, of this epoch unless given."""
         if self.fabric.is_global_zero:
             named = {f"model.{name}": tensor for name, tensor in tensors.items()}
             values = {"epoch": self.state.epoch if epoch is None else epoch, "loss": loss}
-            checkpoint.save(self.run / name, named, values)
+            self.run.save_checkpoint(which, named, values)
 
     def _restore(self) -> _State:
         path = self.run / "last.ckpt"
         if not path.is_file():
             return _State()
-        flat, values = checkpoint.load(path)
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "objective": {}, "optimizer": {}}
-        for name, tensor in flat.items():
-            part, rest = name.split(".", 1)
-            parts[part][rest] = tensor
-        checkpoint.load_module(self.model, parts["model"])
-        checkpoint.load_module(self.objective, parts["objective"])
-        checkpoint.load_optimizer(self.optimizer, parts["optimizer"])
-        if values["best_loss"] is None:
-            values["best_loss"] = math.inf
-        return _State(**values, best=parts["best"])
+        flat, values = self.run.load_checkpoint("last")
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "objective": {}, "optimizer": {}, "metrics": {}}
+        try:
+            for name, tensor in flat.items():
+                part, _, rest = name.partition(".")
+                if part not in parts:
+                    raise ValueError(f"the tensor {name} is unknown")
+                parts[part][rest] = tensor
+            checkpoint.load_module(self.model, parts["model"])
+            checkpoint.load_module(self.objective, parts["objective"])
+            checkpoint.load_optimizer(self.optimizer, parts["optimizer"])
+            metrics = _lines(parts["metrics"])
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be used: {error}; {self.run.remedy('last')}") from error
+        best_loss = math.inf if values["best_loss"] is None else values["best_loss"]
+        self.saved = values["epoch"]
+        return _State(**values | {"best_loss": best_loss}, best=parts["best"], metrics=metrics)
+
+
+def _lines(tensors: dict[str, Tensor]) -> list[str]:
+    """The lines of metrics.jsonl, from the bytes of a checkpoint."""
+    if tensors.keys() != {"lines"} or tensors["lines"].dtype != torch.uint8:
+        raise ValueError("it has no metrics of its epochs")
+    return bytes(tensors["lines"].numpy()).decode().splitlines(keepends=True)
 
 
 def _graph(experiment: Experiment, fabric: Fabric) -> bool:

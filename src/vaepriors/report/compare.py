@@ -71,7 +71,7 @@ def compare(
         data = run.dataset()
         model, values = run.model(data, which)
         records, stale = records_of(run, model, values["epoch"], which)
-        models.append((data, model, values["epoch"], by_kind(records, data), stale))
+        models.append((data, model, values["epoch"], by_kind(records), stale))
     kind = common_kind([kinds for *_, kinds, _ in models])
     compared = []
     for done, (run, name, (data, model, epoch, kinds, stale)) in enumerate(zip(runs, names, models, strict=True), 1):

@@ -15,8 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaepriors.data import Dataset
-from vaepriors.evaluate import digest_of, examples
 from vaepriors.records import Record
 
 __all__ = ["Kind", "by_kind", "common_kind", "paired_difference"]
@@ -31,18 +29,16 @@ class Kind(NamedTuple):
     seed: int
 
 
-def by_kind(records: Sequence[Record], data: Dataset) -> dict[Kind | None, Record]:
+def by_kind(records: Sequence[Record]) -> dict[Kind | None, Record]:
     """The first evaluation of each kind, in their order.
 
     Args:
         records: Evaluations of a model.
-        data: The run's data, for evaluations of older versions, which have no digest of their examples.
     """
     kinds: dict[Kind | None, Record] = {}
     for record in records:
         result = record.result
-        own = result.get("examples_digest") or digest_of(examples(data, result["split"], result["n"]))
-        kinds.setdefault(Kind(result["split"], own, result["samples"], result["seed"]), record)
+        kinds.setdefault(Kind(result["split"], result["examples_digest"], result["samples"], result["seed"]), record)
     return kinds
 
 

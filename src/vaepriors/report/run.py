@@ -1,12 +1,11 @@
 """`report.html` of a run: all that is to be seen of it on one page; what is missing is said in its place."""
 
 import dataclasses
-import json
 import math
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from vaepriors.latent import (
     responsibilities,
 )
 from vaepriors.priors import TwoLevelPrior, VampPrior
+from vaepriors.reading import read_json
 from vaepriors.records import Record, command, records_of, without_examples
 from vaepriors.report import figures, page
 from vaepriors.report.curves import curves
@@ -97,7 +97,7 @@ def write_report(
     """Write report.html into the run's folder, and its pictures into the folder report beside it.
 
     Args:
-        run: The run; it may still be in training, or not be evaluated.
+        run: The run; its training may not be finished, and it may not be evaluated.
         number: At most so many test examples are measured. The ELBO's parts are those of the training set.
         which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of all draws.
@@ -116,11 +116,12 @@ def write_report(
     torch.manual_seed(seed_of(seed, "report"))
     x = data.test[:number].to(next(model.parameters()))
     records, stale = records_of(run, model, values["epoch"], which)
+    metrics, _ = run.metrics(), interpolated(run)  # damaged files are refused before the work
     train = binarize_once(data.train) if data.dynamic else data.train
     latent = look(model, x, train)
     elbo = estimate(model, x, samples=1)
     renewal = command(run, {"checkpoint": which})
-    subject = _Subject(run, model, data, x, elbo, latent, run.metrics(), records, renewal)
+    subject = _Subject(run, model, data, x, elbo, latent, metrics, records, renewal)
     makers = (_training, _likelihood, _samples, _pseudo_inputs, _units, _elbo, _codes, _interpolations, _experiment)
     sections = []
     for done, maker in enumerate(makers, 1):
@@ -133,6 +134,34 @@ def write_report(
     sentences = stale + diagnose(subject.latent.activity, subject.latent.surgery, effective)
     text = page.render(title, subtitle, _numbers(subject), sentences, sections)
     return page.write(run / "report.html", text, sections)
+
+
+def interpolated(run: Run) -> dict[str, Any] | None:
+    """The result of `interpolate`; None if it has not been called.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    file, remedy = run / "interpolation.json", f"interpolate again: {_command('interpolate', run)}"
+    return read_json(file, Measured, remedy, more=True) if file.is_file() else None
+
+
+class Smoothness(TypedDict):
+    """Over pairs."""
+
+    mean: float
+    sd: float
+
+
+class Measured(TypedDict):
+    """What a report needs of interpolation.json."""
+
+    nodes: int
+    neighbors: int
+    graphs: int
+    pairs: int
+    pairs_without_path: int
+    smoothness: dict[Literal["graph", "graph_resampled", "straight"], Smoothness]
 
 
 def _numbers(subject: _Subject) -> list[tuple[str, str]]:
@@ -403,10 +432,9 @@ def _codes(subject: _Subject) -> Section:
 
 def _interpolations(subject: _Subject) -> Section:
     key, title, run = "interpolations", "Interpolations", subject.run
-    file = run / "interpolation.json"
-    if not file.is_file():
+    found = interpolated(run)
+    if found is None:
         return Section(key, title, [f"None yet: {_command('interpolate', run)} makes them."])
-    found = json.loads(file.read_text())
     words = {"graph": "along paths", "graph_resampled": "along 50 points of them", "straight": "along straight lines"}
     rows = [[words[name], f"{v['mean']:.4f} ± {v['sd']:.4f}"] for name, v in found["smoothness"].items()]
     text = [

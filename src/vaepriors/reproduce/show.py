@@ -77,7 +77,7 @@ def _recorded(row: Row, results: Path) -> list[dict[str, Any]]:
     found = []
     for path in results.glob(f"{table}/{name}-*.json"):
         if re.fullmatch(r"\d+", path.stem.removeprefix(f"{name}-")):
-            found.append(read_result(path))
+            found.append(read_result(path, METRICS[row.metric].key))
     return sorted(found, key=lambda result: result["seed"])
 
 

@@ -1,25 +1,22 @@
 """A row with a seed as work to be done: train, evaluate, record; stopped at any moment, and gone on with.
 
     RUNS/TABLE/ROW/SEED/        the run, as `vaepriors train` makes it
-    RUNS/TABLE/ROW/SEED.lock    held by the process that works on it; the system frees it when that process dies
     RESULTS/TABLE/ROW-SEED.json what is kept of it
 
-What a process does not finish, the next one goes on with, on another machine too, if it finds the same folders.
+What a process does not finish, the next one resumes, on another machine too, if it finds the same folders. The process
+that works on a run holds its lock (`Run.lock`), which the system frees when that process dies.
 """
 
 import dataclasses
 import json
 import math
-import os
-import platform
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import torch
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from vaepriors import checkpoint
@@ -29,8 +26,9 @@ from vaepriors.experiment import Experiment
 from vaepriors.latent import angle_regression
 from vaepriors.machine import hardware
 from vaepriors.progress import TrainingBar, counting_bar
+from vaepriors.reading import check, read_json
 from vaepriors.reproduce.rows import Row
-from vaepriors.run import Run, session
+from vaepriors.run import Busy, Run, session
 from vaepriors.train import Diverged, fit, make_fabric
 
 __all__ = ["Limits", "Work"]
@@ -71,7 +69,6 @@ class Work:
         self.planned = dataclasses.replace(row.experiment, seed=seed)
         table, name = row.home
         self.run = Run(runs / table / name / str(seed))
-        self.lock_path = runs / table / name / f"{seed}.lock"
         self.path = results / table / f"{name}-{seed}.json"
 
     def __str__(self) -> str:
@@ -107,13 +104,8 @@ class Work:
         result = self.result()
         if result is not None and result["complete"]:
             return "done"
-        lock = FileLock(self.lock_path) if self.lock_path.is_file() else None
-        if lock is not None:
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                return "running"
-            lock.release()
+        if self.run.is_busy():
+            return "running"
         if any(self.run.folder.glob("evaluation*.partial")):
             return "evaluating"
         epochs = len(self.run.metrics())
@@ -137,21 +129,14 @@ class Work:
         if self.is_done(limits):
             return "done before"
         dataset = load(self.planned.data, seed=self.seed)
-        self.lock_path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.lock_path)
         try:
-            lock.acquire(timeout=1)
-        except Timeout:
+            with self.run.lock(create=True, wait=1):
+                checkpoint.sweep(self.path.parent, self.path.name)
+                if self.is_done(limits):  # by another process since
+                    return "done before"
+                return self._do(dataset, limits, until, console)
+        except Busy:
             return "taken"
-        try:
-            holder = {"pid": os.getpid(), "host": platform.node()}
-            checkpoint.write_atomically(self.lock_path.with_suffix(".holder"), json.dumps(holder).encode())
-            if self.is_done(limits):  # by another process since
-                return "done before"
-            return self._do(dataset, limits, until, console)
-        finally:
-            self.lock_path.with_suffix(".holder").unlink(missing_ok=True)
-            lock.release()
 
     def try_to_do(self, limits: Limits, until: float | None = None, console: Console | None = None) -> str:
         """As `do`, with `failed: ...` or `needs ...` in place of an error that concerns this row alone."""
@@ -195,10 +180,10 @@ class Work:
 
     def _ended(self, experiment: Experiment) -> str:
         """How the training came to its end, if it has."""
+        self.run.check_folder(experiment)
         if not (self.run / "last.ckpt").is_file():
             return ""
-        self.run.check_same(experiment)
-        _, values = checkpoint.load(self.run / "last.ckpt")
+        _, values = self.run.load_checkpoint("last")
         if values["waited"] > experiment.patience:
             return "stopped early"
         return "finished" if values["epoch"] >= experiment.epochs else ""
@@ -243,16 +228,59 @@ class Work:
         checkpoint.write_atomically(self.path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    """What a file of the results says.
+class Found(TypedDict):
+    """What was measured, beside the metric of the row."""
+
+    n: int
+
+
+class Computed(TypedDict):
+    """What is shown of a session."""
+
+    hardware: str
+
+
+class Ran(TypedDict):
+    """What is shown of an experiment."""
+
+    data: Literal[tuple(CATALOGUE)]  # type: ignore[valid-type]
+
+
+class Result(TypedDict):
+    """What is needed of a file of the results."""
+
+    seed: int
+    complete: bool
+    ended: str
+    epochs: int
+    epochs_planned: int
+    hours: float
+    experiment: Ran
+    sessions: list[Computed]
+    found: Found
+
+
+def read_result(path: Path, *metrics: str) -> dict[str, Any]:
+    """The content of a file of the results.
+
+    Args:
+        path: The file.
+        metrics: Names of numbers that it must hold.
 
     Raises:
-        ValueError: If it cannot be read.
+        ValueError: If it cannot be read, or lacks something.
     """
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not readable as JSON ({error}): restore or delete it") from error
+    remedy = "restore or delete it"
+    result = read_json(path, Result, remedy, more=True)
+    if not result["sessions"]:
+        raise ValueError(f"{path} is damaged: it has no sessions; {remedy}")
+    errors = {"nll", "nll_se"} if result["found"].get("nll_se") is not None else set()
+    for name in [*metrics, *sorted(errors)]:
+        try:
+            check(result["found"].get(name), float, f"found.{name}")
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged, or of another version: {error}; {remedy}") from error
+    return result
 
 
 @torch.no_grad()
