@@ -282,6 +282,7 @@ SEALED_LAST = {
     "a parameter in words": lambda tensors, values: tensors.update({"optimizer.one.step": torch.zeros(())}),
     "no moments": lambda tensors, values: tensors.pop("optimizer.0.exp_avg"),
     "moments of another shape": lambda tensors, values: tensors.update({"optimizer.0.exp_avg": torch.zeros(7, 7)}),
+    "a best model with more": lambda tensors, values: tensors.update({"best.a": torch.zeros(1)}),
     "metrics in words": lambda tensors, values: tensors.update({"metrics.lines": torch.zeros(3)}),
     "no metrics": lambda tensors, values: tensors.pop("metrics.lines"),
     "metrics of other bytes": lambda tensors, values: tensors["metrics.lines"].fill_(255),

@@ -135,7 +135,7 @@ class Run:
         return self / "run.lock"
 
     @contextmanager
-    def lock(self, mine: bool = True, create: bool = False, wait: float = 0.0) -> Iterator[None]:
+    def lock(self, mine: bool = True, create: bool = False, wait: float = 0.5) -> Iterator[None]:
         """Keep other processes from writing in the folder; every command that writes there does so inside of it.
 
         The system frees the lock when its process dies. A process that holds it can take it again. On the first time,
@@ -148,7 +148,7 @@ class Run:
         Args:
             mine: Whether this process is the one that writes. The others of a run on several devices take no lock.
             create: Make the folder if it is not there. Without it there must be a run.
-            wait: Seconds to wait for another process.
+            wait: Seconds to wait for another process, which may only be looking.
 
         Raises:
             Busy: If another process holds it.
@@ -158,7 +158,8 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
         elif not create:
             self.description()
-        lock = LOCKS.setdefault(self.folder.resolve(), _file_lock(self.lock_path))
+        path = self.lock_path.resolve()  # the same lock from any directory
+        lock = LOCKS.setdefault(path, _file_lock(path))
         if not mine or lock.is_locked or not self._acquire(lock, wait):
             yield
             return
@@ -208,12 +209,12 @@ class Run:
 
     def is_busy(self) -> bool:
         """Whether another process works in the folder."""
-        own = LOCKS.get(self.folder.resolve())
+        own = LOCKS.get(self.lock_path.resolve())
         if not self.lock_path.is_file() or (own is not None and own.is_locked):
             return False
         lock = _file_lock(self.lock_path)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=0.2)  # another process may only be looking, too
         except Timeout:
             return True
         except (NotImplementedError, OSError):

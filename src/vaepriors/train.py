@@ -376,6 +376,8 @@ class _Training:
             checkpoint.load_module(self.objective, parts["objective"])
             checkpoint.load_optimizer(self.optimizer, parts["optimizer"])
             metrics = _lines(parts["metrics"])
+            if parts["best"] and parts["best"].keys() != parts["model"].keys():
+                raise ValueError("its best model has other tensors than its last one")
         except ValueError as error:
             raise ValueError(f"{path} cannot be used: {error}; {self.run.remedy('last')}") from error
         best_loss = math.inf if values["best_loss"] is None else values["best_loss"]

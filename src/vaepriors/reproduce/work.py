@@ -130,7 +130,7 @@ class Work:
             return "done before"
         dataset = load(self.planned.data, seed=self.seed)
         try:
-            with self.run.lock(create=True, wait=1):
+            with self.run.lock(create=True):
                 checkpoint.sweep(self.path.parent, self.path.name)
                 if self.is_done(limits):  # by another process since
                     return "done before"
