@@ -7,7 +7,7 @@ READY := .venv/ready
 
 DEMO := runs/demo
 
-.PHONY: demo test lint types unit results benchmark gpu gpu-tests clean
+.PHONY: demo test lint types unit fuzz kills results benchmark gpu gpu-tests clean
 
 demo: $(READY)
 	$(BIN)/vaepriors train --out $(DEMO) --resume --data digits --model hvae --prior vamp --components 200 \
@@ -27,6 +27,16 @@ types: $(READY)
 
 unit: $(READY)
 	$(BIN)/python -m pytest
+
+# thousands of odd inputs; every failure with a command that shows it
+EXAMPLES ?= 2000
+fuzz: $(READY)
+	$(BIN)/python tests/fuzzing.py --examples $(EXAMPLES)
+
+# runs of every kind, killed at random moments and resumed
+KILLS ?= 100
+kills: $(READY)
+	$(BIN)/python tests/kills.py --kills $(KILLS)
 
 # the result tables of README.md and docs/results.md, from results/
 results: $(READY)
