@@ -9,9 +9,11 @@ import vaepriors
 
 ROOT = Path(vaepriors.__file__).parent
 FLOORS = [
-    {"distributions", "nn", "optim", "data", "checkpoint", "machine", "reading"},
+    {"limits", "numerics", "checkpoint", "reading"},
+    {"distributions", "nn", "data", "machine"},
     {"vae"},
     {"priors", "networks", "objectives"},
+    {"optim"},
     {"experiment", "latent"},
     {"run", "cost"},
     {"records"},

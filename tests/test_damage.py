@@ -138,9 +138,7 @@ def test_every_field_of_experiment_json_is_checked(copy):
     [
         ("evaluation.json", "nll", None),
         ("evaluation.json", "n", "5"),
-        ("evaluation.json", "n", 4),
         ("evaluation.json", "effective_samples_mean", float("nan")),
-        ("evaluation.json", "log_likelihood_sha256", "0"),
         ("interpolation.json", "graphs", None),
         ("interpolation.json", "smoothness", {"graph": {"mean": 1.0}}),
         ("interpolation.json", "smoothness", {"elsewhere": {"mean": 1.0, "sd": 0.0}}),
@@ -159,13 +157,24 @@ def test_a_field_that_is_wrong_is_named_with_its_file(copy, attempt, name, field
         assert f"{field} is missing" in attempt("report", copy)
 
 
-def test_an_evaluation_and_the_likelihoods_of_another_are_not_mixed_up(copy, attempt):
-    path = copy / "log_likelihood.npy"
-    values = np.load(path)
+def test_an_evaluation_and_the_likelihoods_of_another_are_not_mixed_up(copy, vaepriors):
+    """The page shows the evaluation, and a sentence in place of log p(x) of each example."""
+    path, file = copy / "log_likelihood.npy", copy / "evaluation.json"
+    values, whole = np.load(path), file.read_text()
+
+    def shows_examples():
+        assert vaepriors("report", copy) == 0
+        return "log p(x) of each example of evaluation.json is missing" not in (copy / "report.html").read_text()
+
+    assert shows_examples()
+    for change in ({"n": 4}, {"log_likelihood_sha256": "0"}):
+        file.write_text(json.dumps(json.loads(whole) | change))
+        assert not shows_examples()
+    file.write_text(whole)
     np.save(path, values + 1)
-    assert str(path) in attempt("report", copy)
+    assert not shows_examples()
     path.unlink()
-    assert str(path) in attempt("report", copy)
+    assert not shows_examples()
 
 
 def test_every_field_of_a_result_is_checked(tmp_path, vaepriors, capsys):

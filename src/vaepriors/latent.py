@@ -42,10 +42,6 @@ __all__ = [
 ]
 
 FEW_EFFECTIVE_SAMPLES = 10
-# log N - I is the mean of -log r, where r is the probability that a code is of its own example and not of another one.
-# Among N examples, a code with information i (over all data) has 1 / r of about 1 + N exp(-i), which is 2 at i = log N.
-# Below a gap of log 2, I shows the number of examples rather than the model, and is some 0.7 nats or more too low.
-NEAR_LOG_N = math.log(2)
 
 
 @torch.no_grad()
@@ -186,13 +182,12 @@ def diagnose(
 
 
 def _diagnose_surgery(surgery: "Surgery") -> list[str]:
-    if surgery.log_n - surgery.mutual_information < NEAR_LOG_N:
+    if surgery.limited_by_n:
         least = max(0.0, surgery.rate - surgery.log_n)
         return [
             f"The mutual information, {surgery.mutual_information:.2f} nats, is near its limit of log N = "
-            f"{surgery.log_n:.2f}: the codes tell most examples from all others, and more examples would show more "
-            f"information. The marginal KL, at least the rate less log N = {least:.2f} nats here, would fall as "
-            "much."
+            f"{surgery.log_n:.2f}: more examples would show more information, and a marginal KL that is smaller by as "
+            f"much. With these examples it is at least the rate less log N, {least:.2f} nats."
         ]
     if surgery.marginal_kl > max(1.0, 0.25 * surgery.rate):
         return [

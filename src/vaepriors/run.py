@@ -66,6 +66,7 @@ class Session(TypedDict):
     commit: str | None
     versions: dict[str, str]
     hardware: str
+    numerics: dict[str, Any]  # `numerics.describe`
 
 
 class Description(TypedDict):
