@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
+from vaepriors.app.run import Run, seed_of, session
 from vaepriors.checkpoint import write_atomically
-from vaepriors.evaluate import estimate
-from vaepriors.run import Run, seed_of, session
+from vaepriors.likelihood import estimate
 
 
 def growth(run: Run, samples: list[int], number: int, seed: int = 0) -> list[dict[str, float]]:

@@ -16,10 +16,10 @@ import json
 from pathlib import Path
 
 from vaepriors import cli
+from vaepriors.app.interpolation import interpolate_run
+from vaepriors.app.report.paths import write_interpolations
+from vaepriors.app.run import Run
 from vaepriors.checkpoint import write_atomically
-from vaepriors.interpolate import interpolate_run
-from vaepriors.report.paths import write_interpolations
-from vaepriors.run import Run
 
 COMMON = [
     "--data", "cmu_motion", "--model", "mlp", "--latent", "2", "--batch-size", "128", "--lr", "1e-4", "--no-normalize",

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from vaepriors.analysis import Graph, NoPath
+from vaepriors.app.report.pictures import grid, save_figure, save_png
+from vaepriors.app.run import Run
 from vaepriors.data import Dataset
-from vaepriors.interpolate import Graph, NoPath
-from vaepriors.report.pictures import grid, save_figure, save_png
-from vaepriors.run import Run
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from vaepriors import checkpoint, cli
-from vaepriors.experiment import CHOICES, Experiment
+from vaepriors.app.experiment import CHOICES, Experiment
 
 __all__ = ["Trial", "as_words", "inputs", "prepare", "usual"]
 

@@ -34,8 +34,8 @@ from lightning_fabric.strategies.launchers.subprocess_script import _SubprocessS
 
 from fuzz_inputs import Trial, as_words, inputs, prepare, usual
 from vaepriors import cli
-from vaepriors.evaluate import Paused, evaluate_run
-from vaepriors.run import Run
+from vaepriors.app.evaluation import Paused, evaluate_run
+from vaepriors.app.run import Run
 
 LIMITS = {signal.SIGPROF: (signal.ITIMER_PROF, 60), signal.SIGALRM: (signal.ITIMER_REAL, 600)}  # of work and of waiting
 LOCKS = (".lock", ".holder")  # may stay

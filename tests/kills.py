@@ -40,7 +40,7 @@ TRAININGS = {
 # with every block saved, which is no option of the command line
 EVALUATION = """
 import sys
-from vaepriors.evaluate import evaluate_run
+from vaepriors.app.evaluation import evaluate_run
 from vaepriors.run import Run
 evaluate_run(Run(sys.argv[1]), 2000, accelerator="cpu", save_every=0.0)
 """

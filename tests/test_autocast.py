@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from vaepriors import networks, priors
+from vaepriors.app.experiment import Experiment
+from vaepriors.app.run import Run
+from vaepriors.app.train import Losses, _Training, make_fabric
 from vaepriors.data import Dataset
 from vaepriors.distributions import Chain
-from vaepriors.experiment import Experiment
-from vaepriors.nn import BernoulliHead, GaussianHead, LogisticHead, NormalHead, SoftplusNormalHead
+from vaepriors.networks.heads import BernoulliHead, GaussianHead, LogisticHead, NormalHead, SoftplusNormalHead
 from vaepriors.objectives import IWAE
-from vaepriors.run import Run
-from vaepriors.train import Losses, _Training, make_fabric
 from vaepriors.vae import VAE
 
 SHAPE = (1, 6, 6)

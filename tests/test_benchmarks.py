@@ -11,7 +11,7 @@ import ours
 import samples
 import speed
 from reference import LinearGaussian
-from vaepriors.cost import gflop_per_image, gflop_per_step
+from vaepriors.app.cost import gflop_per_image, gflop_per_step
 
 ROOT = Path(__file__).parents[1]
 

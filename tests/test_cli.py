@@ -14,8 +14,8 @@ import torch
 
 from conftest import TINY
 from vaepriors import checkpoint
+from vaepriors.app.run import MAY_CHANGE, Run
 from vaepriors.data import CATALOGUE
-from vaepriors.run import MAY_CHANGE, Run
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ from torch import nn
 
 from reference import independent_pixels
 from vaepriors import data, networks
+from vaepriors.app.experiment import Experiment, build
 from vaepriors.data import Dataset
-from vaepriors.experiment import Experiment, build
 from vaepriors.networks.conv import BOTTOM, STRIDED, TOP
-from vaepriors.nn import Conv, ConvToEvent, GatedConv, LogisticHead, MaskedConv, Upsampling
+from vaepriors.networks.heads import LogisticHead
+from vaepriors.networks.layers import Conv, ConvToEvent, GatedConv, MaskedConv, Upsampling
 from vaepriors.optim import adam
 
 

@@ -17,15 +17,16 @@ import torch
 
 from conftest import TINY
 from test_train import assert_same_run
-from vaepriors import checkpoint, evaluate
+from vaepriors import checkpoint
+from vaepriors.app import evaluation
+from vaepriors.app.evaluation import Paused, evaluate_run
+from vaepriors.app.experiment import Experiment
+from vaepriors.app.run import Busy, Run
+from vaepriors.app.train import fit
 from vaepriors.data import Dataset, load
-from vaepriors.evaluate import Paused, evaluate_run
-from vaepriors.experiment import Experiment
+from vaepriors.papers import tables
+from vaepriors.papers.work import read_result
 from vaepriors.reading import read_json
-from vaepriors.reproduce import tables
-from vaepriors.reproduce.work import read_result
-from vaepriors.run import Busy, Run
-from vaepriors.train import fit
 
 OPTIONS = ["--epochs", "3", "--save-every", "0", "--snapshots", "1"]
 INTERPOLATE = ["--nodes", "40", "--neighbors", "5", "--graphs", "1", "--pairs", "1"]
@@ -320,7 +321,7 @@ def test_a_checkpoint_with_another_content_is_named(copy, attempt, damage):
 def test_a_damaged_partial_evaluation_is_set_aside(copy, vaepriors, monkeypatch, capsys, damage):
     path, expected = copy / "evaluation.partial", np.load(copy / "log_likelihood.npy")
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "_BLOCK", 2)
+        patch.setattr(evaluation, "_BLOCK", 2)
         with pytest.raises(Paused):
             evaluate_run(Run(copy), 3000, chunk=3000, accelerator="cpu", until=0.0)
     tensors, values = checkpoint.load(path)

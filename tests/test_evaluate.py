@@ -8,16 +8,18 @@ import torch
 from torch import nn
 
 from reference import Call, LinearGaussian
-from vaepriors import evaluate, networks
+from vaepriors import likelihood, networks
+from vaepriors.app import evaluation
+from vaepriors.app.evaluation import Paused, evaluate_run, summary
+from vaepriors.app.experiment import Experiment, build
+from vaepriors.app.run import Run
+from vaepriors.app.train import fit
 from vaepriors.data import Dataset
 from vaepriors.data import load as load_data
 from vaepriors.distributions import DiagonalNormal
-from vaepriors.evaluate import Estimate, Paused, estimate, evaluate_run, summary
-from vaepriors.experiment import Experiment, build
-from vaepriors.nn import BernoulliHead, GaussianHead, LogisticHead
+from vaepriors.likelihood import Estimate, estimate
+from vaepriors.networks.heads import BernoulliHead, GaussianHead, LogisticHead
 from vaepriors.priors import StandardNormal
-from vaepriors.run import Run
-from vaepriors.train import fit
 from vaepriors.vae import VAE, Terms
 
 
@@ -82,7 +84,7 @@ def test_rate_and_distortion_add_up_and_bounds_are_ordered():
 def test_log_likelihood_is_that_of_the_estimate():
     linear = LinearGaussian(scale=1.5)
     torch.manual_seed(0)
-    values = evaluate.log_likelihood(linear.vae(), linear.x, samples=50, chunk=20)
+    values = likelihood.log_likelihood(linear.vae(), linear.x, samples=50, chunk=20)
     torch.manual_seed(0)
     assert torch.equal(values, estimate(linear.vae(), linear.x, 50, 20).log_likelihood)
 
@@ -159,7 +161,7 @@ def test_an_interrupted_evaluation_keeps_what_is_done(tmp_path, images, monkeypa
     run = Run(tmp_path)
     fit(Experiment(data=str(images), hidden=(8,), latent=2, epochs=1, accelerator="cpu"), load_data(str(images)), run)
     expected = evaluate_run(run, samples=3000, chunk=3000)
-    monkeypatch.setattr(evaluate, "_BLOCK", 2)
+    monkeypatch.setattr(evaluation, "_BLOCK", 2)
     with pytest.raises(KeyboardInterrupt):
         evaluate_run(run, samples=3000, chunk=3000, progress=interrupt)
     first = []

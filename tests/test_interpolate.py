@@ -7,7 +7,7 @@ import torch
 from scipy.sparse.csgraph import dijkstra
 from sklearn.neighbors import kneighbors_graph
 
-from vaepriors.interpolate import Graph, NoPath, resample, smoothness, straight
+from vaepriors.analysis import Graph, NoPath, resample, smoothness, straight
 
 
 def circle(angles):

@@ -8,10 +8,7 @@ from torch import nn
 from torch.distributions import Distribution, Normal
 
 from reference import Call, LinearGaussian
-from vaepriors.data import Dataset
-from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture
-from vaepriors.experiment import Experiment, build
-from vaepriors.latent import (
+from vaepriors.analysis import (
     ImpliedPosterior,
     Surgery,
     active_units,
@@ -23,6 +20,9 @@ from vaepriors.latent import (
     levels,
     responsibilities,
 )
+from vaepriors.app.experiment import Experiment, build
+from vaepriors.data import Dataset
+from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture
 from vaepriors.priors import StandardNormal
 from vaepriors.vae import VAE
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from vaepriors import data, limits
-from vaepriors.cost import check_memory, least_memory
-from vaepriors.evaluate import estimate
-from vaepriors.experiment import MODELS, PRIORS, Experiment, build
+from vaepriors.app.cost import check_memory, least_memory
+from vaepriors.app.experiment import MODELS, PRIORS, Experiment, build
+from vaepriors.likelihood import estimate
 
 
 @pytest.mark.parametrize("prior", PRIORS)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from vaepriors import machine
-from vaepriors import train as training
+from vaepriors import compilation, devices
+from vaepriors.app import train as training
+from vaepriors.app.experiment import Experiment
+from vaepriors.app.run import Run
+from vaepriors.app.train import make_fabric
+from vaepriors.compilation import Graphed
 from vaepriors.data import load
-from vaepriors.experiment import Experiment
-from vaepriors.machine import Graphed
-from vaepriors.run import Run
-from vaepriors.train import make_fabric
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def recording(monkeypatch):
 
         return replay, result
 
-    monkeypatch.setattr(machine, "aside", aside)
-    monkeypatch.setattr(machine, "recorded", recorded)
+    monkeypatch.setattr(compilation, "aside", aside)
+    monkeypatch.setattr(compilation, "recorded", recorded)
     return events
 
 
@@ -90,7 +90,7 @@ def test_a_cuda_graph_gives_the_numbers_of_the_plain_step(tmp_path, images, data
 def test_a_cuda_module_compiled_for_less_overhead_gives_the_numbers_of_the_plain_one():
     """Over more steps than it takes to record its graphs."""
     plain = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1)).cuda()
-    fast = machine.compiled(copy.deepcopy(plain), "reduce-overhead")
+    fast = compilation.compiled(copy.deepcopy(plain), "reduce-overhead")
     for _ in range(5):
         x = torch.randn(10, 8, device="cuda")
         numbers = []
@@ -117,9 +117,9 @@ def test_a_module_is_compiled_in_the_mode_that_is_asked_for(monkeypatch):
     modes = []
     monkeypatch.setattr(torch, "compile", lambda function, mode="default": modes.append(mode) or function)
     module = nn.Linear(2, 2)
-    assert machine.compiled(module, "reduce-overhead") is module
+    assert compilation.compiled(module, "reduce-overhead") is module
     assert modes[-1] == "reduce-overhead"
-    machine.compiled(module)
+    compilation.compiled(module)
     assert modes[-1] == "default"
 
 
@@ -129,14 +129,14 @@ def test_without_a_compiler_the_module_stays_as_it_is(monkeypatch, capsys):
 
     monkeypatch.setattr(torch, "compile", refuse)
     module = nn.Linear(2, 2)
-    assert machine.compiled(module) is module
+    assert compilation.compiled(module) is module
     assert capsys.readouterr().err == "torch.compile does not work here (RuntimeError): going on without\n"
 
 
 def test_peak_memory_is_in_gib_and_grows_with_what_is_held():
-    before = machine.peak_memory(torch.device("cpu"))
+    before = devices.peak_memory(torch.device("cpu"))
     held = torch.ones(2**27 + int(before * 2**28))  # more than was ever held, and half a GiB
-    grown = machine.peak_memory(torch.device("cpu")) - before
+    grown = devices.peak_memory(torch.device("cpu")) - before
     assert held.numel() * 4 / 2**30 + 0.1 > grown > 0.4
 
 

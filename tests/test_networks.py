@@ -8,21 +8,13 @@ import torch
 from torch import nn
 
 from vaepriors import networks
+from vaepriors.app.experiment import MODELS, PRIORS, TWO_LEVELS, Experiment, build
 from vaepriors.checkpoint import load_module, module_tensors
 from vaepriors.data import Dataset
-from vaepriors.experiment import MODELS, PRIORS, TWO_LEVELS, Experiment, build
-from vaepriors.nn import (
-    BernoulliHead,
-    Conv,
-    GatedConv,
-    GatedDense,
-    GaussianHead,
-    LogisticHead,
-    MaskedConv,
-    NormalHead,
-    evaluating,
-)
+from vaepriors.networks.heads import BernoulliHead, GaussianHead, LogisticHead, NormalHead
+from vaepriors.networks.layers import Conv, GatedConv, GatedDense, MaskedConv
 from vaepriors.objectives import ELBO
+from vaepriors.vae import evaluating
 
 SHAPE = (1, 4, 3)
 SHAPES = {"strided": (1, 16, 32)}  # for its strides

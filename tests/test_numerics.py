@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from vaepriors import networks, numerics
+from vaepriors.app.experiment import Experiment
+from vaepriors.app.run import Run
+from vaepriors.app.train import fit
 from vaepriors.data import load
-from vaepriors.evaluate import estimate
-from vaepriors.experiment import Experiment
+from vaepriors.likelihood import estimate
 from vaepriors.numerics import fixed_numerics
 from vaepriors.priors import StandardNormal
-from vaepriors.run import Run
-from vaepriors.train import fit
 from vaepriors.vae import VAE
 
 SWITCHES = [(torch.backends.cuda.matmul, "allow_tf32", True), (torch.backends.cudnn, "allow_tf32", True)]

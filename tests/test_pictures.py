@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from vaepriors import networks
+from vaepriors.analysis import Graph
+from vaepriors.app.interpolation import Interpolation
+from vaepriors.app.report.curves import curves, write_curves
+from vaepriors.app.report.paths import write_interpolations
+from vaepriors.app.report.pictures import grid, save_png, write_pictures
 from vaepriors.data import Dataset
-from vaepriors.interpolate import Graph, Interpolation
 from vaepriors.priors import StandardNormal, VampPrior
-from vaepriors.report.curves import curves, write_curves
-from vaepriors.report.paths import write_interpolations
-from vaepriors.report.pictures import grid, save_png, write_pictures
 from vaepriors.vae import VAE
 
 
@@ -66,7 +67,7 @@ def model(vamp=False):
 @pytest.mark.parametrize(("test", "number"), [(40, 30), (40, 15), (3, 64), (1, 1)])
 def test_a_reconstruction_stands_below_its_example(tmp_path, monkeypatch, test, number):
     sheets = {}
-    monkeypatch.setattr("vaepriors.report.pictures.save_png", lambda path, sheet: sheets.update({path.stem: sheet}))
+    monkeypatch.setattr("vaepriors.app.report.pictures.save_png", lambda path, sheet: sheets.update({path.stem: sheet}))
     white = torch.ones(())
     mirror = model()
     # a model that turns black into white shows where the reconstructions are

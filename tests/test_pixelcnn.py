@@ -10,10 +10,10 @@ from torch.distributions import Bernoulli
 
 from reference import independent_pixels
 from vaepriors import data, networks
+from vaepriors.app.experiment import Experiment, build
 from vaepriors.data import Dataset
 from vaepriors.distributions import Autoregressive, a_pass_for_each_pixel, watched
-from vaepriors.experiment import Experiment, build
-from vaepriors.nn import BernoulliHead, GaussianHead, LogisticHead
+from vaepriors.networks.heads import BernoulliHead, GaussianHead, LogisticHead
 from vaepriors.optim import adam
 
 LATENT = 3

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vaepriors import reproduce
-from vaepriors.experiment import MODELS, PRIORS
+from vaepriors import papers
+from vaepriors.app.experiment import MODELS, PRIORS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -27,12 +27,12 @@ def test_the_library_example_runs(capsys):
 @pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
 def test_the_tables_of_results_are_those_of_the_files(page):
     text = (ROOT / page).read_text()
-    assert reproduce.fill(text, ROOT / "results") == text
+    assert papers.fill(text, ROOT / "results") == text
 
 
 def test_the_frey_faces_of_the_student_reproduction_are_within_the_stated_bits():
-    rows = [row for name in ("kth-1", "kth-3") for row in reproduce.table(name).rows]
-    results = [reproduce.shown(row, ROOT / "results") for row in rows]
+    rows = [row for name in ("kth-1", "kth-3") for row in papers.table(name).rows]
+    results = [papers.shown(row, ROOT / "results") for row in rows]
     assert not any(result.short for result in results)
     largest = max(abs(result.value - row.paper) for row, result in zip(rows, results, strict=True))
     assert largest < 0.03
@@ -51,12 +51,12 @@ def test_make_gpu_runs_rows_that_exist():
     assert runs[0] == ("vampprior-1", "static_mnist-vae-standard")
     assert runs[-1] == ("vhp-2", "dynamic_mnist-iwae")
     assert len(runs) == 19
-    assert all(reproduce.select(table, [row])[0].experiment for table, row in runs)
+    assert all(papers.select(table, [row])[0].experiment for table, row in runs)
 
 
 def test_every_table_is_on_the_page_of_results():
     page = (ROOT / "docs" / "results.md").read_text()
-    assert [name for name in reproduce.tables() if f"<!-- table {name}: begin -->" not in page] == []
+    assert [name for name in papers.tables() if f"<!-- table {name}: begin -->" not in page] == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -73,7 +73,7 @@ def test_the_commands_of_reproduce_do_what_they_say(command, monkeypatch, vaepri
     monkeypatch.chdir(ROOT)
     for place in ("_run_here", "cluster.run_on_ray"):
         monkeypatch.setattr(
-            f"vaepriors.reproduce.commands.{place}", lambda works, *options: asked.append(works) or ["done before"]
+            f"vaepriors.papers.commands.{place}", lambda works, *options: asked.append(works) or ["done before"]
         )
     assert vaepriors(*shlex.split(command, comments=True)) == 0
     assert bool(asked) == (" run " in command)

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from vaepriors import checkpoint
+from vaepriors.app.evaluation import evaluate_run
+from vaepriors.app.experiment import Experiment
+from vaepriors.app.records import command, name_of, read_records, records_of
+from vaepriors.app.run import Run
+from vaepriors.app.train import fit
 from vaepriors.data import load
-from vaepriors.evaluate import evaluate_run
-from vaepriors.experiment import Experiment
-from vaepriors.records import command, name_of, read_records, records_of
-from vaepriors.run import Run
-from vaepriors.train import fit
 
 
 @pytest.fixture

@@ -13,20 +13,20 @@ import pytest
 import torch
 
 from vaepriors import checkpoint
+from vaepriors.analysis import Surgery
+from vaepriors.app.evaluation import evaluate_run
+from vaepriors.app.experiment import MODELS, Experiment, build
+from vaepriors.app.interpolation import interpolate_run
+from vaepriors.app.records import write_record
+from vaepriors.app.report import figures
+from vaepriors.app.report.compare import COLUMNS, compare, notes, rows, write_comparison
+from vaepriors.app.report.curves import write_curves
+from vaepriors.app.report.page import drawn
+from vaepriors.app.report.paths import write_interpolations
+from vaepriors.app.report.run import limits, look, write_report
+from vaepriors.app.run import Run, seed_of
+from vaepriors.app.train import fit
 from vaepriors.data import Dataset, binarize_once
-from vaepriors.evaluate import evaluate_run
-from vaepriors.experiment import MODELS, Experiment, build
-from vaepriors.interpolate import interpolate_run
-from vaepriors.latent import Surgery
-from vaepriors.records import write_record
-from vaepriors.report import figures
-from vaepriors.report.compare import COLUMNS, compare, notes, rows, write_comparison
-from vaepriors.report.curves import write_curves
-from vaepriors.report.page import drawn
-from vaepriors.report.paths import write_interpolations
-from vaepriors.report.run import limits, look, write_report
-from vaepriors.run import Run, seed_of
-from vaepriors.train import fit
 
 SECTIONS = [
     "training", "likelihood", "samples", "pseudo-inputs", "units", "elbo", "codes", "interpolations", "experiment",

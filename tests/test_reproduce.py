@@ -15,18 +15,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from vaepriors import data, reproduce
-from vaepriors import train as training
+from vaepriors import data, papers
+from vaepriors.app import train as training
+from vaepriors.app.experiment import Experiment
+from vaepriors.app.run import MAY_CHANGE, Run
+from vaepriors.app.train import make_fabric
 from vaepriors.data import stand_in
 from vaepriors.data.pendulum import render
-from vaepriors.experiment import Experiment
-from vaepriors.reproduce import Limits, Row, Work, cluster, commands, rows, show, work
-from vaepriors.reproduce.commands import seconds_of
-from vaepriors.run import MAY_CHANGE, Run
-from vaepriors.train import make_fabric
+from vaepriors.papers import Limits, Row, Work, cluster, commands, rows, show, work
+from vaepriors.papers.commands import seconds_of
 
 ROOT = Path(__file__).parents[1]
-ROWS = [row for table in reproduce.tables().values() for row in table.rows]
+ROWS = [row for table in papers.tables().values() for row in table.rows]
 OWN = [row for row in ROWS if row.experiment is not None and row.home == (row.table, row.name)]
 SPEC = {  # the papers' numbers, from their tables
     "vampprior-1/static_mnist-hvae-vamp": -83.19,
@@ -48,7 +48,7 @@ SPEC = {  # the papers' numbers, from their tables
 def test_the_tables_have_the_papers_numbers():
     numbers = {f"{row.table}/{row.name}": row.paper for row in ROWS}
     assert {name: numbers[name] for name in SPEC} == SPEC
-    assert {name: len(table.rows) for name, table in reproduce.tables().items()} == {
+    assert {name: len(table.rows) for name, table in papers.tables().items()} == {
         "vampprior-1": 48, "vampprior-2": 14, "vampprior-3": 17, "vampprior-4": 15, "vampprior-5": 10,
         "vampprior-figure-2": 11, "vampprior-figure-3": 12, "kth-1": 6, "kth-2": 6, "kth-3": 6, "vhp-1": 5,
         "vhp-2": 20, "iwae-1": 8, "settings": 13, "vhp-figure-3": 1, "caltech-authors": 16,
@@ -129,27 +129,27 @@ def test_a_number_of_others_may_stand_beside_a_run_of_ours(tmp_path):
     }  # fmt: skip
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "a-0.json").write_text(json.dumps(result))
-    page = reproduce.markdown(rows.read([text])["u"], tmp_path)
+    page = papers.markdown(rows.read([text])["u"], tmp_path)
     assert "| row | theirs | ours |" in page
     assert "| b (Others) | -2.00 | -1.75 ± 0.25 | +0.25 | 1 | 3 | 0.50 | a machine |" in page
 
 
 def test_the_first_version_prints_its_last_model_and_the_log_of_its_batches():
     """It subtracts the log of the mini-batch, not that of the 5,000 draws."""
-    theirs = {row.name: row.paper for row in reproduce.table("caltech-authors").rows}
+    theirs = {row.name: row.paper for row in papers.table("caltech-authors").rows}
     for name, batch in {"hvae-standard-1e-4": 100, "hvae-vamp-1e-4": 100, "vae-standard-5e-4": 500}.items():
         expected = theirs[f"first-{name}-last-model"] + math.log(5000 / batch)
         assert theirs[f"first-{name}-printed"] == pytest.approx(expected, abs=0.05)
 
 
 def test_select_takes_names_and_patterns():
-    assert [row.name for row in reproduce.select("kth-1", ["vamp-*", "standard-10"])] == [
+    assert [row.name for row in papers.select("kth-1", ["vamp-*", "standard-10"])] == [
         "standard-10", "vamp-10", "vamp-40", "vamp-100",
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"kth-1 has no row 'vamp-11' \(did you mean vamp-1"):
-        reproduce.select("kth-1", ["vamp-11"])
+        papers.select("kth-1", ["vamp-11"])
     with pytest.raises(ValueError, match=r"unknown table 'kth1'.*did you mean kth-"):
-        reproduce.select("kth1")
+        papers.select("kth1")
 
 
 # Work
@@ -209,7 +209,7 @@ def stand_ins(setattr):
     x = render(angles)
     swing = data.Dataset("pendulum", x, x, x, "gaussian", labels={"train": angles, "valid": angles, "test": angles})
     loaded = {"digits": digits, "pendulum": swing}
-    for place in ("vaepriors.reproduce.work.load", "vaepriors.run.load"):
+    for place in ("vaepriors.papers.work.load", "vaepriors.app.run.load"):
         setattr(place, lambda name, seed=0: loaded[name])
     for name, found in loaded.items():
         entry = data.CATALOGUE[name]
@@ -222,7 +222,7 @@ def catalogue(monkeypatch):
     monkeypatch.setattr(data, "CATALOGUE", dict(data.CATALOGUE))
     for place in (work, show):
         monkeypatch.setattr(place, "CATALOGUE", data.CATALOGUE)
-    monkeypatch.setattr("vaepriors.cost.data.CATALOGUE", data.CATALOGUE)
+    monkeypatch.setattr("vaepriors.app.cost.data.CATALOGUE", data.CATALOGUE)
 
 
 CPU = Limits(accelerator="cpu")
@@ -391,7 +391,7 @@ def test_the_angle_is_measured_of_the_last_epoch_and_of_snapshots(tiny, tmp_path
     assert 0 < found["angle_error"] <= torch.pi
     short = work_of(tiny, "elbo", tmp_path / "b", table="angle")
     assert short.do(dataclasses.replace(CPU, epochs=2)) == "done"
-    snapshot = reproduce.measure_angle(angle.run, angle.run.dataset(), "epoch-2")
+    snapshot = papers.measure_angle(angle.run, angle.run.dataset(), "epoch-2")
     assert snapshot["angle_error"] == short.result()["found"]["angle_error"]
     assert snapshot["valid_loss"] == short.result()["found"]["valid_loss"]
 
@@ -411,7 +411,7 @@ def test_data_that_are_not_there_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("VAEPRIORS_DATA", str(tmp_path))
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache")
     monkeypatch.setattr("requests.Session.request", lambda *a, **k: (_ for _ in ()).throw(OSError("no network")))
-    (row,) = reproduce.select("vampprior-1", ["omniglot-vae-standard"])
+    (row,) = papers.select("vampprior-1", ["omniglot-vae-standard"])
     assert row.missing() == ("omniglot/chardata.mat",)
     outcome = Work(row, 0, tmp_path / "runs", tmp_path / "results").try_to_do(CPU)
     assert outcome == "needs omniglot/chardata.mat"
@@ -572,7 +572,7 @@ def test_a_page_may_show_finished_rows_only(tiny, tmp_path):
     assert show.fill(mark.format(""), results) == mark.format("No row of it has been finished yet.\n")
     assert work_of(tiny, "standard", tmp_path).do(CPU) == "done"
     assert work_of(tiny, "vamp", tmp_path).do(dataclasses.replace(CPU, epochs=1)) == "done"
-    assert "| vamp |" in reproduce.markdown(tiny["tiny"], results, "measured")
+    assert "| vamp |" in papers.markdown(tiny["tiny"], results, "measured")
     page = show.fill(mark.format("old\n"), results)
     assert "| row | metric | paper | ours | difference | seeds |\n" in page
     assert [line.split()[1] for line in page.splitlines() if line.startswith("| ")] == ["row", "standard", "again:"]
@@ -623,7 +623,7 @@ def test_budgets_are_times():
 
 
 RESULTS = sorted((ROOT / "results").glob("*/*-[0-9].json"))
-RECORDED = [path for path in RESULTS if path.parent.name in reproduce.tables()]
+RECORDED = [path for path in RESULTS if path.parent.name in papers.tables()]
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -641,7 +641,7 @@ def test_a_recorded_result_is_of_its_row_and_says_how_it_came_about(path):
     assert result["epochs"] > 0
     assert result["hours"] > 0
     assert all(session["commit"] and session["hardware"] and session["versions"] for session in result["sessions"])
-    assert isinstance(result["found"][reproduce.METRICS[row.metric].key], float)
+    assert isinstance(result["found"][papers.METRICS[row.metric].key], float)
     if row.draws:
         assert result["found"]["nll_se"] > 0
         assert result["found"]["samples"] == row.draws

@@ -8,10 +8,11 @@ import subprocess
 import pytest
 import torch
 
-from vaepriors import checkpoint, run
+from vaepriors import checkpoint
+from vaepriors.app import run
+from vaepriors.app.experiment import Experiment, build
+from vaepriors.app.run import Run, seed_of
 from vaepriors.data import load
-from vaepriors.experiment import Experiment, build
-from vaepriors.run import Run, seed_of
 
 OTHER = Experiment(
     data="mine.npy",

@@ -20,16 +20,16 @@ from torch.distributions import Normal
 
 from conftest import TINY
 from vaepriors import checkpoint, cli
-from vaepriors import train as training
+from vaepriors.app import train as training
+from vaepriors.app.evaluation import evaluate_run
+from vaepriors.app.experiment import Experiment
+from vaepriors.app.run import Run
+from vaepriors.app.train import Report, binarize, fit, make_fabric
 from vaepriors.data import Dataset, load
 from vaepriors.distributions import DiagonalNormal
-from vaepriors.evaluate import evaluate_run
-from vaepriors.experiment import Experiment
 from vaepriors.objectives import ELBO
 from vaepriors.optim import gated_adam, normalize_gradients, staged_rate
 from vaepriors.priors import VampPrior
-from vaepriors.run import Run
-from vaepriors.train import Report, binarize, fit, make_fabric
 from vaepriors.vae import VAE
 
 HVAE = ["--model", "hvae", "--prior", "vamp", "--components", "5", "--weighted", "--warmup", "3", "--epochs", "4"]

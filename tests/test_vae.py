@@ -8,9 +8,9 @@ from torch import nn
 from torch.distributions import Independent, Normal
 
 from reference import D, L, LinearGaussian
-from vaepriors import evaluate, networks
+from vaepriors import likelihood, networks
 from vaepriors.distributions import DiagonalNormal
-from vaepriors.evaluate import estimate
+from vaepriors.likelihood import estimate
 from vaepriors.priors import StandardNormal
 from vaepriors.vae import VAE, Marginal, Terms
 
@@ -48,7 +48,7 @@ def test_importance_estimate_is_within_its_error(name):
     linear = LinearGaussian(scale=1.4)
     model, exact = models(linear)[name], linear.log_prob(linear.x)
     torch.manual_seed(0)
-    found = evaluate.estimate(model, linear.x, samples=5000, chunk=700)
+    found = likelihood.estimate(model, linear.x, samples=5000, chunk=700)
     # the delta method: var(log mean w) = (1 / effective samples - 1 / samples)
     error = (1 / found.effective_samples - 1 / 5000).sqrt()
     assert ((found.log_likelihood - exact).abs() < 3 * error).all()

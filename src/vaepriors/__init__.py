@@ -1,6 +1,15 @@
 """Variational autoencoders with learned priors, in PyTorch.
 
-What this package exports is imported at first use, so that the command line can start before torch is loaded.
+A model is `VAE(encoder, decoder, prior)`: three modules whose call returns a `torch.distributions.Distribution`.
+
+* `VAE`, `Terms`, `Marginal`: the theory, in `vaepriors.vae`.
+* `StandardNormal`, `MixtureOfGaussians`, `VampPrior`, `VHP`, `TwoLevelPrior`: the priors.
+* `networks`, `distributions`: the papers' encoders and decoders, and what they return.
+* `objectives`, `optim`, `fit`: what to optimise, and the training loop.
+* `estimate`, `analysis`: importance-sampled likelihoods, and what a latent space does.
+* `data`: data sets by name, and custom files.
+
+Everything is imported at first use, so that the command line can start before torch is loaded.
 """
 
 from importlib import import_module
@@ -8,18 +17,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vaepriors import (
+        analysis,
         data,
         distributions,
-        evaluate,
-        interpolate,
-        latent,
-        machine,
+        likelihood,
         networks,
-        nn,
         numerics,
         objectives,
         optim,
         priors,
+        vae,
     )
     from vaepriors.distributions import (
         Autoregressive,
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
         IndependentBernoulli,
         NormalMixture,
     )
+    from vaepriors.likelihood import estimate
     from vaepriors.priors import VHP, MixtureOfGaussians, StandardNormal, TwoLevelPrior, VampPrior
     from vaepriors.vae import VAE, Marginal, Terms
 
@@ -49,30 +57,30 @@ __all__ = [
     "Terms",
     "TwoLevelPrior",
     "VampPrior",
+    "analysis",
     "data",
     "distributions",
-    "evaluate",
-    "interpolate",
-    "latent",
-    "machine",
+    "estimate",
+    "likelihood",
     "networks",
-    "nn",
     "numerics",
     "objectives",
     "optim",
     "priors",
+    "vae",
 ]
 
-HOMES = ("vae", "priors", "distributions")  # the modules of the classes above
+CLASSES = ("vae", "priors", "distributions")  # the modules of the classes above
+FUNCTIONS = {"estimate": "likelihood"}
 
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        if name.islower():
+        if name.islower() and name not in FUNCTIONS:
             return import_module(f"{__name__}.{name}")
-        homes = (import_module(f"{__name__}.{home}") for home in HOMES)
+        homes = [import_module(f"{__name__}.{home}") for home in (FUNCTIONS.get(name), *CLASSES) if home]
         globals()[name] = next(getattr(home, name) for home in homes if hasattr(home, name))
         return globals()[name]
 

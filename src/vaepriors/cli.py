@@ -18,25 +18,25 @@ import torch
 import tyro
 from rich.table import Table
 
-from vaepriors.cost import check_memory
+from vaepriors.analysis import diagnose
+from vaepriors.app.cost import check_memory
+from vaepriors.app.evaluation import evaluate_run
+from vaepriors.app.experiment import Experiment
+from vaepriors.app.interpolation import interpolate_run
+from vaepriors.app.progress import TensorBoard, TrainingBar, counting_bar, make_console, use_plain_signs
+from vaepriors.app.records import name_of
+from vaepriors.app.report.compare import COLUMNS, notes, rows, write_comparison
+from vaepriors.app.report.compare import compare as compare_runs
+from vaepriors.app.report.curves import write_curves
+from vaepriors.app.report.paths import write_interpolations
+from vaepriors.app.report.pictures import write_pictures
+from vaepriors.app.report.run import write_report
+from vaepriors.app.run import Run
+from vaepriors.app.train import Diverged, fit, make_fabric
 from vaepriors.data import CATALOGUE, Dataset, absolute, fetch, load
 from vaepriors.distributions import watched
-from vaepriors.evaluate import evaluate_run
-from vaepriors.experiment import Experiment
-from vaepriors.interpolate import interpolate_run
-from vaepriors.latent import diagnose
 from vaepriors.limits import check_size
-from vaepriors.progress import TensorBoard, TrainingBar, counting_bar, make_console, use_plain_signs
-from vaepriors.records import name_of
-from vaepriors.report.compare import COLUMNS, notes, rows, write_comparison
-from vaepriors.report.compare import compare as compare_runs
-from vaepriors.report.curves import write_curves
-from vaepriors.report.paths import write_interpolations
-from vaepriors.report.pictures import write_pictures
-from vaepriors.report.run import write_report
-from vaepriors.reproduce.commands import COMMANDS as REPRODUCE
-from vaepriors.run import Run
-from vaepriors.train import Diverged, fit, make_fabric
+from vaepriors.papers.commands import COMMANDS as REPRODUCE
 
 __all__ = ["main"]
 

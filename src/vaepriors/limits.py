@@ -115,3 +115,14 @@ def _group_limit(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/
             except (OSError, ValueError):  # not to be seen from a container, or "max"
                 continue
     return min(limits)
+
+
+def at_least_one(**sizes: int) -> None:
+    """Refuse sizes of zero or less.
+
+    Raises:
+        ValueError: If one of them is less than 1.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} is {size}: at least 1 is needed")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.func import functional_call
 
-from vaepriors.nn import at_least_one
+from vaepriors.limits import at_least_one
 from vaepriors.vae import VAE, Terms, check_dtype
 
 __all__ = ["ELBO", "GECO", "IWAE", "REWO", "Objective"]

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture
-from vaepriors.nn import at_least_one, evaluating
-from vaepriors.vae import VAE, Marginal
+from vaepriors.limits import at_least_one
+from vaepriors.vae import VAE, Marginal, evaluating
 
 __all__ = ["VHP", "MixtureOfGaussians", "StandardNormal", "TwoLevelPrior", "VampPrior"]
 

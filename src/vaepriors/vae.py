@@ -16,6 +16,8 @@ The analytic KL is left out on purpose: mixtures have none, and weights must be 
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -199,3 +201,15 @@ class Marginal(Distribution):
 
     def sample(self, sample_shape: Shape = ()) -> Tensor:
         return self.model.sample(sample_shape)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put the module in evaluation mode, and every part of it back as it was afterwards."""
+    training = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in training.items():
+            part.training = mode

@@ -17,19 +17,9 @@ from torch import Tensor, nn
 
 from vaepriors.distributions import Shape
 from vaepriors.networks.dense import first_event_dim
+from vaepriors.networks.heads import BernoulliHead, NormalHead, SoftplusNormalHead
+from vaepriors.networks.layers import Conv, ConvToEvent, GatedConv, GatedDense, Upsampling, gated, rectified
 from vaepriors.networks.levels import ChainEncoder, Joined, SplitDecoder, two_level_encoder
-from vaepriors.nn import (
-    BernoulliHead,
-    Conv,
-    ConvToEvent,
-    GatedConv,
-    GatedDense,
-    NormalHead,
-    SoftplusNormalHead,
-    Upsampling,
-    gated,
-    rectified,
-)
 
 __all__ = [
     "ConvFeatures",

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaepriors.distributions import DiagonalNormal, Shape
-from vaepriors.nn import BernoulliHead, NormalHead, gated
+from vaepriors.networks.heads import BernoulliHead, NormalHead
+from vaepriors.networks.layers import gated
 
 __all__ = ["Decoder", "Encoder", "Features", "first_event_dim"]
 

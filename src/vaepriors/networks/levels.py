@@ -15,7 +15,8 @@ from torch.distributions import Distribution
 
 from vaepriors.distributions import Chain, Shape
 from vaepriors.networks.dense import Encoder, Features
-from vaepriors.nn import BernoulliHead, GatedDense, NormalHead, gated
+from vaepriors.networks.heads import BernoulliHead, NormalHead
+from vaepriors.networks.layers import GatedDense, gated
 
 __all__ = [
     "ChainEncoder",

@@ -26,8 +26,9 @@ from torch.distributions import Distribution
 
 from vaepriors.distributions import Autoregressive, Shape
 from vaepriors.networks.conv import check_images
+from vaepriors.networks.heads import BernoulliHead
+from vaepriors.networks.layers import Conv, ConvToEvent, GatedDense, MaskedConv
 from vaepriors.networks.levels import Joined, SplitDecoder
-from vaepriors.nn import BernoulliHead, Conv, ConvToEvent, GatedDense, MaskedConv
 
 __all__ = ["PixelCNN", "pixel_hierarchical_decoder"]
 

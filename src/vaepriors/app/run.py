@@ -39,9 +39,9 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from vaepriors import checkpoint
+from vaepriors.app.experiment import Experiment, build
 from vaepriors.data import CATALOGUE, Dataset, load
-from vaepriors.experiment import Experiment, build
-from vaepriors.machine import hardware
+from vaepriors.devices import hardware
 from vaepriors.numerics import describe
 from vaepriors.reading import check, read_json
 from vaepriors.vae import VAE
@@ -533,11 +533,11 @@ def _commit() -> str | None:
     """The commit of the code, with a plus sign if it was changed since; None outside of a checkout."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        command = ["git", "-C", str(Path(__file__).parents[1]), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # else the checkout is another project's
+        git("ls-files", "--error-unmatch", str(Path(__file__).relative_to(Path(__file__).parents[1])))  # else the checkout is another project's
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None

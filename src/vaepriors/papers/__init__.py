@@ -1,9 +1,9 @@
 """The papers' tables, runnable: rows (`rows`), work (`work`), many machines (`cluster`), paper beside ours (`show`)."""
 
-from vaepriors.reproduce.cluster import attempt, run_on_ray
-from vaepriors.reproduce.rows import METRICS, Metric, Row, Table, select, table, tables
-from vaepriors.reproduce.show import Shown, fill, markdown, shown
-from vaepriors.reproduce.work import Limits, Work, measure_angle
+from vaepriors.papers.cluster import attempt, run_on_ray
+from vaepriors.papers.rows import METRICS, Metric, Row, Table, select, table, tables
+from vaepriors.papers.show import Shown, fill, markdown, shown
+from vaepriors.papers.work import Limits, Work, measure_angle
 
 __all__ = [
     "METRICS",

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from vaepriors.analysis import Surgery, diagnose
+from vaepriors.app.records import Record, command, records_of, without_examples
+from vaepriors.app.report import figures, page
+from vaepriors.app.report.likelihoods import by_kind, common_kind, paired_difference
+from vaepriors.app.report.page import Section, drawn, sheet
+from vaepriors.app.report.pictures import grid
+from vaepriors.app.report.run import likelihood_of, look
+from vaepriors.app.run import Run, seed_of
 from vaepriors.distributions import mean_or_draw
-from vaepriors.latent import Surgery, diagnose
-from vaepriors.records import Record, command, records_of, without_examples
-from vaepriors.report import figures, page
-from vaepriors.report.likelihoods import by_kind, common_kind, paired_difference
-from vaepriors.report.page import Section, drawn, sheet
-from vaepriors.report.pictures import grid
-from vaepriors.report.run import likelihood_of, look
-from vaepriors.run import Run, seed_of
 
 __all__ = ["COLUMNS", "Compared", "compare", "notes", "rows", "write_comparison"]
 

@@ -10,13 +10,13 @@ import torch
 import tyro
 from rich.table import Table as Grid
 
+from vaepriors.app.cost import hours
+from vaepriors.app.progress import make_console
 from vaepriors.checkpoint import write_atomically
-from vaepriors.cost import hours
-from vaepriors.progress import make_console
-from vaepriors.reproduce import cluster
-from vaepriors.reproduce.rows import Row, select, table, tables
-from vaepriors.reproduce.show import cells, fill, head, markdown, printed, shown
-from vaepriors.reproduce.work import Limits, Work
+from vaepriors.papers import cluster
+from vaepriors.papers.rows import Row, select, table, tables
+from vaepriors.papers.show import cells, fill, head, markdown, printed, shown
+from vaepriors.papers.work import Limits, Work
 
 __all__ = ["COMMANDS", "seconds_of"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from vaepriors.reproduce.work import Limits, Work
+from vaepriors.papers.work import Limits, Work
 
 __all__ = ["run_on_ray"]
 

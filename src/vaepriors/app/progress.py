@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from vaepriors.train import Listener
+from vaepriors.app.train import Listener
 
 __all__ = ["TensorBoard", "TrainingBar", "counting_bar", "make_console"]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from vaepriors.report.pictures import save_figure
+from vaepriors.app.report.pictures import save_figure
 
 __all__ = ["curves", "write_curves"]
 

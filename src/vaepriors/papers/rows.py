@@ -27,7 +27,7 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from vaepriors import data
-from vaepriors.experiment import Experiment
+from vaepriors.app.experiment import Experiment
 
 __all__ = ["METRICS", "Metric", "Row", "Table", "select", "table", "tables"]
 
@@ -111,7 +111,7 @@ def tables() -> dict[str, Table]:
     Raises:
         ValueError: If a file of them is wrong.
     """
-    files = sorted(resources.files("vaepriors").joinpath("tables").iterdir(), key=lambda file: file.name)
+    files = sorted(resources.files("vaepriors.papers").joinpath("tables").iterdir(), key=lambda file: file.name)
     return read([file.read_text(encoding="utf-8") for file in files if file.name.endswith(".toml")])
 
 

@@ -11,26 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaepriors.analysis import Surgery, activity, diagnose, divergence_of_units, elbo_surgery, levels, responsibilities
+from vaepriors.app.records import Record, command, records_of, without_examples
+from vaepriors.app.report import figures, page
+from vaepriors.app.report.curves import curves
+from vaepriors.app.report.page import Opening, Section, drawn, sheet
+from vaepriors.app.report.pictures import grid
+from vaepriors.app.run import Run, seed_of
 from vaepriors.data import Dataset, binarize_once
 from vaepriors.distributions import mean_or_draw
-from vaepriors.evaluate import Estimate, estimate
-from vaepriors.latent import (
-    Surgery,
-    activity,
-    diagnose,
-    divergence_of_units,
-    elbo_surgery,
-    levels,
-    responsibilities,
-)
+from vaepriors.likelihood import Estimate, estimate
 from vaepriors.priors import TwoLevelPrior, VampPrior
 from vaepriors.reading import read_json
-from vaepriors.records import Record, command, records_of, without_examples
-from vaepriors.report import figures, page
-from vaepriors.report.curves import curves
-from vaepriors.report.page import Opening, Section, drawn, sheet
-from vaepriors.report.pictures import grid
-from vaepriors.run import Run, seed_of
 from vaepriors.vae import VAE
 
 __all__ = ["Latent", "limits", "look", "write_report"]

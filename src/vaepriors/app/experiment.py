@@ -15,16 +15,8 @@ from torch import Tensor, nn
 from vaepriors import networks, priors
 from vaepriors.data import LIKELIHOODS, Dataset
 from vaepriors.distributions import Shape
-from vaepriors.nn import (
-    BernoulliHead,
-    GaussianHead,
-    LogisticHead,
-    SoftplusNormalHead,
-    gated,
-    rectified,
-    squashed,
-    start_from_glorot,
-)
+from vaepriors.networks.heads import BernoulliHead, GaussianHead, LogisticHead, SoftplusNormalHead
+from vaepriors.networks.layers import gated, rectified, squashed, start_from_glorot
 from vaepriors.objectives import ELBO, GECO, IWAE, REWO, Objective
 from vaepriors.vae import VAE
 

@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vaepriors.latent import ImpliedPosterior, Surgery
+from vaepriors.analysis import ImpliedPosterior, Surgery
 from vaepriors.vae import VAE
 
 __all__ = [

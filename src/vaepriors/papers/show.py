@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from vaepriors.data import CATALOGUE
-from vaepriors.reproduce.rows import METRICS, Row, Table, tables
-from vaepriors.reproduce.work import read_result
+from vaepriors.papers.rows import METRICS, Row, Table, tables
+from vaepriors.papers.work import read_result
 
 __all__ = ["Shown", "fill", "markdown", "shown"]
 

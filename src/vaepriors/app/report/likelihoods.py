@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaepriors.records import Record
+from vaepriors.app.records import Record
 
 __all__ = ["Kind", "by_kind", "common_kind", "paired_difference"]
 

@@ -16,8 +16,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vaepriors import data
+from vaepriors.app.experiment import TWO_LEVELS, Experiment, build
 from vaepriors.data import Dataset
-from vaepriors.experiment import TWO_LEVELS, Experiment, build
 from vaepriors.limits import check_size
 
 __all__ = [

@@ -10,9 +10,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from vaepriors.app.interpolation import Interpolation
+from vaepriors.app.report.pictures import grid, save_figure, save_png
 from vaepriors.data import Dataset
-from vaepriors.interpolate import Interpolation
-from vaepriors.report.pictures import grid, save_figure, save_png
 
 __all__ = ["write_interpolations"]
 

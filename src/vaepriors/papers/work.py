@@ -20,16 +20,16 @@ import torch
 from rich.console import Console
 
 from vaepriors import checkpoint
+from vaepriors.analysis import angle_regression
+from vaepriors.app.evaluation import Paused, evaluate_run
+from vaepriors.app.experiment import Experiment
+from vaepriors.app.progress import TrainingBar, counting_bar
+from vaepriors.app.run import Busy, Run, session
+from vaepriors.app.train import Diverged, fit, make_fabric
 from vaepriors.data import CATALOGUE, Dataset, load
-from vaepriors.evaluate import Paused, evaluate_run
-from vaepriors.experiment import Experiment
-from vaepriors.latent import angle_regression
-from vaepriors.machine import hardware
-from vaepriors.progress import TrainingBar, counting_bar
+from vaepriors.devices import hardware
+from vaepriors.papers.rows import Row
 from vaepriors.reading import check, read_json
-from vaepriors.reproduce.rows import Row
-from vaepriors.run import Busy, Run, session
-from vaepriors.train import Diverged, fit, make_fabric
 
 __all__ = ["Limits", "Work"]
 

@@ -23,15 +23,16 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from vaepriors import checkpoint
-from vaepriors.cost import check_memory
+from vaepriors.app.cost import check_memory
+from vaepriors.app.experiment import Experiment, build, steps_per_epoch
+from vaepriors.app.run import Run, seed_of, session
+from vaepriors.compilation import Graphed, compiled
 from vaepriors.data import Dataset
-from vaepriors.experiment import Experiment, build, steps_per_epoch
-from vaepriors.machine import Graphed, compiled, open_devices, peak_memory
+from vaepriors.devices import open_devices, peak_memory
 from vaepriors.numerics import fixed_numerics
 from vaepriors.objectives import Objective
 from vaepriors.optim import adam, set_rate, staged_rate
 from vaepriors.priors import VampPrior
-from vaepriors.run import Run, seed_of, session
 from vaepriors.vae import VAE
 
 __all__ = ["Diverged", "Listener", "Losses", "Report", "binarize", "fit", "make_fabric"]

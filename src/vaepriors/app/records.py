@@ -19,9 +19,9 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
+from vaepriors.app.run import Run
 from vaepriors.checkpoint import digest, module_tensors, write_atomically
 from vaepriors.reading import read_json, read_npy
-from vaepriors.run import Run
 from vaepriors.vae import VAE
 
 __all__ = ["Record", "command", "name_of", "read_records", "records_of", "without_examples", "write_record"]

@@ -10,8 +10,8 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
+from vaepriors.app.report.pictures import png
 from vaepriors.checkpoint import write_atomically
-from vaepriors.report.pictures import png
 
 __all__ = ["Opening", "Picture", "Section", "Table", "drawn", "render", "sheet"]
 
@@ -76,7 +76,7 @@ def sheet(name: str, images: np.ndarray, alt: str, caption: str = "", width: int
 
 def render(title: str, subtitle: str, numbers: list[tuple[str, str]], told: list[str], sections: list[Section]) -> str:
     """The page."""
-    source = resources.files("vaepriors.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    source = resources.files("vaepriors.app.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(source).render(
         title=title, subtitle=subtitle, numbers=numbers, told=told, sections=sections

@@ -1,0 +1,77 @@
+"""The posterior that importance weighting implies."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from vaepriors.distributions import Shape
+from vaepriors.vae import VAE, evaluating
+
+__all__ = ["ImpliedPosterior"]
+
+
+class ImpliedPosterior:
+    r"""The posterior that importance weighting implies for one x (Cremer, Morris & Duvenaud 2017, section 3).
+
+    K draws of q(z|x), one of which is kept with probability in proportion to its weight $w(z) = p(x, z) / q(z|x)$,
+    follow
+
+    $$q_{EW}(z) = \mathbb{E}_{z_2, \dots, z_K \sim q}\left[ \frac{p(x, z)}
+      {\frac1K \left( w(z) + \sum_{k \ge 2} w(z_k) \right)} \right],$$
+
+    which is q for K = 1 and tends to p(z|x). Its ELBO lies between the bound of K draws and log p(x), strictly for
+    K > 1 unless q is the exact posterior.
+
+    Args:
+        model: The model.
+        x: One example, of shape `event`.
+        samples: K.
+
+    Raises:
+        ValueError: If K is less than 1.
+    """
+
+    def __init__(self, model: VAE, x: Tensor, samples: int) -> None:
+        if samples < 1:
+            raise ValueError(f"samples is {samples}: at least 1 is needed")
+        self.model, self.x, self.samples = model, x, samples
+
+    @torch.no_grad()
+    def log_prob(self, z: Tensor, draws: int = 1000, chunk: int = 10_000) -> Tensor:
+        """log q_EW(z) of points, in nats and float64, shape `(G,)`; the mean in it is over so many draws of the others.
+
+        Args:
+            z: Points, of shape `(G, latent)`.
+            draws: Sets of K - 1 draws to average over; the same for all points.
+            chunk: Pairs decoded at a time, and a hundred times as many pairs of a point and a set.
+        """
+        model, x = self.model, self.x
+        with evaluating(model):
+            q, prior = model.encoder(x), model.prior()
+            known, log_q = model.given(q, prior), q.log_prob(z).double()
+            if self.samples == 1:
+                return log_q
+            joint = [model.decoder(some).log_prob(x) + prior.log_prob(some) for some in z.split(chunk)]
+            number, others = draws * (self.samples - 1), []
+            for start in range(0, number, chunk):
+                others.append(known(x, min(chunk, number - start)).log_weight.double())
+        log_joint = torch.cat(joint).double()
+        rest = torch.cat(others).view(draws, -1).logsumexp(1)  # log of the sum of the other weights
+        size = max(1, 100 * chunk // draws)
+        means = [
+            (torch.logaddexp(rest, own[:, None]) - math.log(self.samples)).neg().logsumexp(1)  # over (size, draws)
+            for own in (log_joint - log_q).split(size)
+        ]
+        return log_joint + torch.cat(means) - math.log(draws)
+
+    @torch.no_grad()
+    def sample(self, shape: Shape = ()) -> Tensor:
+        """Draws, of shape `(*shape, latent)`: of K draws of the encoder, the one that its weight elects."""
+        number = math.prod(shape)
+        with evaluating(self.model):
+            terms = self.model(self.x, self.samples * number)
+        log_weight = terms.log_weight.view(number, self.samples)
+        elected = torch.distributions.Categorical(logits=log_weight).sample()
+        assert terms.z is not None
+        return terms.z.view(number, self.samples, -1)[torch.arange(number), elected].view(*shape, -1)

@@ -1,0 +1,125 @@
+"""Interpolations of a run: paths in the latent space between test examples, decoded and measured."""
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaepriors.analysis.paths import Graph, NoPath, resample, smoothness, straight
+from vaepriors.app.run import Run, seed_of
+from vaepriors.checkpoint import write_atomically
+from vaepriors.distributions import mean_or_draw
+from vaepriors.limits import check_size
+from vaepriors.vae import VAE
+
+__all__ = ["Interpolation", "interpolate_run"]
+
+
+POINTS = 50  # of a resampled path, and of a straight line
+
+
+DEFAULTS = {"pendulum": (1000, 18), "cmu_motion": (2530, 15), "faces": (10_000, 18), "chairs": (8637, 18)}
+
+
+class Interpolation(NamedTuple):
+    """A path through a graph between two data points, and the straight line between their codes."""
+
+    graph: Graph
+    path: Tensor  # (T, D)
+    decoded: Tensor  # (T, *event)
+    straight: Tensor  # (50, *event): the straight line, decoded
+    ends: Tensor  # (2, *event): the data points
+
+
+@torch.no_grad()
+def interpolate_run(
+    run: Run,
+    nodes: int | None = None,
+    neighbors: int | None = None,
+    graphs: int = 10,
+    pairs: int = 100,
+    which: str = "best",
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[dict[str, Any], list[Interpolation]]:
+    """Interpolate between random pairs of test examples and measure the smoothness; write interpolation.json.
+
+    Args:
+        run: The run.
+        nodes: N, in each graph; by default those of the paper for its data sets, 1,000 for others.
+        neighbors: k; by default those of the paper, 18 for others.
+        graphs: How many graphs, each with nodes of its own.
+        pairs: How many pairs of test examples for each graph.
+        which: The model, as in `Run.model`.
+        seed: Seed of the nodes and the pairs.
+        progress: Called with the number of pairs done and their total.
+
+    Returns:
+        What interpolation.json holds, and the interpolations of the first graph. The smoothness of each coordinate is
+        given by its mean and standard deviation over all pairs with a path: of the nodes on the path (`graph`), of 50
+        points on it at equal distances (`graph_resampled`), and of 50 points on the straight line (`straight`).
+
+    Raises:
+        ValueError: If the run or the options do not allow it, or no pair at all has a path.
+    """
+    for name, value in (("graphs", graphs), ("pairs", pairs), ("nodes", nodes), ("neighbors", neighbors)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}: at least 1 is needed")
+    dataset = run.dataset()
+    model, values = run.model(dataset, which)
+    usual = DEFAULTS.get(dataset.name, (1000, 18))
+    nodes, neighbors = usual[0] if nodes is None else nodes, usual[1] if neighbors is None else neighbors
+    if len(dataset.test) < 2:
+        raise ValueError(f"{dataset.name} has {len(dataset.test)} test example: two are needed to interpolate between")
+    edges = nodes * max(neighbors, 1)
+    check_size(f"a graph of {nodes} nodes with {neighbors} neighbours each", 100 * edges)  # an edge takes more
+    torch.manual_seed(seed_of(seed, "interpolation"))
+    components, first, without = [], [], 0
+    found: dict[str, list[Tensor]] = {"graph": [], "graph_resampled": [], "straight": []}
+    for number in range(graphs):
+        graph = Graph(model.prior().sample((nodes,)), neighbors)
+        components.append(graph.components())
+        for pair in range(pairs):
+            ends = dataset.test[torch.randperm(len(dataset.test))[:2]].to(next(model.parameters()))
+            start, goal = mean_or_draw(model.encoder(ends))
+            progress(number * pairs + pair + 1, graphs * pairs)
+            try:
+                path = graph.path(start, goal)
+            except NoPath:
+                without += 1
+                continue
+            decoded, line = _decoded(model, path), _decoded(model, straight(start, goal, POINTS))
+            for name, x in zip(found, (decoded, _decoded(model, resample(path, POINTS)), line), strict=True):
+                found[name].append(smoothness(x).flatten())
+            if number == 0:
+                first.append(Interpolation(graph, path, decoded, line, ends))
+    if not found["graph"]:
+        raise NoPath(
+            f"no pair of {graphs * pairs} has a path: the graphs fall into components of {components[0]} nodes; "
+            "take more nodes or neighbors"
+        )
+    result = {
+        "checkpoint": which, "epoch": values["epoch"], "seed": seed, "nodes": nodes, "neighbors": neighbors,
+        "graphs": graphs, "pairs": pairs, "pairs_without_path": without, "components": components,
+        "smoothness": {name: _summary(torch.stack(each)) for name, each in found.items()},
+    }  # fmt: skip
+    write_atomically(run / "interpolation.json", (json.dumps(result, indent=2) + "\n").encode())
+    return result, first
+
+
+def _decoded(model: VAE, z: Tensor) -> Tensor:
+    return mean_or_draw(model.decoder(z.to(next(model.parameters()))))
+
+
+def _summary(smoothness: Tensor) -> dict[str, Any]:
+    """Of shape (pairs, coordinates): over pairs for each coordinate, and of the mean over coordinates."""
+    overall = smoothness.mean(1)
+    spread = lambda t: t.std(0) if len(t) > 1 else torch.zeros_like(t[0])  # noqa: E731
+    return {
+        "mean": overall.mean().item(),
+        "sd": spread(overall).item(),
+        "mean_of_each": smoothness.mean(0).tolist(),
+        "sd_of_each": spread(smoothness).tolist(),
+    }

@@ -1,0 +1,58 @@
+"""Devices: which there are, what they are, and how much memory they have used."""
+
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from vaepriors.limits import check_processes
+
+__all__ = ["hardware", "open_devices", "peak_memory"]
+
+
+def open_devices(accelerator: str, devices: int = 1, nodes: int = 1, precision: Any = "32-true") -> Fabric:
+    """Devices of a kind: `cpu`, `cuda`, or `auto`, which is cuda where there is one.
+
+    Raises:
+        ValueError: If they are not there.
+    """
+    there = torch.cuda.is_available()
+    if accelerator == "cuda" and not there:
+        raise ValueError("accelerator is cuda, but torch sees no CUDA device: choose cpu or auto")
+    kind = "cuda" if there and accelerator != "cpu" else "cpu"
+    if kind == "cuda" and devices > torch.cuda.device_count():
+        raise ValueError(f"devices is {devices}, but torch sees {torch.cuda.device_count()} CUDA devices")
+    if kind == "cpu":
+        check_processes(devices)
+    strategy = "ddp" if devices * nodes > 1 else "auto"
+    return Fabric(accelerator=kind, devices=devices, num_nodes=nodes, precision=precision, strategy=strategy)
+
+
+def hardware(device: torch.device) -> str:
+    """The device in words, such as `Intel(R) Xeon(R), 2 threads`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = _cpu("model name") or platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def _cpu(key: str) -> str:
+    """A value of the first processor in /proc/cpuinfo; nothing where there is none."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory used so far, in GiB: tensors on a CUDA device, else all of this process (0 where unknown)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere

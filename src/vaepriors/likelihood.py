@@ -1,0 +1,168 @@
+r"""How good a model is: bounds and importance-sampled likelihoods, streamed.
+
+With S draws $z_s \sim q(z|x)$ and their log-weights (see `vaepriors.vae`),
+
+$$\log p(x) \approx \log \sum_s w_s - \log S$$
+
+(Burda, Grosse & Salakhutdinov 2016; S = 5,000 in Tomczak & Welling 2018). The estimate is a lower bound in
+expectation and its exponential is unbiased. How far it can be trusted is told by the effective sample size of the
+weights, $(\sum w_s)^2 / \sum w_s^2$: near 1, a single draw decides and more of them are needed.
+
+The prior's components are computed once per call and the encoder once per image; memory depends on `chunk`, never
+on S.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaepriors.limits import check_size
+from vaepriors.numerics import fixed_numerics
+from vaepriors.priors import VHP
+from vaepriors.vae import VAE, Terms, check_dtype, evaluating
+
+__all__ = ["Estimate", "bits_per_dim", "check_sizes", "estimate", "log_likelihood", "weigh_examples"]
+
+
+class Estimate(NamedTuple):
+    """What S draws tell of each x; all of shape `(batch,)`, in nats but for the last."""
+
+    log_likelihood: Tensor  # log mean w
+    elbo: Tensor  # mean log w
+    rate: Tensor  # mean of log q(z|x) - log p(z)
+    distortion: Tensor  # - mean of log p(x|z)
+    effective_samples: Tensor  # between 1 and S
+
+
+def _ignore(images: int) -> None:
+    """The progress of those who do not ask."""
+
+
+@fixed_numerics()
+@torch.no_grad()
+def estimate(
+    model: VAE, x: Tensor, samples: int = 5000, chunk: int | None = None, progress: Callable[[int], None] = _ignore
+) -> Estimate:
+    """Estimate log p(x), the ELBO, rate and distortion from the same draws.
+
+    Args:
+        model: The model; put in evaluation mode for the time of the call.
+        x: Data, of shape `(batch, *event)`.
+        samples: S, the draws of z for each x.
+        chunk: Pairs (x, z) decoded at a time; what suits the model and the device unless given. It bounds the memory,
+            and changes no result but for the draws.
+        progress: Called with the number of images just finished.
+
+    Raises:
+        ValueError: If `samples` or `chunk` is less than 1, there is no x, a chunk does not fit into memory, the dtype
+            of x is not that of the model, or x has values outside the support of p(x|z).
+    """
+    chunk = check_sizes(model, x, samples, chunk)
+    with evaluating(model):
+        _check_data(model, x)
+        return weigh_examples(model, model.prior(), x, samples, chunk, progress)
+
+
+def check_sizes(model: VAE, x: Tensor, samples: int, chunk: int | None) -> int:
+    """The chunk, or what suits the model and the device."""
+    chunk = _chunk(model, x.device) if chunk is None else chunk
+    for name, value in (("samples", samples), ("chunk", chunk), ("the number of images", len(x))):
+        if value < 1:
+            raise ValueError(f"{name} is {value}: at least 1 is needed")
+    pairs, size = min(chunk, samples * len(x)), x[0].numel() * x.element_size()
+    of_u = 4 * max((part.samples for part in model.modules() if isinstance(part, VHP)), default=0)
+    what = f"decoding {pairs} pairs at a time (a smaller chunk takes less), with the prior's own draws,"
+    check_size(what, pairs * (size + of_u), x.device)
+    return chunk
+
+
+def _check_data(model: VAE, x: Tensor) -> None:
+    """Compare x with what the model takes, once for an evaluation: a look at the values reads the device."""
+    check_dtype(x)
+    dtype = next((p.dtype for p in model.parameters()), x.dtype)
+    if x.dtype != dtype:
+        raise ValueError(f"x is {x.dtype} and the model {dtype}: convert one of them, for example with x.to({dtype})")
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        likelihood = model.decoder(model.encoder(x[:1]).sample())
+    try:
+        support: Any = getattr(likelihood, "support", None)
+    except NotImplementedError:  # of torch, for a distribution that does not say
+        support = None
+    if support is None:
+        return
+    inside = support.check(x).reshape(len(x), -1).all(-1) & x.isfinite().reshape(len(x), -1).all(-1)
+    if not inside.all():
+        wrong = x[~inside][0]
+        raise ValueError(
+            f"{int((~inside).sum())} of {len(x)} x are outside the support of p(x|z), {support}; the first has values "
+            f"from {wrong.min().item():.6g} to {wrong.max().item():.6g}: scale, binarise or repair the data"
+        )
+
+
+def weigh_examples(
+    model: VAE, prior: Distribution, x: Tensor, samples: int, chunk: int, progress: Callable[[int], None]
+) -> Estimate:
+    images, draws = max(1, chunk // samples), min(samples, chunk)
+    parts = []
+    for batch in x.split(images):
+        known = model.given(model.encoder(batch), prior)
+        sums, left = _Sums(batch), samples
+        while left:
+            n = min(draws, left)
+            sums.add(known(batch, n))
+            left -= n
+        parts.append(sums.estimate(samples))
+        progress(len(batch))
+    return Estimate(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def _chunk(model: VAE, device: torch.device) -> int:
+    """As many pairs as a device is fast with: on a CPU with convolutions, few enough for the cache."""
+    if device.type != "cpu":
+        return 10_000  # 10 GiB of features of the ConvHVAE
+    return 64 if any(parameter.dim() == 4 for parameter in model.decoder.parameters()) else 1000
+
+
+class _Sums:
+    """Sums over draws, in float64: of w and of its square as logarithms, of the two halves of log w as they are."""
+
+    def __init__(self, x: Tensor) -> None:
+        zero = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        self.log_w, self.log_w2 = zero - math.inf, zero - math.inf
+        self.log_likelihood, self.log_ratio = zero.clone(), zero.clone()
+
+    def add(self, terms: Terms) -> None:
+        log_likelihood, log_ratio = terms.log_likelihood.double(), terms.log_ratio.double()
+        log_w = log_likelihood - log_ratio  # (n, images)
+        self.log_w = torch.logaddexp(self.log_w, log_w.logsumexp(0))
+        self.log_w2 = torch.logaddexp(self.log_w2, (2 * log_w).logsumexp(0))
+        self.log_likelihood += log_likelihood.sum(0)
+        self.log_ratio += log_ratio.sum(0)
+
+    def estimate(self, samples: int) -> Estimate:
+        rate, distortion = self.log_ratio / samples, -self.log_likelihood / samples
+        return Estimate(
+            log_likelihood=self.log_w - math.log(samples),
+            elbo=-distortion - rate,
+            rate=rate,
+            distortion=distortion,
+            effective_samples=torch.exp(2 * self.log_w - self.log_w2),
+        )
+
+
+def log_likelihood(model: VAE, x: Tensor, samples: int = 5000, chunk: int | None = None) -> Tensor:
+    """Importance-sampled log p(x) of each x, of shape `(batch,)`, in nats (see `estimate`)."""
+    return estimate(model, x, samples, chunk).log_likelihood
+
+
+def bits_per_dim(nats: float, dimensions: int) -> float:
+    """Nats of an image of `dimensions` pixels as bits per pixel, nats / (D ln 2).
+
+    >>> bits_per_dim(math.log(256) * 560, 560)
+    8.0
+    """
+    return nats / (dimensions * math.log(2))

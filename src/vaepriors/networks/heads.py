@@ -1,0 +1,126 @@
+"""Heads: modules from features to a distribution."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+
+from vaepriors.distributions import DiagonalNormal, DiscretizedLogistic, IndependentBernoulli, Shape
+from vaepriors.networks.layers import DenseToEvent, dense
+
+__all__ = ["BernoulliHead", "GaussianHead", "LogisticHead", "NormalHead", "SoftplusNormalHead", "ToEvent"]
+
+
+ToEvent = Callable[[int, Shape], nn.Module]
+"""(size of the features, event shape) -> a layer from features to one number for each coordinate of the event."""
+
+
+def _single(h: Tensor) -> Tensor:
+    """At least single precision: a distribution's parameters are not to be rounded to bfloat16 by autocast."""
+    return h.to(torch.promote_types(h.dtype, torch.float32))
+
+
+class NormalHead(nn.Module):
+    """h -> N(z; mean, diag variance), with the log-variance clamped to [-6, 2] as in Tomczak & Welling 2018."""
+
+    def __init__(self, in_features: int, features: int) -> None:
+        super().__init__()
+        self.loc = dense(in_features, features)
+        self.log_var = dense(in_features, features)
+
+    def forward(self, h: Tensor) -> DiagonalNormal:
+        log_var = _single(self.log_var(h)).clamp(-6, 2)
+        return DiagonalNormal(_single(self.loc(h)), torch.exp(log_var / 2))
+
+
+class SoftplusNormalHead(nn.Module):
+    """h -> N(z; mean, diag scale^2), with scale = softplus(linear(h)) + floor: as small as the data ask for.
+
+    For the networks of Klushyn et al. 2019, who do not say how theirs is bounded (the floor is our choice).
+    """
+
+    def __init__(self, in_features: int, features: int, floor: float = 1e-4) -> None:
+        super().__init__()
+        self.floor = floor
+        self.loc = dense(in_features, features)
+        self.raw_scale = dense(in_features, features)
+
+    def forward(self, h: Tensor) -> DiagonalNormal:
+        return DiagonalNormal(_single(self.loc(h)), F.softplus(_single(self.raw_scale(h))) + self.floor)
+
+
+class BernoulliHead(nn.Module):
+    """h -> independent Bernoulli pixels, for x in {0, 1}.
+
+    Args:
+        in_features: Size of the features, or their channels.
+        event_shape: Shape of one x.
+        layer: What turns features into parameters of that shape: `DenseToEvent`, `ConvToEvent`, or your own.
+    """
+
+    def __init__(self, in_features: int, event_shape: Shape, layer: ToEvent = DenseToEvent) -> None:
+        super().__init__()
+        self.event_dims = len(event_shape)
+        self.logits = layer(in_features, event_shape)
+
+    def forward(self, h: Tensor) -> Distribution:
+        return IndependentBernoulli(_single(self.logits(h)), self.event_dims)
+
+
+class LogisticHead(nn.Module):
+    """h -> independent 256-level pixels, for x = (level + 1/2) / 256 (see `DiscretizedLogistic`).
+
+    The mean is a sigmoid clamped to [1/512, 1 - 1/512], the log-scale is clamped to [-4.5, 0]. Arguments as for
+    `BernoulliHead`; a convolution's log-scale starts near -2.
+    """
+
+    def __init__(self, in_features: int, event_shape: Shape, layer: ToEvent = DenseToEvent) -> None:
+        super().__init__()
+        self.event_dims = len(event_shape)
+        self.loc = layer(in_features, event_shape)
+        log_scale: Any = layer(in_features, event_shape)
+        if log_scale.bias.numel() < torch.Size(event_shape).numel():
+            # a bias that all pixels share may start beyond 0, where the clamp leaves none of them a gradient
+            nn.init.constant_(log_scale.bias, -2)
+        self.log_scale = log_scale
+
+    def forward(self, h: Tensor) -> Distribution:
+        loc = torch.sigmoid(_single(self.loc(h))).clamp(1 / 512, 1 - 1 / 512)
+        log_scale = _single(self.log_scale(h)).clamp(-4.5, 0)
+        return _independent(DiscretizedLogistic(loc, log_scale), self.event_dims)
+
+
+class GaussianHead(nn.Module):
+    """h -> independent normal coordinates with one standard deviation, for real x.
+
+    Unless that is given, it is learned, and at least `floor`: without one the density of data that lie on a surface has
+    no bound. Other arguments as for `BernoulliHead`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        event_shape: Shape,
+        layer: ToEvent = DenseToEvent,
+        scale: float | None = None,
+        floor: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.event_dims, self.floor = len(event_shape), floor
+        self.scale: Any = scale
+        self.loc = layer(in_features, event_shape)
+        one = torch.tensor(math.log(math.e - 1))  # softplus of it is 1
+        self.raw_scale = nn.Parameter(one) if scale is None else None
+
+    def forward(self, h: Tensor) -> Distribution:
+        loc = _single(self.loc(h))
+        scale = self.scale if self.raw_scale is None else F.softplus(self.raw_scale) + self.floor
+        return _independent(Normal(loc, scale, validate_args=False), self.event_dims)
+
+
+def _independent(law: Distribution, event_dims: int) -> Distribution:
+    return Independent(law, event_dims, validate_args=False)
