@@ -532,12 +532,14 @@ def session(epoch: int, device: torch.device) -> dict[str, Any]:
 def _commit() -> str | None:
     """The commit of the code, with a plus sign if it was changed since; None outside of a checkout."""
 
+    package = Path(__file__).parents[1]
+
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parents[1]), *arguments]
+        command = ["git", "-C", str(package), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", str(Path(__file__).relative_to(Path(__file__).parents[1])))  # else the checkout is another project's
+        git("ls-files", "--error-unmatch", "__init__.py")  # else the checkout is another project's
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None
