@@ -41,7 +41,7 @@ TRAININGS = {
 EVALUATION = """
 import sys
 from vaepriors.app.evaluation import evaluate_run
-from vaepriors.run import Run
+from vaepriors.app.run import Run
 evaluate_run(Run(sys.argv[1]), 2000, accelerator="cpu", save_every=0.0)
 """
 KINDS = (*TRAININGS, "evaluation")

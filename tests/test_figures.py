@@ -19,7 +19,7 @@ def test_every_method_of_the_motions_trains_and_the_table_has_those_that_finishe
     x = torch.rand(60, 50, generator=torch.Generator().manual_seed(0))
     data = Dataset("cmu_motion", x, x, x, "gaussian", segments=lambda x: x[:, :24].view(-1, 4, 2, 3))
     for place in ("vaepriors.cli.load", "vaepriors.app.run.load"):
-        monkeypatch.setattr(place, lambda name, seed: data)
+        monkeypatch.setattr(place, lambda name, seed, likelihood: data)
     once = motion.interpolate_run
     monkeypatch.setattr(motion, "interpolate_run", lambda run, which: once(run, 40, 12, 1, 3, which))
     runs, out = tmp_path / "runs", tmp_path / "out"
@@ -51,7 +51,7 @@ def test_a_run_of_the_pendulum_has_its_two_pictures(tmp_path, monkeypatch, optio
     folder = tmp_path / "runs" / "rewo" / "3"
     common = {"data": "pendulum", "model": "mlp", "prior": "vhp", "hidden": (8,), "latent": 2, "sigma": 0.1}
     fit(Experiment(**common, **options, epochs=3, accelerator="cpu"), data, Run(folder), snapshots=(1, 2))
-    monkeypatch.setattr("vaepriors.app.run.load", lambda name, seed: data)
+    monkeypatch.setattr("vaepriors.app.run.load", lambda name, seed, likelihood: data)
     (folder.parent / "3.lock").touch()
     arguments = ["pendulum.py", str(folder), str(folder.parent / "3.lock"), "--out", str(tmp_path / "out")]
     monkeypatch.setattr("sys.argv", arguments)

@@ -111,17 +111,6 @@ def test_an_evaluation_belongs_to_its_model_and_its_examples(run):
     assert records_of(run, model, 7, "last") == ([], [])  # nothing was said of the last model
 
 
-def test_an_evaluation_without_digests_is_of_the_model_of_its_epoch(run):
-    evaluate_run(run, samples=5)
-    result = json.loads((run / "evaluation.json").read_text())
-    for name in ("model_digest", "examples_digest", "number", "log_likelihood_sha256"):
-        del result[name]
-    (run / "evaluation.json").write_text(json.dumps(result))
-    model, values = run.model(run.dataset())
-    assert [len(each) for each in records_of(run, model, values["epoch"], "best")] == [1, 0]
-    assert [len(each) for each in records_of(run, model, values["epoch"] + 1, "best")] == [0, 1]
-
-
 @pytest.mark.parametrize("damage", ["missing", "other values", "cut short"])
 def test_log_likelihoods_that_are_not_what_was_written_are_not_used(run, damage):
     evaluate_run(run, samples=5)

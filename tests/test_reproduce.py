@@ -124,8 +124,9 @@ def test_a_number_of_others_may_stand_beside_a_run_of_ours(tmp_path):
     (row,) = rows.read([text])["u"].rows
     assert (row.experiment, row.home) == (None, ("t", "a"))
     result = {
-        "seed": 0, "complete": True, "ended": "finished", "epochs": 3, "hours": 0.5,
-        "sessions": [{"hardware": "a machine"}], "found": {"nll": 1.75, "nll_se": 0.25},
+        "seed": 0, "complete": True, "ended": "finished", "epochs": 3, "epochs_planned": 3, "hours": 0.5,
+        "experiment": {"data": "digits"}, "sessions": [{"hardware": "a machine"}],
+        "found": {"n": 250, "nll": 1.75, "nll_se": 0.25},
     }  # fmt: skip
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "a-0.json").write_text(json.dumps(result))
@@ -210,7 +211,7 @@ def stand_ins(setattr):
     swing = data.Dataset("pendulum", x, x, x, "gaussian", labels={"train": angles, "valid": angles, "test": angles})
     loaded = {"digits": digits, "pendulum": swing}
     for place in ("vaepriors.papers.work.load", "vaepriors.app.run.load"):
-        setattr(place, lambda name, seed=0: loaded[name])
+        setattr(place, lambda name, seed=0, likelihood="auto": loaded[name])
     for name, found in loaded.items():
         entry = data.CATALOGUE[name]
         form = entry.form._replace(sizes=(len(found.train), len(found.valid), len(found.test)))
@@ -445,7 +446,7 @@ import dataclasses, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_reproduce import CPU, work_of_minutes
-from vaepriors.reproduce import run_on_ray
+from vaepriors.papers import run_on_ray
 works = [work_of_minutes(Path({str(tmp_path)!r}), seed) for seed in range(3)]
 limits = dataclasses.replace(CPU, save_every=0)
 print(run_on_ray(works, limits, None, lambda work, outcome: print(work, outcome, flush=True), workers=2))
@@ -457,6 +458,7 @@ print(run_on_ray(works, limits, None, lambda work, outcome: print(work, outcome,
     first = work_of_minutes(tmp_path, 0)
     while driver.poll() is None and not (first.run / "last.ckpt").is_file():
         time.sleep(0.01)
+    assert driver.poll() is None, driver.communicate()[0]
     holder = first.run.lock_path.with_suffix(".holder")
     killed = json.loads(holder.read_text())["pid"]
     os.kill(killed, signal.SIGKILL)
@@ -484,7 +486,7 @@ def test_ray_refuses_what_its_machines_do_not_have():
     """Instead of waiting for it."""
     pytest.importorskip("ray", reason="needs ray")
     script = """
-from vaepriors.reproduce import Limits, run_on_ray
+from vaepriors.papers import Limits, run_on_ray
 run_on_ray([], Limits(), None, print, workers=1, gpus=4096)
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)

@@ -1,8 +1,8 @@
 """Do two versions of the code compute the same numbers? Eight short runs of each, on the same machine.
 
-    python benchmarks/numbers.py record old.json --python ../old/.venv/bin/python
-    python benchmarks/numbers.py record new.json
-    python benchmarks/numbers.py compare old.json new.json
+    python benchmarks/same_numbers.py record old.json --python ../old/.venv/bin/python
+    python benchmarks/same_numbers.py record new.json
+    python benchmarks/same_numbers.py compare old.json new.json
 
 A record has the metrics of three epochs and an evaluation with 500 samples of each run. Processors differ in the last
 bits, so both records must come from one machine.
