@@ -13,9 +13,11 @@ from pathlib import Path
 
 import torch
 
-from vaepriors.app.run import Run, seed_of, session
+from vaepriors.app.run import Run
 from vaepriors.checkpoint import write_atomically
 from vaepriors.likelihood import estimate
+from vaepriors.numerics import seed_of
+from vaepriors.store import session
 
 
 def growth(run: Run, samples: list[int], number: int, seed: int = 0) -> list[dict[str, float]]:

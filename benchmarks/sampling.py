@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from vaepriors.app.run import session
 from vaepriors.checkpoint import write_atomically
 from vaepriors.distributions import a_pass_for_each_pixel
 from vaepriors.networks import pixel_hierarchical_decoder
+from vaepriors.store import session
 
 SHAPE, LATENT = (1, 28, 28), 40
 

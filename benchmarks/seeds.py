@@ -20,9 +20,9 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from ours import BATCH, experiment, noise
 from turns import seconds
 from vaepriors.app.experiment import build
-from vaepriors.app.run import session
 from vaepriors.checkpoint import write_atomically
 from vaepriors.numerics import fixed_numerics
+from vaepriors.store import session
 
 
 def steps(prior: str, copies: int, device: torch.device) -> tuple[Callable[[], None], Callable[[], None]]:

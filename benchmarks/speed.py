@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaepriors.app.run import session
 from vaepriors.checkpoint import write_atomically
+from vaepriors.store import session
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

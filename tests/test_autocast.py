@@ -6,11 +6,12 @@ import torch
 from vaepriors import networks, priors
 from vaepriors.app.experiment import Experiment
 from vaepriors.app.run import Run
-from vaepriors.app.train import Losses, _Training, make_fabric
+from vaepriors.app.train import make_fabric, prepare
 from vaepriors.data import Dataset
 from vaepriors.distributions import Chain
 from vaepriors.networks.heads import BernoulliHead, GaussianHead, LogisticHead, NormalHead, SoftplusNormalHead
 from vaepriors.objectives import IWAE
+from vaepriors.training import Losses
 from vaepriors.vae import VAE
 
 SHAPE = (1, 6, 6)
@@ -108,10 +109,10 @@ def test_the_model_sees_the_data_unrounded(tmp_path):
     experiment = Experiment(
         precision="bf16-mixed", epochs=1, hidden=(8,), latent=2, batch_size=20, accelerator="cpu", normalize=False
     )
-    parts = _Training(experiment, data, Run(tmp_path), make_fabric(experiment), [])
+    parts = prepare(experiment, data, Run(tmp_path), make_fabric(experiment), [])
     seen = []
     parts.model.register_forward_pre_hook(lambda model, inputs: seen.append(inputs[0]))
-    parts.run_epochs(save_every=1000)
+    parts.run(save_every=1000)
     assert torch.equal(seen[0].sort(0).values, x.sort(0).values)
 
 

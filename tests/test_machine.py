@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from vaepriors import compilation, devices
-from vaepriors.app import train as training
+from vaepriors import compilation, devices, training
 from vaepriors.app.experiment import Experiment
 from vaepriors.app.run import Run
-from vaepriors.app.train import make_fabric
+from vaepriors.app.train import fit, make_fabric, prepare
 from vaepriors.compilation import Graphed
 from vaepriors.data import load
 
@@ -56,10 +55,10 @@ def test_a_graph_of_the_step_trains_as_the_step_does(tmp_path, images, recording
     runs = Run(tmp_path / "plain"), Run(tmp_path / "graph")
     models = []
     for run in runs:
-        parts = training._Training(experiment, load(str(images)), run, make_fabric(experiment), [])
+        parts = prepare(experiment, load(str(images)), run, make_fabric(experiment), [])
         if run is runs[1]:
             parts.step = Graphed(parts._step)
-        parts.run_epochs(save_every=1000)
+        parts.run(save_every=1000)
         models.append(parts.model)
     assert recording == ["aside"] * 3 + ["recorded"] + ["replay"] * 9
     plain, graph = ([{**line, "seconds": 0, "memory": 0} for line in run.metrics()] for run in runs)
@@ -80,7 +79,7 @@ def test_a_cuda_graph_gives_the_numbers_of_the_plain_step(tmp_path, images, data
             accelerator="cuda",
         )  # fmt: skip
         run = Run(tmp_path / str(graph))
-        training.fit(experiment, load(experiment.data), run)
+        fit(experiment, load(experiment.data), run)
         lines.append([(line["loss"], line["valid_loss"]) for line in run.metrics()])
     assert torch.tensor(lines[0]).allclose(torch.tensor(lines[1]), rtol=1e-4)
 
@@ -152,7 +151,7 @@ def test_a_compiled_step_gives_the_numbers_of_the_plain_one(tmp_path, images, ca
             accelerator="cpu", compile=compile_,
         )  # fmt: skip
         run = Run(tmp_path / str(compile_))
-        training.fit(experiment, load(experiment.data), run)
+        fit(experiment, load(experiment.data), run)
         lines.append([(line["loss"], line["rate"]) for line in run.metrics()])
     assert "going on without" not in capsys.readouterr().err
     torch.testing.assert_close(torch.tensor(lines[0]), torch.tensor(lines[1]), rtol=1e-4, atol=1e-4)

@@ -24,9 +24,10 @@ from vaepriors.app.report.curves import write_curves
 from vaepriors.app.report.page import drawn
 from vaepriors.app.report.paths import write_interpolations
 from vaepriors.app.report.run import limits, look, write_report
-from vaepriors.app.run import Run, seed_of
+from vaepriors.app.run import Run
 from vaepriors.app.train import fit
 from vaepriors.data import Dataset, binarize_once
+from vaepriors.numerics import seed_of
 
 SECTIONS = [
     "training", "likelihood", "samples", "pseudo-inputs", "units", "elbo", "codes", "interpolations", "experiment",

@@ -16,14 +16,14 @@ import pytest
 import torch
 
 from vaepriors import data, papers
-from vaepriors.app import train as training
 from vaepriors.app.experiment import Experiment
 from vaepriors.app.run import MAY_CHANGE, Run
-from vaepriors.app.train import make_fabric
+from vaepriors.app.train import fit, make_fabric, prepare
 from vaepriors.data import stand_in
 from vaepriors.data.pendulum import render
 from vaepriors.papers import Limits, Row, Work, cluster, commands, rows, show, work
 from vaepriors.papers.commands import seconds_of
+from vaepriors.training import Training
 
 ROOT = Path(__file__).parents[1]
 ROWS = [row for table in papers.tables().values() for row in table.rows]
@@ -62,7 +62,7 @@ def test_every_row_takes_a_step(row, tmp_path, monkeypatch):
     small |= {"components": 3} if row.experiment.components else {}
     small |= {"samples": min(row.experiment.samples, 3)}
     experiment = dataclasses.replace(row.experiment, **small)
-    parts = training._Training(experiment, stand_in(experiment.data, 3), Run(tmp_path), make_fabric(experiment), [])
+    parts = prepare(experiment, stand_in(experiment.data, 3), Run(tmp_path), make_fabric(experiment), [])
     losses = parts.step(torch.tensor([0, 1]))
     assert losses.shape == (3,)
     assert losses.isfinite().all()
@@ -374,7 +374,7 @@ def test_less_than_the_paper_says_so_and_goes_on(tiny, tmp_path):
 
 def test_an_early_stop_is_a_whole_run(tiny, tmp_path, monkeypatch):
     losses = iter([1.0, 2.0, 3.0])
-    monkeypatch.setattr(training._Training, "_validate", lambda self: next(losses))
+    monkeypatch.setattr(Training, "_validate", lambda self: next(losses))
     stopped = work_of(tiny, "standard", tmp_path)
     stopped.planned = dataclasses.replace(stopped.planned, patience=0, epochs=50)
     assert stopped.do(CPU) == "done"
@@ -422,7 +422,7 @@ def test_data_that_are_not_there_are_named(tmp_path, monkeypatch):
 def test_a_folder_of_another_run_is_refused_and_untouched(tiny, tmp_path):
     mine = work_of(tiny, "standard", tmp_path)
     other = dataclasses.replace(mine.planned, latent=3)
-    training.fit(dataclasses.replace(other, accelerator="cpu", epochs=1), stand_in("digits", 24), mine.run)
+    fit(dataclasses.replace(other, accelerator="cpu", epochs=1), stand_in("digits", 24), mine.run)
     before = {path: path.read_bytes() for path in mine.run.folder.iterdir()}
     assert re.match(r"failed: .*was trained with latent 3, not 2", mine.try_to_do(CPU))
     assert {path: path.read_bytes() for path in mine.run.folder.iterdir()} == before

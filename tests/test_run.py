@@ -11,8 +11,10 @@ import torch
 from vaepriors import checkpoint
 from vaepriors.app import run
 from vaepriors.app.experiment import Experiment, build
-from vaepriors.app.run import Run, seed_of
+from vaepriors.app.run import Run
 from vaepriors.data import load
+from vaepriors.numerics import seed_of
+from vaepriors.store import commit_of, session
 
 OTHER = Experiment(
     data="mine.npy",
@@ -52,17 +54,17 @@ def test_an_experiment_comes_back_as_it_was(tmp_path):
     told_apart = lambda name: any(getattr(other, name) != getattr(default, name) for other in others)  # noqa: E731
     assert all(told_apart(field.name) for field in dataclasses.fields(Experiment))
     for number, other in enumerate(others):
-        Run(tmp_path / str(number)).write_description(other, [], "")
+        Run(tmp_path / str(number)).write_experiment(other, [], "")
         assert Run(tmp_path / str(number)).experiment() == other
     folder = Run(tmp_path / "a" / "b")
     assert not folder.exists()
-    folder.write_description(OTHER, [run.session(0, torch.device("cpu"))], "")
+    folder.write_experiment(OTHER, [session(0, torch.device("cpu"))], "")
     assert folder.exists()
     assert folder.experiment() == OTHER
-    (session,) = folder.description()["sessions"]
-    assert session["after_epoch"] == 0
-    assert session["versions"]["torch"] == torch.__version__
-    assert "threads" in session["hardware"]
+    (stored,) = folder.description()["sessions"]
+    assert stored["after_epoch"] == 0
+    assert stored["versions"]["torch"] == torch.__version__
+    assert "threads" in stored["hardware"]
 
 
 def described(experiment, data="a"):
@@ -151,7 +153,7 @@ def test_a_model_comes_back_with_its_numbers_and_leaves_the_random_state_alone(t
     digits, folder = load("digits"), Run(tmp_path)
     model, _ = build(experiment, digits)
     model = model.double() if precision == "64-true" else model
-    folder.write_description(experiment, [], digits.digest())
+    folder.write_experiment(experiment, [], digits.digest())
     own = {f"model.{name}": tensor for name, tensor in checkpoint.module_tensors(model).items()}
     folder.save_checkpoint("best", own | {"optimizer.0.step": torch.zeros(1)}, {"epoch": 4, "loss": 0.5})
     before = torch.get_rng_state()
@@ -172,7 +174,7 @@ def test_seeds_are_63_bits_and_differ_between_all_parts():
     assert seed_of(0, "weights") == 4194789700723333633  # the numbers of published runs hang on it
 
 
-def test_the_commit_is_that_of_the_code_and_not_of_a_repository_around_it(tmp_path, monkeypatch):
+def test_the_commit_is_that_of_the_code_and_not_of_a_repository_around_it(tmp_path):
     """Installed into the virtual environment of another project, say."""
 
     def git(*arguments):
@@ -185,15 +187,14 @@ def test_the_commit_is_that_of_the_code_and_not_of_a_repository_around_it(tmp_pa
         pytest.skip("git is not installed")
     package = tmp_path / ".venv" / "vaepriors"
     package.mkdir(parents=True)
-    (package / "run.py").write_text("")
+    (package / "__init__.py").write_text("")
     (tmp_path / ".gitignore").write_text(".venv\n")
     git("add", ".gitignore")
     git("commit", "-m", "Start")
-    monkeypatch.setattr(run, "__file__", str(package / "run.py"))
-    assert run._commit() is None
+    assert commit_of(package) is None
     git("add", "--force", ".venv")
     git("commit", "-m", "Add the code")
-    commit = run._commit()
+    commit = commit_of(package)
     assert len(commit) == 12
-    (package / "run.py").write_text("# changed")
-    assert run._commit() == commit + "+"
+    (package / "__init__.py").write_text("# changed")
+    assert commit_of(package) == commit + "+"

@@ -19,17 +19,18 @@ from torch import nn
 from torch.distributions import Normal
 
 from conftest import TINY
-from vaepriors import checkpoint, cli
-from vaepriors.app import train as training
+from vaepriors import checkpoint, cli, training
+from vaepriors.app import train as app_train
 from vaepriors.app.evaluation import evaluate_run
 from vaepriors.app.experiment import Experiment
 from vaepriors.app.run import Run
-from vaepriors.app.train import Report, binarize, fit, make_fabric
+from vaepriors.app.train import fit, make_fabric, prepare
 from vaepriors.data import Dataset, load
 from vaepriors.distributions import DiagonalNormal
 from vaepriors.objectives import ELBO
 from vaepriors.optim import gated_adam, normalize_gradients, staged_rate
 from vaepriors.priors import VampPrior
+from vaepriors.training import Outcome, Training, binarize
 from vaepriors.vae import VAE
 
 HVAE = ["--model", "hvae", "--prior", "vamp", "--components", "5", "--weighted", "--warmup", "3", "--epochs", "4"]
@@ -111,7 +112,7 @@ def train_and_die(what, when, arguments, losses=()):
     else:
         os.replace = replace
     if losses:
-        training._Training._validate = lambda self: losses[self.state.epoch]
+        Training._validate = lambda self: losses[self.state.epoch]
     cli.main(arguments)
 
 
@@ -144,7 +145,7 @@ def test_a_run_killed_between_the_checkpoints_of_its_early_stop_still_gets_its_b
 ):
     losses = [3.0, 2.0, 5.0, 5.0]
     options = ["--warmup", "0", "--patience", "0", "--save-every", "1000"]
-    monkeypatch.setattr(training._Training, "_validate", lambda self: losses[self.state.epoch])
+    monkeypatch.setattr(Training, "_validate", lambda self: losses[self.state.epoch])
     assert train(tmp_path / "whole", *options) == 0
     arguments = ["train", "--data", str(images), "--out", str(tmp_path / "killed"), *TINY, *options]
     assert processes((train_and_die, "one of two checkpoints", 2, arguments, losses)) == [-signal.SIGKILL]
@@ -193,15 +194,15 @@ def test_a_signal_ends_the_run_after_the_epoch_and_it_goes_on_bit_for_bit(
 def test_short_stays_add_up_to_the_whole_run_bit_for_bit(tmp_path, dataset):
     """Without time for a second epoch, each call makes one."""
     straight, short = Run(tmp_path / "a"), Run(tmp_path / "b")
-    training.fit(tiny(epochs=3), dataset, straight)
-    reports = [training.fit(tiny(epochs=3), dataset, short, until=0.0) for _ in range(3)]
-    assert [(report.epoch, report.why) for report in reports] == [
+    fit(tiny(epochs=3), dataset, straight)
+    reports = [fit(tiny(epochs=3), dataset, short, deadline=0.0) for _ in range(3)]
+    assert [(report.epoch, report.reason) for report in reports] == [
         (1, "out of time"),
         (2, "out of time"),
         (3, "finished"),
     ]
     assert_same_run(straight.folder, short.folder)
-    assert training.fit(tiny(epochs=2), dataset, Run(tmp_path / "c"), until=time.monotonic() + 1000).why == "finished"
+    assert fit(tiny(epochs=2), dataset, Run(tmp_path / "c"), deadline=time.monotonic() + 1000).reason == "finished"
 
 
 @pytest.mark.usefixtures("handled")
@@ -273,11 +274,11 @@ def test_a_full_disk_ends_the_run_and_the_checkpoint_before_is_kept(
     ],
 )
 def test_early_stopping(tmp_path, dataset, monkeypatch, settings, losses, report):
-    monkeypatch.setattr(training._Training, "_validate", lambda self: float(losses[self.state.epoch]))
+    monkeypatch.setattr(Training, "_validate", lambda self: float(losses[self.state.epoch]))
     run = Run(tmp_path / "run")
     epoch, best_epoch, why = report
     found = fit(tiny(epochs=len(losses), **settings), dataset, run)
-    assert found == Report(epoch, best_epoch, losses[best_epoch - 1], why)
+    assert found == Outcome(epoch, best_epoch, losses[best_epoch - 1], why)
     assert [line["valid_loss"] for line in run.metrics()] == losses[:epoch]
 
     fit(tiny(epochs=best_epoch, **settings), dataset, Run(tmp_path / "short"))  # ends with what must be the best
@@ -288,11 +289,11 @@ def test_early_stopping(tmp_path, dataset, monkeypatch, settings, losses, report
 
 def test_the_waiting_goes_on_after_a_resume(tmp_path, dataset, monkeypatch):
     losses = [5.0, 4.0, 6.0, 6.0, 6.0, 6.0]
-    monkeypatch.setattr(training._Training, "_validate", lambda self: losses[self.state.epoch])
+    monkeypatch.setattr(Training, "_validate", lambda self: losses[self.state.epoch])
     run = Run(tmp_path)
-    assert fit(tiny(epochs=4, patience=2), dataset, run).why == "finished"
-    assert fit(tiny(epochs=6, patience=2), dataset, run) == Report(5, 2, 4.0, "stopped early")
-    assert fit(tiny(epochs=6, patience=2), dataset, run) == Report(5, 2, 4.0, "stopped early")
+    assert fit(tiny(epochs=4, patience=2), dataset, run).reason == "finished"
+    assert fit(tiny(epochs=6, patience=2), dataset, run) == Outcome(5, 2, 4.0, "stopped early")
+    assert fit(tiny(epochs=6, patience=2), dataset, run) == Outcome(5, 2, 4.0, "stopped early")
     assert len(run.metrics()) == 5
 
 
@@ -302,7 +303,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_the_best_model_is_kept(
     tmp_path, train, monkeypatch, capsys, loss, save_every
 ):
     losses = [5.0, 4.0, loss]
-    monkeypatch.setattr(training._Training, "_validate", lambda self: losses[self.state.epoch])
+    monkeypatch.setattr(Training, "_validate", lambda self: losses[self.state.epoch])
     assert train(tmp_path / "run", "--save-every", save_every) == 1
     sentence = capsys.readouterr().err
     assert sentence.startswith("vaepriors: the loss of epoch 3 is not a number")
@@ -316,7 +317,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_the_best_model_is_kept(
 
 
 def test_a_first_loss_that_is_no_number_does_not_speak_of_checkpoints(tmp_path, train, monkeypatch, capsys):
-    monkeypatch.setattr(training._Training, "_validate", lambda self: math.nan)
+    monkeypatch.setattr(Training, "_validate", lambda self: math.nan)
     assert train(tmp_path / "run") == 1
     sentence = capsys.readouterr().err
     assert "the loss of epoch 1 is not a number" in sentence
@@ -362,16 +363,16 @@ def test_other_precisions_train(tmp_path, dataset, precision, dtype):
 
 def test_double_precision_is_double_up_to_the_loss(tmp_path, dataset):
     experiment = tiny(precision="64-true", epochs=1)
-    parts = training._Training(experiment, dataset, Run(tmp_path), make_fabric(experiment), [])
+    parts = prepare(experiment, dataset, Run(tmp_path), make_fabric(experiment), [])
     seen = []
     parts.objective.register_forward_hook(lambda objective, args, output: seen.extend(t.dtype for t in output[1][:3]))
-    parts.run_epochs(save_every=1000)
+    parts.run(save_every=1000)
     assert seen
     assert set(seen) == {torch.float64}
 
 
 def batches(experiment, dataset, folder, rank=0, world=1):
-    parts = training._Training(experiment, dataset, Run(folder), make_fabric(experiment), [])
+    parts = prepare(experiment, dataset, Run(folder), make_fabric(experiment), [])
     parts.fabric = SimpleNamespace(global_rank=rank, world_size=world)
     return torch.stack(list(parts._batches(torch.Generator().manual_seed(0))))
 
@@ -398,9 +399,9 @@ def inputs(dataset, folder, devices=1):
     experiment = tiny(epochs=2, batch_size=len(dataset.train), devices=devices)
     fabric = make_fabric(experiment)
     fabric.launch()
-    parts = training._Training(experiment, dataset, Run(folder), fabric, [])
+    parts = prepare(experiment, dataset, Run(folder), fabric, [])
     parts.model.register_forward_pre_hook(lambda model, args: seen.append(args[0].clone()) if model.training else None)
-    parts.run_epochs(save_every=1000)
+    parts.run(save_every=1000)
     return seen
 
 
@@ -451,8 +452,8 @@ def test_the_learning_rate_has_stages_of_powers_of_three_epochs(tmp_path, datase
     for epochs, rate in ((1, 0.01), (3, 0.01 * 10**-0.5), (6, 0.001)):
         experiment = tiny(lr=0.01, lr_stages=3, adam_eps=1e-4, epochs=epochs)
         run = Run(tmp_path / "run")
-        parts = training._Training(experiment, dataset, run, make_fabric(experiment), [])
-        parts.run_epochs(save_every=1000)
+        parts = prepare(experiment, dataset, run, make_fabric(experiment), [])
+        parts.run(save_every=1000)
         (group,) = parts.optimizer.param_groups
         assert (group["lr"], group["eps"]) == (pytest.approx(rate), 1e-4)
     assert [each["after_epoch"] for each in run.description()["sessions"]] == [0, 1, 3]
@@ -482,10 +483,10 @@ def test_rewo_trains_the_prior_only_after_its_initial_phase(tmp_path, dataset):
         for kappa, phase in ((1e-6, 0.0), (10.0, 1.0)):
             experiment = tiny(objective="rewo", kappa=kappa, epochs=1, **prior)
             run = Run(tmp_path / f"{prior['prior']}{kappa}")
-            parts = training._Training(experiment, dataset, run, make_fabric(experiment), [])
+            parts = prepare(experiment, dataset, run, make_fabric(experiment), [])
             own = {id(p) for p in parts.model.prior_parameters()}
             before = {name: p.detach().clone() for name, p in parts.model.named_parameters()}
-            parts.run_epochs(save_every=1000)
+            parts.run(save_every=1000)
             assert parts.objective.prior_gate().item() == phase
             for name, p in parts.model.named_parameters():
                 assert torch.equal(before[name], p) == (id(p) in own and phase == 0), name
@@ -496,7 +497,7 @@ def test_rewo_trains_the_prior_only_after_its_initial_phase(tmp_path, dataset):
 def test_rewo_trains_with_a_prior_that_has_no_parameters_of_its_own(tmp_path, dataset, prior):
     components = 5 if prior == "vamp-data" else None
     options = {"prior": prior, "components": components, "objective": "rewo", "kappa": 0.6, "epochs": 2}
-    assert fit(tiny(**options), dataset, Run(tmp_path)).why == "finished"
+    assert fit(tiny(**options), dataset, Run(tmp_path)).reason == "finished"
     assert all(math.isfinite(line["loss"]) for line in numbers(tmp_path))
 
 
@@ -590,7 +591,7 @@ def two(function, *arguments):
 
 def one_plain_step(folder):
     """An epoch of one batch, and of one step down the gradient with learning rate 1."""
-    training.build = noisy
+    app_train.build = noisy
     training.adam = lambda model, objective, lr, **more: torch.optim.SGD(model.parameters(), lr)
     experiment = tiny(epochs=1, devices=2, precision="64-true", lr=1.0)
     fabric = make_fabric(experiment)
@@ -659,14 +660,14 @@ def train_rewo(folder):
     experiment = tiny(**bound, lr=0.003, epochs=30, devices=2)
     fabric = make_fabric(experiment)
     fabric.launch()
-    parts = training._Training(experiment, Dataset("x", x, x, x, "gaussian"), Run(folder / "run"), fabric, [])
+    parts = prepare(experiment, Dataset("x", x, x, x, "gaussian"), Run(folder / "run"), fabric, [])
     seen = []
     parts.optimizer.register_step_post_hook(
         lambda *_: seen.append(torch.cat([p.detach().flatten().clone() for p in parts.model.parameters()]
                                          + [t[None] for t in parts.objective.metrics().values()]
                                          + [parts.objective.prior_gate()[None].clone()]))
     )  # fmt: skip
-    parts.run_epochs(save_every=1000)
+    parts.run(save_every=1000)
     np.save(folder / f"{os.environ['LOCAL_RANK']}.npy", torch.stack(seen))
 
 

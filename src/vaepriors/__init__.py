@@ -6,6 +6,7 @@ A model is `VAE(encoder, decoder, prior)`: three modules whose call returns a `t
 * `StandardNormal`, `MixtureOfGaussians`, `VampPrior`, `VHP`, `TwoLevelPrior`: the priors.
 * `networks`, `distributions`: the papers' encoders and decoders, and what they return.
 * `objectives`, `optim`, `fit`: what to optimise, and the training loop.
+* `Folder`, `load_weights`: where a training is kept, and how it comes back.
 * `estimate`, `analysis`: importance-sampled likelihoods, and what a latent space does.
 * `data`: data sets by name, and custom files.
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
         objectives,
         optim,
         priors,
+        store,
+        training,
         vae,
     )
     from vaepriors.distributions import (
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     )
     from vaepriors.likelihood import estimate
     from vaepriors.priors import VHP, MixtureOfGaussians, StandardNormal, TwoLevelPrior, VampPrior
+    from vaepriors.store import Folder, load_weights
+    from vaepriors.training import fit
     from vaepriors.vae import VAE, Marginal, Terms
 
 __version__ = "0.1.0"
@@ -49,6 +54,7 @@ __all__ = [
     "Chain",
     "DiagonalNormal",
     "DiscretizedLogistic",
+    "Folder",
     "IndependentBernoulli",
     "Marginal",
     "MixtureOfGaussians",
@@ -61,27 +67,38 @@ __all__ = [
     "data",
     "distributions",
     "estimate",
+    "fit",
     "likelihood",
+    "load_weights",
     "networks",
     "numerics",
     "objectives",
     "optim",
     "priors",
+    "store",
+    "training",
     "vae",
 ]
 
-CLASSES = ("vae", "priors", "distributions")  # the modules of the classes above
-FUNCTIONS = {"estimate": "likelihood"}
+HOMES = {
+    "vae": ("VAE", "Marginal", "Terms"),
+    "priors": ("VHP", "MixtureOfGaussians", "StandardNormal", "TwoLevelPrior", "VampPrior"),
+    "distributions": (
+        "Autoregressive", "Chain", "DiagonalNormal", "DiscretizedLogistic", "IndependentBernoulli", "NormalMixture",
+    ),
+    "likelihood": ("estimate",),
+    "training": ("fit",),
+    "store": ("Folder", "load_weights"),
+}  # fmt: skip
+HOME = {name: home for home, names in HOMES.items() for name in names}
 
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        if name.islower() and name not in FUNCTIONS:
-            return import_module(f"{__name__}.{name}")
-        homes = [import_module(f"{__name__}.{home}") for home in (FUNCTIONS.get(name), *CLASSES) if home]
-        globals()[name] = next(getattr(home, name) for home in homes if hasattr(home, name))
+        module = import_module(f"{__name__}.{HOME.get(name, name)}")
+        globals()[name] = getattr(module, name) if name in HOME else module
         return globals()[name]
 
     def __dir__() -> list[str]:

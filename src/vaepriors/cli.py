@@ -32,11 +32,12 @@ from vaepriors.app.report.paths import write_interpolations
 from vaepriors.app.report.pictures import write_pictures
 from vaepriors.app.report.run import write_report
 from vaepriors.app.run import Run
-from vaepriors.app.train import Diverged, fit, make_fabric
+from vaepriors.app.train import fit, make_fabric
 from vaepriors.data import CATALOGUE, Dataset, absolute, fetch, load
 from vaepriors.distributions import watched
 from vaepriors.limits import check_size
 from vaepriors.papers.commands import COMMANDS as REPRODUCE
+from vaepriors.training import Diverged
 
 __all__ = ["main"]
 
@@ -86,8 +87,8 @@ def train(
     except Diverged as error:
         raise Diverged(f"{error}, in another --out{_extreme_value(dataset)}") from error
     loss = f"validation loss {report.best_loss:.4f} at epoch {report.best_epoch}"
-    console.print(f"{report.why} after epoch {report.epoch}: best {loss}; run in {run.folder}")
-    if report.why == "interrupted":
+    console.print(f"{report.reason} after epoch {report.epoch}: best {loss}; run in {run.folder}")
+    if report.reason == "interrupted":
         console.print(f"to go on: {shlex.join(['vaepriors', 'train', '--out', str(run.folder), '--resume'])}")
         return 130
     return 0

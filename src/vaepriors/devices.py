@@ -28,6 +28,8 @@ def open_devices(accelerator: str, devices: int = 1, nodes: int = 1, precision: 
     if kind == "cpu":
         check_processes(devices)
     strategy = "ddp" if devices * nodes > 1 else "auto"
+    if precision == "64-true":  # model and data are float64 already; Fabric's own plugin would round the losses
+        precision = "32-true"
     return Fabric(accelerator=kind, devices=devices, num_nodes=nodes, precision=precision, strategy=strategy)
 
 

@@ -41,6 +41,9 @@ class Objective(nn.Module, ABC):
     def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
         """The loss, a scalar, in nats per data point, and the terms that it was computed from."""
 
+    def count_epochs(self, steps: int) -> None:
+        """Take so many calls in training mode for an epoch, if nothing else was asked for."""
+
     def metrics(self) -> dict[str, Tensor]:
         """Scalars worth a line in the log, on the device; read once an epoch."""
         return {}
@@ -60,7 +63,8 @@ class ELBO(Objective):
 
     Args:
         warmup: Epochs until $\beta = 1$; none for 0.
-        steps_per_epoch: Calls in training mode that make an epoch. With 1, the warm-up counts steps.
+        steps_per_epoch: Calls in training mode that make an epoch. `fit` sets it unless it is given; in a loop of your
+            own without it, the warm-up counts calls.
         samples: Draws of z for each x.
 
     Raises:
@@ -74,9 +78,9 @@ class ELBO(Objective):
     True
     """
 
-    def __init__(self, warmup: int = 0, steps_per_epoch: int = 1, samples: int = 1) -> None:
+    def __init__(self, warmup: int = 0, steps_per_epoch: int | None = None, samples: int = 1) -> None:
         super().__init__(samples)
-        at_least_one(steps_per_epoch=steps_per_epoch)
+        at_least_one(steps_per_epoch=1 if steps_per_epoch is None else steps_per_epoch)
         if warmup < 0:
             raise ValueError(f"warmup is {warmup}: it cannot be negative; give 0 for none")
         self.warmup, self.steps_per_epoch = warmup, steps_per_epoch
@@ -89,11 +93,15 @@ class ELBO(Objective):
         terms = model(x, self.samples)
         if not self.training:
             return -terms.log_weight.mean(), terms
-        epoch = self.step // self.steps_per_epoch + 1
+        epoch = self.step // (self.steps_per_epoch or 1) + 1
         beta = (epoch / max(self.warmup, 1)).clamp(max=1)
         self.step += 1
         self.beta.copy_(beta)
         return (beta * terms.log_ratio - terms.log_likelihood).mean(), terms
+
+    def count_epochs(self, steps: int) -> None:
+        if self.steps_per_epoch is None:
+            self.steps_per_epoch = steps
 
     def metrics(self) -> dict[str, Tensor]:
         return {"beta": self.beta}

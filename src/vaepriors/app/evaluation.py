@@ -17,11 +17,11 @@ from torch.distributions import Distribution
 from vaepriors import checkpoint
 from vaepriors.analysis import active_units
 from vaepriors.app.records import name_of, write_record
-from vaepriors.app.run import Run, seed_of
+from vaepriors.app.run import Run
 from vaepriors.data import Dataset, binarize_once
 from vaepriors.devices import hardware, open_devices
 from vaepriors.likelihood import Estimate, bits_per_dim, check_sizes, weigh_examples
-from vaepriors.numerics import fixed_numerics
+from vaepriors.numerics import fixed_numerics, seed_of
 from vaepriors.priors import VHP
 from vaepriors.reading import check
 from vaepriors.vae import VAE, evaluating

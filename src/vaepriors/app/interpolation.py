@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from vaepriors.analysis.paths import Graph, NoPath, resample, smoothness, straight
-from vaepriors.app.run import Run, seed_of
+from vaepriors.app.run import Run
 from vaepriors.checkpoint import write_atomically
 from vaepriors.distributions import mean_or_draw
 from vaepriors.limits import check_size
+from vaepriors.numerics import seed_of
 from vaepriors.vae import VAE
 
 __all__ = ["Interpolation", "interpolate_run"]

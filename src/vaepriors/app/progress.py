@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from vaepriors.app.train import Listener
+from vaepriors.training import Callback
 
 __all__ = ["TensorBoard", "TrainingBar", "counting_bar", "make_console"]
 
@@ -56,7 +56,7 @@ class _Speed(ProgressColumn):
         return Text("" if task.speed is None else f"{task.speed:.1f} steps/s")
 
 
-class TrainingBar(Listener):
+class TrainingBar(Callback):
     """A bar over the steps of a training with epoch, losses, speed and time left.
 
     Where the output is no terminal, a line now and then instead.
@@ -107,7 +107,7 @@ class TrainingBar(Listener):
         )
 
 
-class TensorBoard(Listener):
+class TensorBoard(Callback):
     """Every number of metrics.jsonl as a curve, in the run's folder.
 
     Raises:

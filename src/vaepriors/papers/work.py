@@ -24,12 +24,14 @@ from vaepriors.analysis import angle_regression
 from vaepriors.app.evaluation import Paused, evaluate_run
 from vaepriors.app.experiment import Experiment
 from vaepriors.app.progress import TrainingBar, counting_bar
-from vaepriors.app.run import Busy, Run, session
-from vaepriors.app.train import Diverged, fit, make_fabric
+from vaepriors.app.run import Run
+from vaepriors.app.train import fit, make_fabric
 from vaepriors.data import CATALOGUE, Dataset, load
 from vaepriors.devices import hardware
 from vaepriors.papers.rows import Row
 from vaepriors.reading import check, read_json
+from vaepriors.store import Busy, session
+from vaepriors.training import Diverged
 
 __all__ = ["Limits", "Work"]
 
@@ -153,22 +155,22 @@ class Work:
         ended = self._ended(experiment)
         if not ended:
             bar = TrainingBar(console, self.run.folder) if console is not None else nullcontext()
-            with bar as listener:
+            with bar as callback:
                 report = fit(
                     experiment,
                     dataset,
                     self.run,
                     make_fabric(experiment),
-                    [listener] if listener is not None else [],
+                    [callback] if callback is not None else [],
                     limits.save_every,
                     self.row.snapshots,
-                    until=until,
+                    until,
                 )
-            if report.why == "interrupted":
+            if report.reason == "interrupted":
                 raise KeyboardInterrupt
-            if report.why == "out of time":
+            if report.reason == "out of time":
                 return "paused"
-            ended = report.why
+            ended = report.reason
         counting = counting_bar(console, f"{self.row.draws} samples") if console is not None else nullcontext()
         try:
             with counting as progress:

@@ -15,8 +15,9 @@ from vaepriors.app.report.likelihoods import by_kind, common_kind, paired_differ
 from vaepriors.app.report.page import Section, drawn, sheet
 from vaepriors.app.report.pictures import grid
 from vaepriors.app.report.run import likelihood_of, look
-from vaepriors.app.run import Run, seed_of
+from vaepriors.app.run import Run
 from vaepriors.distributions import mean_or_draw
+from vaepriors.numerics import seed_of
 
 __all__ = ["COLUMNS", "Compared", "compare", "notes", "rows", "write_comparison"]
 

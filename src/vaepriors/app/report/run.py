@@ -17,10 +17,11 @@ from vaepriors.app.report import figures, page
 from vaepriors.app.report.curves import curves
 from vaepriors.app.report.page import Opening, Section, drawn, sheet
 from vaepriors.app.report.pictures import grid
-from vaepriors.app.run import Run, seed_of
+from vaepriors.app.run import Run
 from vaepriors.data import Dataset, binarize_once
 from vaepriors.distributions import mean_or_draw
 from vaepriors.likelihood import Estimate, estimate
+from vaepriors.numerics import seed_of
 from vaepriors.priors import TwoLevelPrior, VampPrior
 from vaepriors.reading import read_json
 from vaepriors.vae import VAE

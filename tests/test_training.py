@@ -1,0 +1,146 @@
+"""`fit` for models that anyone made: no names, no command line."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Independent, Normal
+
+from reference import Call
+from vaepriors import Folder, fit, load_weights
+from vaepriors.data import Dataset
+from vaepriors.objectives import ELBO, IWAE, REWO
+from vaepriors.priors import StandardNormal, VampPrior
+from vaepriors.store import Memory
+from vaepriors.training import Callback
+from vaepriors.vae import VAE
+
+SHORT = {"epochs": 4, "batch_size": 20, "accelerator": "cpu", "save_every": 0.0}
+
+
+class Encoder(nn.Module):
+    """Torch's own layers and torch's own distribution."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 4))
+
+    def forward(self, x):
+        loc, log_scale = self.layers(x).chunk(2, -1)
+        return Independent(Normal(loc, log_scale.exp()), 1)
+
+
+@pytest.fixture(scope="module")
+def data():
+    x = torch.randn(90, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.3, 0.1])
+    return Dataset("gaussian", x[:50], x[50:70], x[70:], "gaussian")
+
+
+def model_of(data, prior="vamp"):
+    torch.manual_seed(0)
+    encoder = Encoder()
+    decoder = nn.Sequential(nn.Linear(2, 3), Call(lambda loc: Independent(Normal(loc, 0.3), 1)))
+    vamp = prior == "vamp"
+    return VAE(encoder, decoder, VampPrior(encoder, data.train[:5], bounds=None) if vamp else StandardNormal(2))
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def numbers(outcome):
+    return [
+        {name: value for name, value in line.items() if name not in ("seconds", "memory")} for line in outcome.metrics
+    ]
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [lambda: ELBO(warmup=2), lambda: IWAE(5, "dreg"), lambda: REWO(kappa=0.5)],
+    ids=["elbo", "iwae", "rewo"],
+)
+def test_a_training_in_memory_and_one_that_is_resumed_from_a_folder_are_the_same(tmp_path, data, objective):
+    whole = fit(model := model_of(data), objective(), data, **SHORT)
+    assert whole.reason == "finished"
+    assert [line["epoch"] for line in whole.metrics] == [1, 2, 3, 4]
+    for number in range(4):  # each call trains one epoch
+        resumed = model_of(data)
+        outcome = fit(resumed, objective(), data, **SHORT, store=Folder(tmp_path / "run"), deadline=0.0)
+        assert outcome.reason == ("out of time" if number < 3 else "finished")
+    assert numbers(outcome) == numbers(whole)
+    assert outcome == whole
+    assert torch.equal(weights(model), weights(resumed))
+    for which, best in (("best", whole.load_best(model)), ("last", resumed)):
+        fresh = load_weights(model_of(data), tmp_path / "run", which)
+        assert not fresh.training
+        assert torch.equal(weights(fresh), weights(best))
+
+
+def test_the_warm_up_of_the_objective_counts_epochs(data):
+    outcome = fit(model_of(data), ELBO(warmup=4), data, **SHORT)
+    assert [line["beta"] for line in outcome.metrics] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+
+
+def test_the_state_of_the_process_neither_matters_nor_changes(data):
+    losses = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before, model = torch.get_rng_state(), model_of(data)
+        state = torch.get_rng_state()
+        losses.append(fit(model, ELBO(), data, **SHORT).best_loss)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert not torch.equal(before, state)
+    assert losses[0] == losses[1]
+
+
+def test_the_store_refuses_another_training(tmp_path, data):
+    other = Dataset("other", data.train + 1, data.valid, data.test, "gaussian")
+    for store in (Folder(tmp_path / "run"), Memory()):
+        fit(model_of(data), ELBO(), data, **SHORT, store=store)
+        for arguments, options, words in [
+            ((model_of(data), ELBO(), data), {"lr": 1e-3}, "lr 0.0005, not 0.001"),
+            ((model_of(data), ELBO(), other), {}, "other is not the data set"),
+            ((model_of(data, "standard"), ELBO(), data), {}, "another model"),
+            ((model_of(data), ELBO(), data), {"epochs": 2}, "epochs is 2"),
+        ]:
+            with pytest.raises(ValueError, match=words):
+                fit(*arguments, **SHORT | options, store=store)
+        assert fit(model_of(data), ELBO(), data, **SHORT | {"epochs": 5}, store=store).epoch == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"lr": math.nan}, "lr is nan"),
+        ({"patience": -1}, "patience is -1"),
+        ({"precision": "16"}, "precision '16'"),
+        ({"best_from": "end"}, "best_from 'end'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(data, options, words):
+    with pytest.raises(ValueError, match=words):
+        fit(model_of(data), ELBO(), data, **SHORT | options)
+
+
+def test_callbacks_are_called(data):
+    calls = []
+
+    class Note(Callback):
+        def start(self, epoch, epochs, steps):
+            calls.append(("start", epoch, epochs, steps))
+
+        def epoch(self, line):
+            calls.append(("epoch", line["epoch"]))
+
+    fit(model_of(data), ELBO(), data, **SHORT, callbacks=[Note()])
+    assert calls == [("start", 0, 4, 3), ("epoch", 1), ("epoch", 2), ("epoch", 3), ("epoch", 4)]
+
+
+def test_weights_that_are_not_there_or_of_another_model_are_refused(tmp_path, data):
+    with pytest.raises(ValueError, match=r"no best\.ckpt yet"):
+        load_weights(model_of(data), tmp_path)
+    fit(model_of(data), ELBO(), data, **SHORT, store=Folder(tmp_path / "run"))
+    with pytest.raises(ValueError, match="another model"):
+        load_weights(model_of(data, "standard"), tmp_path / "run")
