@@ -1,0 +1,23 @@
+"""The programs of examples/, each for an epoch."""
+
+import importlib.util
+import inspect
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs(path, tmp_path, capsys, monkeypatch):
+    if path.stem == "flow_prior":
+        pytest.importorskip("zuko", reason="needs zuko")
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    few = {"samples": 10} if "samples" in inspect.signature(module.main).parameters else {}
+    module.main(epochs=1, **few)
+    assert "nats" in (out := capsys.readouterr().out) or "beta" in out
+    assert len(path.read_text().splitlines()) <= 80
