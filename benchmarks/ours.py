@@ -7,12 +7,12 @@ import torch
 import turns
 from vaepriors.app.cost import gflop_per_image, gflop_per_step
 from vaepriors.app.experiment import Experiment, build
-from vaepriors.app.train import Losses
 from vaepriors.compilation import Graphed, compiled
 from vaepriors.data import Dataset
 from vaepriors.likelihood import estimate
 from vaepriors.numerics import fixed_numerics
 from vaepriors.optim import adam
+from vaepriors.training import Losses
 
 BATCH, SAMPLES, COMPONENTS = 100, 5000, 500
 

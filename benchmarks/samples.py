@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from vaepriors.app.run import Run
-from vaepriors.checkpoint import write_atomically
+from vaepriors.checkpoint import write_json
 from vaepriors.likelihood import estimate
 from vaepriors.numerics import seed_of
 from vaepriors.store import session
@@ -57,7 +57,7 @@ def main() -> None:
         "growth": found,
         "measured": session(0, torch.device("cpu")),
     }
-    write_atomically(given.out, (json.dumps(content, indent=2) + "\n").encode())
+    write_json(given.out, content)
     print(json.dumps(found, indent=1))
 
 

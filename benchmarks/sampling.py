@@ -8,7 +8,6 @@ alike, and scaled up.
 
 import argparse
 import itertools
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from vaepriors.checkpoint import write_atomically
+from vaepriors.checkpoint import write_json
 from vaepriors.distributions import a_pass_for_each_pixel
 from vaepriors.networks import pixel_hierarchical_decoder
 from vaepriors.store import session
@@ -61,7 +60,7 @@ def main() -> None:
     if given.out:
         content = {"session": session(0, device), "passes_timed": given.passes, "pixelhvae": rows}
         given.out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(given.out, (json.dumps(content, indent=2) + "\n").encode())
+        write_json(given.out, content)
 
 
 if __name__ == "__main__":

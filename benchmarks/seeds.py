@@ -7,7 +7,6 @@ The copies are stacked by torch.func, and every product becomes a batch of produ
 
 import argparse
 import copy
-import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from ours import BATCH, experiment, noise
 from turns import seconds
 from vaepriors.app.experiment import build
-from vaepriors.checkpoint import write_atomically
+from vaepriors.checkpoint import write_json
 from vaepriors.numerics import fixed_numerics
 from vaepriors.store import session
 
@@ -83,7 +82,7 @@ def main() -> None:
         print(case)
     if given.out:
         content = {"session": session(0, device), "rounds": given.rounds, "vae": cases}
-        write_atomically(given.out, (json.dumps(content, indent=2) + "\n").encode())
+        write_json(given.out, content)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ __all__ = [
     "save",
     "sweep",
     "write_atomically",
+    "write_json",
 ]
 
 BLANK = "0" * 64
@@ -65,6 +66,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write indented JSON atomically (see `write_atomically`)."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def npy(x: Tensor) -> bytes:

@@ -435,7 +435,7 @@ class Folder:
     ) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {"experiment": settings, "data_sha256": data_sha256, "sha256": sha256, "sessions": sessions}
-        checkpoint.write_atomically(self / "experiment.json", (json.dumps(content, indent=2) + "\n").encode())
+        checkpoint.write_json(self / "experiment.json", content)
 
     def check_files(self) -> None:
         """Refuse checkpoints that belong to something else.

@@ -1,6 +1,5 @@
 """Interpolations of a run: paths in the latent space between test examples, decoded and measured."""
 
-import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from vaepriors.analysis.paths import Graph, NoPath, resample, smoothness, straight
 from vaepriors.app.run import Run
-from vaepriors.checkpoint import write_atomically
+from vaepriors.checkpoint import write_json
 from vaepriors.distributions import mean_or_draw
 from vaepriors.limits import check_size
 from vaepriors.numerics import seed_of
@@ -106,7 +105,7 @@ def interpolate_run(
         "graphs": graphs, "pairs": pairs, "pairs_without_path": without, "components": components,
         "smoothness": {name: _summary(torch.stack(each)) for name, each in found.items()},
     }  # fmt: skip
-    write_atomically(run / "interpolation.json", (json.dumps(result, indent=2) + "\n").encode())
+    write_json(run / "interpolation.json", result)
     return result, first
 
 

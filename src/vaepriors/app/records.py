@@ -11,7 +11,6 @@ An evaluation belongs to one model and to certain examples: `model_digest` and `
 digests of their tensors.
 """
 
-import json
 import os
 import shlex
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 
 from vaepriors.app.run import Run
-from vaepriors.checkpoint import digest, module_tensors, write_atomically
+from vaepriors.checkpoint import digest, module_tensors, write_atomically, write_json
 from vaepriors.reading import read_json, read_npy
 from vaepriors.vae import VAE
 
@@ -89,7 +88,7 @@ def write_record(run: Run, result: dict[str, Any], log_likelihood: bytes) -> Non
     name = name_of(result)
     _keep(run, name, result)
     write_atomically(run / _values_of(name), log_likelihood)
-    write_atomically(run / f"{name}.json", (json.dumps(result, indent=2) + "\n").encode())
+    write_json(run / f"{name}.json", result)
     (run / f"{name}.partial").unlink(missing_ok=True)
 
 
