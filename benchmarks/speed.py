@@ -27,7 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaepriors.checkpoint import write_atomically
+from vaepriors.checkpoint import write_atomically, write_json
+from vaepriors.papers import markdown_table
 from vaepriors.store import session
 
 HERE = Path(__file__).parent
@@ -37,6 +38,9 @@ PRIORS = ("standard", "vamp")
 CONVOLUTIONS = ("convhvae", "pixelhvae")
 VARIANTS = {"cpu": ("plain", "compile"), "cuda": ("plain", "graph", "compile", "reduce-overhead")}
 COMPILED = ("compile", "reduce-overhead")
+COLUMNS = (
+    "model", "prior", "variant", "ms a step", "floor", "ratio", "GiB", "ms an image", "floor", "ratio",
+)  # fmt: skip
 BEGIN, END = "<!-- {}: begin -->", "<!-- {}: end -->"
 
 
@@ -158,9 +162,8 @@ def render(result: dict[str, Any]) -> str:
         f"{result['session']['hardware']}; torch {versions['torch']}; commit {result['session']['commit']}; medians of "
         f"{rounds}; GFLOP/s: {each}.",
         "",
-        "| model | prior | variant | ms a step | floor | ratio | GiB | ms an image | floor | ratio |",
-        "|---|---|---|---|---|---|---|---|---|---|",
     ]
+    rows = []
     for case in cases:
         cells = [case["model"], case["prior"], case["variant"]]
         for what, memory in (("step", f"{case['step_gib']:.2f}"), ("image", None)):
@@ -168,8 +171,8 @@ def render(result: dict[str, Any]) -> str:
             floor = None if flops is None else flops / rate * 1e3
             cells += [_number(ms), _number(floor), "" if ms is None or floor is None else f"{ms / floor:.2f}"]
             cells += [] if memory is None else [memory]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return "\n".join([*lines, markdown_table(COLUMNS, rows)])
 
 
 def _number(value: float | None) -> str:
@@ -235,7 +238,7 @@ def main() -> None:
     print(render(result), *ratios(result), sep="\n")
     if given.out:
         given.out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(given.out, (json.dumps(result, indent=2) + "\n").encode())
+        write_json(given.out, result)
 
 
 if __name__ == "__main__":

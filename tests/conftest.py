@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from vaepriors import cli
+from tiny_tables import tiny_entries, tiny_tables
+from vaepriors import cli, papers
+from vaepriors.data import CATALOGUE
 
 torch.set_num_threads(1)  # the nets here are too small for more, and numbers depend on how many
 
@@ -63,3 +65,13 @@ def processes():
         return [process.exitcode for process in started]
 
     return run
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The tables of `tiny_tables` beside the papers', with small data behind the names of `digits` and `pendulum`."""
+    tables = tiny_tables()
+    for place, entries in ((CATALOGUE, tiny_entries()), (papers.tables(), tables)):
+        for name, entry in entries.items():
+            monkeypatch.setitem(place, name, entry)
+    return tables

@@ -24,8 +24,7 @@ from vaepriors.app.experiment import Experiment
 from vaepriors.app.run import Run
 from vaepriors.app.train import fit
 from vaepriors.data import Dataset, load
-from vaepriors.papers import tables
-from vaepriors.papers.work import read_result
+from vaepriors.papers import read_result, tables
 from vaepriors.reading import read_json
 from vaepriors.store import Busy
 

@@ -32,7 +32,7 @@ def test_the_tables_of_results_are_those_of_the_files(page):
 
 def test_the_frey_faces_of_the_student_reproduction_are_within_the_stated_bits():
     rows = [row for name in ("kth-1", "kth-3") for row in papers.table(name).rows]
-    results = [papers.shown(row, ROOT / "results") for row in rows]
+    results = [papers.summarize(row, ROOT / "results") for row in rows]
     assert not any(result.short for result in results)
     largest = max(abs(result.value - row.paper) for row, result in zip(rows, results, strict=True))
     assert largest < 0.03
@@ -71,9 +71,9 @@ def test_the_commands_of_reproduce_do_what_they_say(command, monkeypatch, vaepri
     """`run` up to the work itself."""
     asked = []
     monkeypatch.chdir(ROOT)
-    for place in ("_run_here", "cluster.run_on_ray"):
+    for place in ("run_here", "run_on_ray"):
         monkeypatch.setattr(
-            f"vaepriors.papers.commands.{place}", lambda works, *options: asked.append(works) or ["done before"]
+            f"vaepriors.papers.commands.{place}", lambda jobs, *options: asked.append(jobs) or ["already done"]
         )
     assert vaepriors(*shlex.split(command, comments=True)) == 0
     assert bool(asked) == (" run " in command)

@@ -1,25 +1,31 @@
-"""The papers' tables, runnable: rows (`rows`), work (`work`), many machines (`cluster`), paper beside ours (`show`)."""
+"""The papers' tables as data (`rows`), jobs that fill them (`jobs`, `cluster`), and the papers beside ours (`show`)."""
 
-from vaepriors.papers.cluster import attempt, run_on_ray
+from vaepriors.papers.cluster import run_on_ray
+from vaepriors.papers.jobs import Job, RunOptions, run_here, run_job
+from vaepriors.papers.measures import measure_angle, measure_smoothness
+from vaepriors.papers.results import Summary, read_result, summarize
 from vaepriors.papers.rows import METRICS, Metric, Row, Table, select, table, tables
-from vaepriors.papers.show import Shown, fill, markdown, shown
-from vaepriors.papers.work import Limits, Work, measure_angle
+from vaepriors.papers.show import fill, markdown, markdown_table
 
 __all__ = [
     "METRICS",
-    "Limits",
+    "Job",
     "Metric",
     "Row",
-    "Shown",
+    "RunOptions",
+    "Summary",
     "Table",
-    "Work",
-    "attempt",
     "fill",
     "markdown",
+    "markdown_table",
     "measure_angle",
+    "measure_smoothness",
+    "read_result",
+    "run_here",
+    "run_job",
     "run_on_ray",
     "select",
-    "shown",
+    "summarize",
     "table",
     "tables",
 ]

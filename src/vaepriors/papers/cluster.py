@@ -1,6 +1,6 @@
-"""Rows over many machines, by Ray (extra `ray`): each row and seed a task with processors and a share of a GPU.
+"""Jobs on many machines, by Ray (extra `ray`): each job is a task with processors and a share of a GPU.
 
-A task whose worker dies is started again, and goes on from its last checkpoint; the lock of the dead one is free. All
+A task whose worker dies is started again and resumes from its last checkpoint; the lock of the dead worker is free. All
 machines must see the folders of runs and results.
 """
 
@@ -11,60 +11,53 @@ from typing import Any
 
 import torch
 
-from vaepriors.papers.work import Limits, Work
+from vaepriors.papers.jobs import Job, RunOptions, run_job
 
-__all__ = ["run_on_ray"]
+__all__ = ["run_on_ray", "run_task"]
 
 
 def run_on_ray(
-    works: Sequence[Work],
-    limits: Limits,
+    jobs: Sequence[Job],
+    options: RunOptions,
     seconds: float | None,
-    tell: Callable[[Work, str], None],
+    report: Callable[[Job, str], None],
     address: str | None = None,
     workers: int | None = None,
     cpus: float = 1,
     gpus: float = 0,
     retries: int = 3,
 ) -> list[str]:
-    """Do works on a Ray cluster, and return what came of each (see `attempt`).
+    """Run jobs on a Ray cluster.
 
     Args:
-        works: What to do.
-        limits: As in `Work.do`.
-        seconds: After which to stop; what is running then stops after an epoch.
-        tell: Called with each work and what came of it.
+        jobs: The jobs.
+        options: Options of all of them.
+        seconds: Time for all of them; jobs that are running then stop after an epoch.
+        report: Called with each job and its outcome.
         address: Of a cluster (`auto`: the one that this machine belongs to); None starts a local one.
-        workers: Tasks at the same time on a local one; as many as its processors allow unless given.
+        workers: Tasks at the same time on a local cluster; by default as many as its processors allow.
         cpus: Processors of a task: threads of torch.
         gpus: GPUs of a task; 0.25 lets four share one.
         retries: How often a task is started again when its worker dies.
 
+    Returns:
+        The outcomes, as of `run_job`.
+
     Raises:
         ImportError: If Ray is not installed.
-        ValueError: If the cluster cannot be reached, or has not what a task asks for.
+        ValueError: If the cluster cannot be reached, or lacks what a task asks for.
     """
     try:
         import ray
     except ImportError as error:
         raise ImportError("ray is not installed: pip install 'vaepriors[ray]'") from error
-    local: dict[str, Any] = {} if address else {"include_dashboard": False}
-    if workers is not None and not address:
-        local |= {"num_cpus": max(1, round(workers * cpus))}
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _connect(ray, address, None if workers is None else max(1, round(workers * cpus)))
     try:
-        ray.init(address=address or "local", log_to_driver=False, **local)
-    except (ConnectionError, RuntimeError) as error:
-        raise ValueError(f"the Ray cluster {address or 'on this machine'} cannot be used: {error}") from error
-    try:
-        there = ray.cluster_resources()
-        for kind, asked in (("CPU", cpus), ("GPU", gpus)):
-            if asked > there.get(kind, 0):  # Ray would wait for such a machine for ever
-                raise ValueError(f"a run asks for {asked:g} {kind}, but the Ray cluster has {there.get(kind, 0):g}")
-        task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(attempt)
+        _check_resources(ray, {"CPU": cpus, "GPU": gpus})
+        task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(run_task)
         deadline = None if seconds is None else time.time() + seconds
-        pending = {task.remote(work, limits, deadline, max(1, int(cpus))): number for number, work in enumerate(works)}
-        outcomes = [""] * len(works)
+        pending = {task.remote(job, options, deadline, max(1, int(cpus))): number for number, job in enumerate(jobs)}
+        outcomes = [""] * len(jobs)
         while pending:
             (done,), _ = ray.wait(list(pending))
             number = pending.pop(done)
@@ -72,23 +65,43 @@ def run_on_ray(
                 outcomes[number] = ray.get(done)
             except ray.exceptions.RayError as error:
                 outcomes[number] = f"failed: {str(error).strip().splitlines()[-1]}"
-            tell(works[number], outcomes[number])
+            report(jobs[number], outcomes[number])
         return outcomes
     finally:
         ray.shutdown()
 
 
-def attempt(work: Work, limits: Limits, deadline: float | None = None, threads: int | None = None) -> str:
-    """Do a work in this process; a mistake of its data or its training is what came of it, not an error.
+def _connect(ray: Any, address: str | None, cpus: int | None) -> None:
+    """Connect to the cluster at an address, or start a local one with this many processors."""
+    local: dict[str, Any] = {} if address else {"include_dashboard": False}
+    if cpus is not None and not address:
+        local["num_cpus"] = cpus
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray.init(address=address or "local", log_to_driver=False, **local)
+    except (ConnectionError, RuntimeError) as error:
+        raise ValueError(f"the Ray cluster {address or 'on this machine'} cannot be used: {error}") from error
+
+
+def _check_resources(ray: Any, needed: dict[str, float]) -> None:
+    """Refuse what no machine of the cluster has: Ray would wait for it for ever."""
+    available = ray.cluster_resources()
+    for kind, amount in needed.items():
+        if amount > available.get(kind, 0):
+            raise ValueError(f"a run asks for {amount:g} {kind}, but the Ray cluster has {available.get(kind, 0):g}")
+
+
+def run_task(job: Job, options: RunOptions, deadline: float | None = None, threads: int | None = None) -> str:
+    """`run_job` in a worker.
 
     Args:
-        work: What to do.
-        limits: As in `Work.do`.
+        job: The job.
+        options: As of `run_job`.
         deadline: A moment of `time.time()`, which all machines share, to stop at.
         threads: Of torch.
     """
-    if deadline is not None and time.time() >= deadline:
-        return "paused"
     if threads is not None:
         torch.set_num_threads(threads)
-    return work.try_to_do(limits, None if deadline is None else time.monotonic() + deadline - time.time())
+    left = None if deadline is None else deadline - time.time()
+    until = None if left is None else time.monotonic() + left
+    return run_job(job, options, until, start=left is None or left > 0)

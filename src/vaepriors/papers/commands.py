@@ -1,7 +1,6 @@
 """`vaepriors reproduce list | run | show`."""
 
 import re
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,10 +12,11 @@ from rich.table import Table as Grid
 from vaepriors.app.cost import hours
 from vaepriors.app.progress import make_console
 from vaepriors.checkpoint import write_atomically
-from vaepriors.papers import cluster
+from vaepriors.papers.cluster import run_on_ray
+from vaepriors.papers.jobs import ALREADY_DONE, Job, RunOptions, run_here
+from vaepriors.papers.results import summarize
 from vaepriors.papers.rows import Row, select, table, tables
-from vaepriors.papers.show import cells, fill, head, markdown, printed, shown
-from vaepriors.papers.work import Limits, Work
+from vaepriors.papers.show import cells, fill, format_paper, head, markdown
 
 __all__ = ["COMMANDS", "seconds_of"]
 
@@ -32,14 +32,14 @@ def list_rows(
     runs: Path = RUNS,
     results: Path = RESULTS,
 ) -> int:
-    """List the tables, or the rows of one: where each stands, what it needs, what it costs here.
+    """List the tables, or the rows of one: the state of each seed, the files it needs, the hours it costs here.
 
     The hours are a rough estimate of all epochs and the evaluation of one seed; early stopping makes most runs shorter.
 
     Args:
-        name: A table; all of them, in a line each, unless given.
+        name: A table; all of them by default, a line each.
         row: Only the rows of these names or patterns, such as 'caltech101-*'.
-        seeds: Seeds 0, 1, ... looked at.
+        seeds: How many seeds to look at: 0, 1, ...
         runs: Folder of the runs.
         results: Folder of the results.
     """
@@ -50,7 +50,7 @@ def list_rows(
     if name is None:
         grid = Grid("table", "what", "from", "rows", "with results", box=None)
         for each in tables().values():
-            measured = sum(shown(one, results) is not None for one in each.rows)
+            measured = sum(summarize(one, results) is not None for one in each.rows)
             source = f"{each.paper.split(',')[0]}, {each.source}"
             grid.add_row(each.name, each.title, source, f"{len(each.rows)}", f"{measured}")
         console.print(grid)
@@ -58,18 +58,19 @@ def list_rows(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     grid = Grid("row", "data", table(name).heading, "state of each seed", f"hours a seed ({device})", box=None)
     with console.status("counting operations", spinner="line"):
-        for found in select(name, row):
-            grid.add_row(*_line(found, seeds, runs, results, device))
+        for one in select(name, row):
+            grid.add_row(*_describe(one, seeds, runs, results, device))
     console.print(grid)
     return 0
 
 
-def _line(row: Row, seeds: int, runs: Path, results: Path, device: str) -> list[str]:
-    paper = "" if row.paper is None else printed(row.paper)
+def _describe(row: Row, seeds: int, runs: Path, results: Path, device: str) -> list[str]:
+    """The cells of a row in the list."""
+    paper = "" if row.paper is None else format_paper(row.paper)
     if row.experiment is None:
         return [row.name, "", paper, f"cited: {row.cited}", ""]
     missing = row.missing()
-    states = [Work(row, seed, runs, results).state() for seed in range(seeds)]
+    states = [Job(row, seed, runs, results).state() for seed in range(seeds)]
     counted = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
     state = ", ".join(counted) + (f"; needs {', '.join(missing)}" if missing else "")
     if row.home != (row.table, row.name):
@@ -95,82 +96,89 @@ def run(
     cpus: float | None = None,
     gpus: float | None = None,
 ) -> int:
-    """Train, evaluate and record the rows of a table; what was begun goes on, what is done is not done again.
+    """Train, evaluate and record the rows of a table. Interrupted runs are resumed; finished rows are not run again.
 
     Args:
         name: A table (see `vaepriors reproduce list`).
         row: Only the rows of these names or patterns, such as 'caltech101-*'.
-        seeds: Seeds 0, 1, ...
-        budget: Time for all of it, such as 90s, 8m or 1h30m: it stops after an epoch, or some test examples.
-        epochs: At most so many epochs: less than the paper, and the result says so.
-        number: Only the first so many test examples; the result says so.
+        seeds: How many seeds to run: 0, 1, ...
+        budget: Time for everything, such as 90s, 8m or 1h30m; it stops after an epoch, or some test examples.
+        epochs: At most this many epochs. If that is less than in the paper, the result says so.
+        number: Evaluate only this many test examples, the first ones; the result says so.
         runs: Folder of the runs.
         results: Folder of the results.
         accelerator: cpu, cuda, or auto.
         compile: Compile the model.
         graph: Replay the step as one CUDA graph.
         engine: local (one after another, here), or ray (many at a time, on a cluster; needs the extra `ray`).
-        address: Of the Ray cluster: auto for that of this machine; a local one is started unless given.
-        workers: Runs at the same time on a local Ray; as many as the processors allow unless given.
-        cpus: Processors of a run under Ray; 1 unless given.
-        gpus: GPUs of a run under Ray, none unless given; 0.25 lets four share one.
+        address: Of the Ray cluster: auto for the one of this machine. By default a local one is started.
+        workers: Runs at the same time on a local Ray; by default as many as the processors allow.
+        cpus: Processors of a run under Ray; 1 by default.
+        gpus: GPUs of a run under Ray, none by default; 0.25 lets four share one.
     """
-    for field, value in (("seeds", seeds), ("epochs", epochs), ("number", number), ("workers", workers)):
-        if value is not None and value < 1:
-            raise ValueError(f"{field} is {value}: at least 1 is needed")
-    for field, given in (("address", address), ("workers", workers), ("cpus", cpus), ("gpus", gpus)):
-        if given is not None and engine != "ray":
-            raise ValueError(f"{field} belongs to the engine ray, not to {engine}: add --engine ray")
-        if isinstance(given, float) and not given > 0:
-            raise ValueError(f"{field} is {given:g}: a positive number is needed")
-    if address is not None and workers is not None:
-        raise ValueError("workers is for a local Ray; the cluster at an address has its own: leave one of them out")
+    counts = {"seeds": seeds, "epochs": epochs, "number": number, "workers": workers}
+    _check_options(engine, counts, {"address": address, "workers": workers, "cpus": cpus, "gpus": gpus})
     seconds = None if budget is None else seconds_of(budget)
-    works = _works(select(name, row), seeds, runs.absolute(), results.absolute())
-    if not works:
+    jobs = _list_jobs(select(name, row), seeds, runs.absolute(), results.absolute())
+    if not jobs:
         raise ValueError(f"these rows of {name} are numbers of others: there is nothing to run")
-    limits = Limits(epochs, number, accelerator, compile, graph)
+    options = RunOptions(epochs, number, accelerator, compile, graph)
     if engine == "ray":
-        outcomes = cluster.run_on_ray(works, limits, seconds, _tell, address, workers, cpus or 1, gpus or 0)
+        outcomes = run_on_ray(jobs, options, seconds, _report, address, workers, cpus or 1, gpus or 0)
     else:
-        outcomes = _run_here(works, limits, seconds)
-    if "paused" in outcomes:
-        console.print("the time is over: the same command goes on")
-    return int(any(outcome.startswith("failed") for outcome in outcomes))
+        outcomes = run_here(jobs, options, seconds, _report, console)
+    return _conclude(name, outcomes)
 
 
-def _works(rows: Sequence[Row], seeds: int, runs: Path, results: Path) -> list[Work]:
+def _check_options(engine: str, counts: dict[str, int | None], of_ray: dict[str, str | float | None]) -> None:
+    """Refuse counts below 1, and options of Ray without Ray or that contradict each other."""
+    for option, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{option} is {value}: at least 1 is needed")
+    for option, given in of_ray.items():
+        if given is not None and engine != "ray":
+            raise ValueError(f"{option} belongs to the engine ray, not to {engine}: add --engine ray")
+        if isinstance(given, float) and not given > 0:
+            raise ValueError(f"{option} is {given:g}: a positive number is needed")
+    if of_ray["address"] is not None and of_ray["workers"] is not None:
+        raise ValueError("workers is for a local Ray; the cluster at an address has its own: leave one of them out")
+
+
+def _list_jobs(rows: Sequence[Row], seeds: int, runs: Path, results: Path) -> list[Job]:
     """Every run once, all rows of a seed before the next seed."""
-    works: dict[Path, Work] = {}
+    jobs: dict[Path, Job] = {}
     for seed in range(seeds):
-        for each in rows:
-            if each.experiment is not None:
-                work = Work(each, seed, runs, results)
-                works.setdefault(work.path, work)
-    return list(works.values())
+        for row in rows:
+            if row.experiment is not None:
+                job = Job(row, seed, runs, results)
+                jobs.setdefault(job.path, job)
+    return list(jobs.values())
 
 
-def _run_here(works: Sequence[Work], limits: Limits, seconds: float | None) -> list[str]:
-    until = None if seconds is None else time.monotonic() + seconds
-    outcomes: list[str] = []
-    for work in works:
-        if until is not None and time.monotonic() >= until:
-            outcomes.append("done before" if work.is_done(limits) else "paused")
-            continue
-        outcomes.append(work.try_to_do(limits, until, console))
-        _tell(work, outcomes[-1])
-    return outcomes
+def _report(job: Job, outcome: str) -> None:
+    """Print the outcome of a job."""
+    if outcome == "done":
+        console.print(f"{job}: done, recorded in {job.path}")
+    elif outcome == ALREADY_DONE:
+        console.print(f"{job}: already done, not run again; delete {job.path} to repeat it")
+    else:
+        console.print(f"{job}: {outcome}")
 
 
-def _tell(work: Work, outcome: str) -> None:
-    console.print(f"{work}: {outcome}" + (f", recorded in {work.path}" if outcome == "done" else ""))
+def _conclude(name: str, outcomes: Sequence[str]) -> int:
+    """Say what remains to be done; return the exit status."""
+    if "paused" in outcomes:
+        console.print("out of time: run the same command to continue")
+    if set(outcomes) == {ALREADY_DONE}:
+        console.print(f"nothing was run: all results are there; see them with vaepriors reproduce show {name}")
+    return int(any(outcome.startswith("failed") for outcome in outcomes))
 
 
 def seconds_of(budget: str) -> float:
     """Seconds of a time such as 90s, 8m, 1h30m.
 
     Raises:
-        ValueError: If it is no time, or none at all.
+        ValueError: If it is not a time, or is zero.
 
     >>> seconds_of("1h30m")
     5400.0
@@ -190,14 +198,14 @@ def show(
     plain: Annotated[bool, tyro.conf.arg(name="markdown")] = False,
     write: tuple[Path, ...] = (),
 ) -> int:
-    """Show paper beside ours.
+    """Show the papers' numbers beside ours.
 
     Args:
-        name: A table; all of them unless given.
+        name: A table; all of them by default.
         results: Folder of the results.
-        measured: Only rows of which there is a result.
-        plain: As Markdown.
-        write: Put the tables between the marks of these files instead; the marks say which tables.
+        measured: Only rows that have a result.
+        plain: Print Markdown.
+        write: Fill the marks in these files with tables instead of printing; the marks name the tables.
     """
     if write and (name is not None or measured or plain):
         raise ValueError(
@@ -205,7 +213,7 @@ def show(
         )
     for path in write:
         if not path.is_file():
-            raise ValueError(f"{path} is not there: give a file with marks such as <!-- table kth-1: begin -->")
+            raise ValueError(f"{path} does not exist: give a file with marks such as <!-- table kth-1: begin -->")
     for path in write:
         write_atomically(path, fill(path.read_text(encoding="utf-8"), results).encode())
     for each in [] if write else [table(name)] if name else tables().values():
@@ -213,10 +221,10 @@ def show(
             console.print(markdown(each, results, "measured" if measured else "all"))
             continue
         grid = Grid(*head(each), title=f"{each.title} ({each.paper.split(',')[0]}, {each.source})", box=None)
-        for found in each.rows:
-            number = shown(found, results)
-            if number is not None or not measured:
-                grid.add_row(*cells(found, number))
+        for row in each.rows:
+            summary = summarize(row, results)
+            if summary is not None or not measured:
+                grid.add_row(*cells(row, summary))
         console.print(grid)
     return 0
 

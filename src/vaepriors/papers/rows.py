@@ -9,22 +9,31 @@ A file of `tables/` has some tables, and what their rows share:
     [tables.rows]
     "NAME" = { paper = -83.19, data = "static_mnist", model = "hvae", prior = "vamp" }
 
-A row goes over common, over the set, over the defaults of `Experiment`. Besides the experiment's options it may have
-`paper` (the number), `metric`, `note`, `draws` (of the evaluation; 5,000 unless given, 0 for the pendulum's angle),
-`which` (the model that is measured: best unless given), `snapshots` (epochs whose model is kept), and in place of
-options `cited` (a number of others: whose) or `same` (TABLE/ROW whose run serves here, too). A row with both shows that
-run beside the number of others. A table may have `heading`, the name of its column of numbers (`paper` unless given).
+A row overrides common, which overrides the set, which overrides the defaults of `Experiment`. Besides options of the
+experiment a row may have
+
+    paper       the paper's number
+    metric      a name of `METRICS`, where it is not the table's
+    note        what a reader must know
+    draws       draws of z for each example in the evaluation (default 5,000)
+    pairs       pairs of test examples in each graph of an interpolation (default 100)
+    which       the model that is measured, best (default) or last
+    snapshots   epochs whose model is kept for pictures
+    same        TABLE/ROW: show the run of that row; then the row has no options of its own
+    cited       whose number it is; then the row has no run, unless `same` names one to compare with
+
+A table may have `heading`, the name of its column of numbers (`paper` unless given).
 """
 
 import dataclasses
 import difflib
 import fnmatch
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from vaepriors import data
 from vaepriors.app.experiment import Experiment
@@ -32,27 +41,48 @@ from vaepriors.app.experiment import Experiment
 __all__ = ["METRICS", "Metric", "Row", "Table", "select", "table", "tables"]
 
 OPTIONS = {field.name for field in dataclasses.fields(Experiment)}
-ROW_KEYS = {"paper", "metric", "note", "draws", "which", "snapshots", "cited", "same"}
+ROW_KEYS = {"paper", "metric", "note", "draws", "pairs", "which", "snapshots", "cited", "same"}
 
 
 class Metric(NamedTuple):
-    """A number of a table: how it is called, and how it is read from what was found."""
+    """A number that tables show: its title, and where it is in a recorded result.
+
+    Attributes:
+        title: Of its column.
+        key: Its name in the result.
+        error: The name of a standard error in the result: that of the number, or of one proportional to it.
+        sign: 1, or -1 if the table shows the negative.
+        digits: After the decimal point.
+        measured_by: What computes it (see `measures`).
+    """
 
     title: str
-    key: str  # in the record of the evaluation
-    sign: int  # of the number beside the record's
-    larger_is_better: bool
-    digits: int
-    close: float | None  # the most that a difference to a paper may be without a look at it
+    key: str
+    error: str = ""
+    sign: int = 1
+    digits: int = 2
+    measured_by: Literal["evaluation", "angle", "interpolation"] = "evaluation"
+
+    def standard_error(self, result: dict[str, Any]) -> float | None:
+        """The standard error of a recorded number, if there is one.
+
+        >>> METRICS["bits_per_dim"].standard_error({"nll": 100.0, "nll_se": 1.0, "bits_per_dim": 4.0})
+        0.04
+        """
+        error = result.get(self.error)
+        return None if error is None else abs(error * result[self.key] / result[self.error.removesuffix("_se")])
 
 
 METRICS = {
-    "log_likelihood": Metric("log p(x), nats", "nll", -1, True, 2, 0.5),
-    "negative_log_likelihood": Metric("-log p(x), nats", "nll", 1, False, 2, 0.5),
-    "bits_per_dim": Metric("bits per dimension", "bits_per_dim", 1, False, 3, 0.03),
-    "elbo": Metric("ELBO, nats", "elbo", 1, True, 2, 0.5),
-    "active_units": Metric("active units", "active_units", 1, True, 1, None),
-    "angle_error": Metric("mean absolute error, radians", "angle_error", 1, False, 3, None),
+    "log_likelihood": Metric("log p(x), nats", "nll", "nll_se", sign=-1),
+    "negative_log_likelihood": Metric("-log p(x), nats", "nll", "nll_se"),
+    "bits_per_dim": Metric("bits per dimension", "bits_per_dim", "nll_se", digits=3),
+    "elbo": Metric("ELBO, nats", "elbo"),
+    "active_units": Metric("active units", "active_units", digits=1),
+    "angle_error": Metric("mean absolute error, radians", "angle_error", digits=3, measured_by="angle"),
+    "smoothness": Metric(
+        "smoothness (low is smooth)", "smoothness", "smoothness_se", digits=4, measured_by="interpolation"
+    ),
 }
 
 
@@ -66,12 +96,13 @@ class Row:
         paper: The paper's number; None if it has none.
         source: The paper's table.
         experiment: What to run; None for a cited number.
-        home: Table and name of the row whose run it is: its own, or that which `same` names.
-        draws: Of z for each example in the evaluation; 0 where the pendulum's angle is measured instead.
-        which: The model measured, `best` or `last`.
+        home: Table and name of the row that has the run: this one, or the one that `same` names.
+        draws: Draws of z for each example in the evaluation; 0 if the metric comes from no evaluation.
+        pairs: Pairs of test examples in each graph of an interpolation.
+        which: The model that is measured, `best` or `last`.
         snapshots: Epochs whose model is kept for pictures.
         cited: Whose number it is, if it is not the paper's own.
-        note: What a reader must know besides.
+        note: What a reader must know.
     """
 
     table: str
@@ -82,6 +113,7 @@ class Row:
     experiment: Experiment | None
     home: tuple[str, str]
     draws: int = 5000
+    pairs: int = 100
     which: str = "best"
     snapshots: tuple[int, ...] = ()
     cited: str = ""
@@ -116,46 +148,48 @@ def tables() -> dict[str, Table]:
 
 
 def read(texts: Sequence[str]) -> dict[str, Table]:
-    """Tables from the texts of files; a row may have the run of a table of another file."""
-    raw = {found["name"]: (content, found) for content in map(tomllib.loads, texts) for found in content["tables"]}
+    """Tables from the texts of TOML files; a row may refer to the run of a table of another file.
+
+    Raises:
+        ValueError: If a row is wrong.
+    """
+    raw = {table["name"]: (content, table) for content in map(tomllib.loads, texts) for table in content["tables"]}
     return {
         name: Table(
             name,
-            found["title"],
+            table["title"],
             content["paper"],
-            found["source"],
-            tuple(_row(raw, name, row) for row in found["rows"]),
-            found.get("heading", "paper"),
+            table["source"],
+            tuple(_read_row(raw, name, row) for row in table["rows"]),
+            table.get("heading", "paper"),
         )
-        for name, (content, found) in raw.items()
+        for name, (content, table) in raw.items()
     }
 
 
 Raw = dict[str, tuple[dict[str, Any], dict[str, Any]]]
 
 
-def _merged(raw: Raw, table: str, name: str) -> dict[str, Any]:
-    content, found = raw[table]
-    own = {**found.get("common", {}), **found["rows"][name]}
-    return {"metric": found["metric"], **content.get("sets", {}).get(own.get("data"), {}), **own}
+def _merge(raw: Raw, table: str, name: str) -> dict[str, Any]:
+    """All values of a row: those of its set, its table and its own."""
+    content, values = raw[table]
+    own = {**values.get("common", {}), **values["rows"][name]}
+    merged = {"metric": values["metric"], **content.get("sets", {}).get(own.get("data"), {}), **own}
+    if merged["metric"] not in METRICS:
+        raise ValueError(f"row {table}/{name} has the metric {merged['metric']}: choose one of {', '.join(METRICS)}")
+    return merged
 
 
-def _row(raw: Raw, table: str, name: str) -> Row:
-    where, values = f"row {table}/{name}", _merged(raw, table, name)
+def _read_row(raw: Raw, table: str, name: str) -> Row:
+    where, values = f"row {table}/{name}", _merge(raw, table, name)
     unknown = sorted(set(values) - OPTIONS - ROW_KEYS)
     if unknown:
         raise ValueError(f"{where} has the unknown keys {unknown}")
-    home, run = (table, name), values
-    if "same" in values:
-        own = sorted(set(raw[table][1]["rows"][name]) & OPTIONS)
-        if own:
-            raise ValueError(f"{where} is the same as {values['same']} and has the options {own}: choose one")
-        other, _, its = values["same"].partition("/")
-        if other not in raw or its not in raw[other][1]["rows"] or {"same", "cited"} & set(raw[other][1]["rows"][its]):
-            raise ValueError(f"{where} is the same as {values['same']}, which is no row with a run of its own")
-        home, run = (other, its), _merged(raw, other, its)
-    if values["metric"] not in METRICS:
-        raise ValueError(f"{where} has the metric {values['metric']}: choose one of {', '.join(METRICS)}")
+    home = _find_home(raw, table, name)
+    run = _merge(raw, *home)
+    measured_by, of_run = (METRICS[each["metric"]].measured_by for each in (values, run))
+    if measured_by != of_run:
+        raise ValueError(f"{where} needs the {measured_by} of {'/'.join(home)}, which has the {of_run} only")
     options: Any = {key: tuple(v) if isinstance(v, list) else v for key, v in run.items() if key in OPTIONS}
     return Row(
         table,
@@ -165,12 +199,27 @@ def _row(raw: Raw, table: str, name: str) -> Row:
         raw[table][1]["source"],
         None if "cited" in values else Experiment(**options),
         home,
-        run.get("draws", 5000),
+        run.get("draws", 5000) if of_run == "evaluation" else 0,
+        run.get("pairs", 100),
         run.get("which", "best"),
         tuple(run.get("snapshots", ())),
         values.get("cited", ""),
         values.get("note", ""),
     )
+
+
+def _find_home(raw: Raw, table: str, name: str) -> tuple[str, str]:
+    """Table and name of the row whose run this row shows."""
+    where, own = f"row {table}/{name}", raw[table][1]["rows"][name]
+    if "same" not in own:
+        return table, name
+    options = sorted(set(own) & OPTIONS)
+    if options:
+        raise ValueError(f"{where} is the same as {own['same']} and has the options {options}: choose one")
+    other, _, row = own["same"].partition("/")
+    if other not in raw or row not in raw[other][1]["rows"] or {"same", "cited"} & set(raw[other][1]["rows"][row]):
+        raise ValueError(f"{where} is the same as {own['same']}, which is no row with a run of its own")
+    return other, row
 
 
 def table(name: str) -> Table:
@@ -194,12 +243,8 @@ def select(name: str, patterns: Sequence[str] = ()) -> list[Row]:
     """
     rows = table(name).rows
     for pattern in patterns:
-        if not any(_matching(rows, pattern)):
+        if not any(fnmatch.fnmatchcase(row.name, pattern) for row in rows):
             near = difflib.get_close_matches(pattern, [row.name for row in rows], n=1)
             hint = f" (did you mean {near[0]}?)" if near else f": it has {', '.join(row.name for row in rows)}"
             raise ValueError(f"{name} has no row '{pattern}'{hint}")
     return [row for row in rows if not patterns or any(fnmatch.fnmatchcase(row.name, p) for p in patterns)]
-
-
-def _matching(rows: Sequence[Row], pattern: str) -> Iterator[Row]:
-    return (row for row in rows if fnmatch.fnmatchcase(row.name, pattern))

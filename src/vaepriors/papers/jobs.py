@@ -1,0 +1,287 @@
+"""A row with a seed as a job: train, evaluate, record. It can be stopped at any moment and resumed.
+
+    RUNS/TABLE/ROW/SEED/            the run, as `vaepriors train` makes it
+    RESULTS/TABLE/ROW-SEED.json     its result, with pictures such as ROW-SEED-path.png beside it
+
+What one process does not finish, the next one resumes, on another machine too if it sees the same folders. The process
+that works on a run holds its lock (`Run.lock`), which the system frees when that process dies.
+
+To follow a run of the command: `commands.run` makes the jobs; `run_here`, or `cluster.run_on_ray`, calls `run_job` for
+each; `run_job` trains, measures and records.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from vaepriors import checkpoint
+from vaepriors.app.evaluation import Paused, evaluate_run
+from vaepriors.app.experiment import Experiment
+from vaepriors.app.progress import TrainingBar, counting_bar
+from vaepriors.app.run import Run
+from vaepriors.app.train import fit, make_fabric
+from vaepriors.data import CATALOGUE, Dataset, load
+from vaepriors.papers.measures import Measurement, measure_angle, measure_smoothness
+from vaepriors.papers.results import read_result
+from vaepriors.papers.rows import METRICS, Row
+from vaepriors.store import Busy, session
+from vaepriors.training import Diverged
+
+__all__ = ["Job", "RunOptions", "run_here", "run_job"]
+
+ALREADY_DONE = "already done"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a job is computed, and how much less of it than the paper's protocol.
+
+    Attributes:
+        epochs: At most this many epochs.
+        number: Only the first test examples, this many.
+        accelerator, compile, graph: As in `Experiment`.
+        save_every: Seconds between checkpoints, and between savings of an evaluation.
+    """
+
+    epochs: int | None = None
+    number: int | None = None
+    accelerator: str = "auto"
+    compile: bool = False
+    graph: bool = False
+    save_every: float = 30.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row with a seed.
+
+    Attributes:
+        row: A row with an experiment.
+        seed: The seed.
+        runs: Folder of the runs.
+        results: Folder of the results.
+    """
+
+    row: Row
+    seed: int
+    runs: Path
+    results: Path
+
+    def __str__(self) -> str:
+        return f"{'/'.join(self.row.home)}, seed {self.seed}"
+
+    @property
+    def planned(self) -> Experiment:
+        """The whole experiment of the row."""
+        assert self.row.experiment is not None
+        return dataclasses.replace(self.row.experiment, seed=self.seed)
+
+    @property
+    def run(self) -> Run:
+        return Run(self.runs.joinpath(*self.row.home) / str(self.seed))
+
+    @property
+    def path(self) -> Path:
+        """The file of its result."""
+        table, name = self.row.home
+        return self.results / table / f"{name}-{self.seed}.json"
+
+    @property
+    def test_size(self) -> int:
+        return CATALOGUE[self.planned.data].form.sizes[2]
+
+    def experiment(self, options: RunOptions) -> Experiment:
+        """The experiment as the options limit it."""
+        epochs = min(self.planned.epochs, options.epochs or self.planned.epochs)
+        return dataclasses.replace(
+            self.planned, epochs=epochs, accelerator=options.accelerator, compile=options.compile, graph=options.graph
+        )
+
+    def result(self) -> dict[str, Any] | None:
+        """The recorded result, if there is one.
+
+        Raises:
+            ValueError: If its file cannot be read.
+        """
+        return read_result(self.path) if self.path.is_file() else None
+
+    def is_done(self, options: RunOptions) -> bool:
+        """Whether the recorded result has as many epochs and test examples as the options ask for."""
+        result = self.result()
+        if result is None:
+            return False
+        trained = result["ended"] != "short" or result["epochs"] >= self.experiment(options).epochs
+        return trained and result["found"]["n"] >= min(options.number or math.inf, self.test_size)
+
+    def state(self) -> str:
+        """Where it stands, in words."""
+        result = self.result()
+        if result is not None and result["complete"]:
+            return "done"
+        if self.run.is_busy():
+            return "running"
+        if any(self.run.folder.glob("evaluation*.partial")):
+            return "evaluating"
+        epochs = len(self.run.metrics())
+        if result is not None and result["epochs"] >= epochs:
+            return f"short, {result['epochs']}/{self.planned.epochs} epochs"
+        return f"epoch {epochs}/{self.planned.epochs}" if epochs else "to do"
+
+
+def run_here(
+    jobs: Sequence[Job],
+    options: RunOptions,
+    seconds: float | None,
+    report: Callable[[Job, str], None],
+    console: Console | None = None,
+) -> list[str]:
+    """Run jobs one after another in this process.
+
+    Args:
+        jobs: The jobs.
+        options: Options of all of them.
+        seconds: Time for all of them.
+        report: Called with each job that was looked at in time, and its outcome.
+        console: Where to show the progress.
+
+    Returns:
+        The outcomes, as of `run_job`.
+    """
+    until = None if seconds is None else time.monotonic() + seconds
+    outcomes = []
+    for job in jobs:
+        late = until is not None and time.monotonic() >= until
+        outcomes.append(run_job(job, options, until, console, start=not late))
+        if not late:
+            report(job, outcomes[-1])
+    return outcomes
+
+
+def run_job(
+    job: Job,
+    options: RunOptions,
+    until: float | None = None,
+    console: Console | None = None,
+    start: bool = True,
+) -> str:
+    """Train, evaluate and record a job, or what is left of it.
+
+    Args:
+        job: The job.
+        options: How, and how much of it.
+        until: A moment of `time.monotonic()` to stop at; at least an epoch, or some examples, are done.
+        console: Where to show the progress.
+        start: Whether there is time to start; if not, only look whether it is done.
+
+    Returns:
+        The outcome: `done`, `already done`, `paused`, `in use` (by another process), `needs ...` (files of its data),
+        or `failed: ...`, for an error that concerns this job alone.
+    """
+    try:
+        if job.is_done(options):
+            return ALREADY_DONE
+        if not start:
+            return "paused"
+        dataset = load(job.planned.data, seed=job.seed)
+        with job.run.lock(create=True):
+            checkpoint.sweep(job.path.parent, job.path.name)
+            if job.is_done(options):  # another process has just finished it
+                return ALREADY_DONE
+            ended = _train(job, dataset, options, until, console)
+            measurement = _measure(job, dataset, options, until, console)
+            _record(job, ended, measurement)
+            return "done"
+    except Busy:
+        return "in use"
+    except Paused:
+        return "paused"
+    except FileNotFoundError as error:
+        missing = job.row.missing()
+        return f"needs {', '.join(missing)}" if missing else f"failed: {error}"
+    except (ValueError, Diverged) as error:
+        return f"failed: {error}"
+
+
+def _train(job: Job, dataset: Dataset, options: RunOptions, until: float | None, console: Console | None) -> str:
+    """Train the epochs that are left; return how the training ended: `finished` or `stopped early`."""
+    experiment = job.experiment(options)
+    ended = _how_it_ended(job.run, experiment)
+    if ended:
+        return ended
+    with TrainingBar(console, job.run.folder) if console is not None else nullcontext() as bar:
+        callbacks = [] if bar is None else [bar]
+        fabric, snapshots = make_fabric(experiment), job.row.snapshots
+        outcome = fit(experiment, dataset, job.run, fabric, callbacks, options.save_every, snapshots, until)
+    if outcome.reason == "interrupted":
+        raise KeyboardInterrupt
+    if outcome.reason == "out of time":
+        raise Paused(f"{job} is out of time")
+    return outcome.reason
+
+
+def _how_it_ended(run: Run, experiment: Experiment) -> str:
+    """How the training of a run ended; empty if it has not."""
+    run.check_folder(experiment)
+    if not (run / "last.ckpt").is_file():
+        return ""
+    _, values = run.load_checkpoint("last")
+    if values["waited"] > experiment.patience:
+        return "stopped early"
+    return "finished" if values["epoch"] >= experiment.epochs else ""
+
+
+def _measure(
+    job: Job, dataset: Dataset, options: RunOptions, until: float | None, console: Console | None
+) -> Measurement:
+    """Measure what the metric of the row needs."""
+    run, row, measured_by = job.run, job.row, METRICS[job.row.metric].measured_by
+    if measured_by == "angle":
+        return measure_angle(run, dataset, row.which)
+    what = f"{row.draws} samples" if measured_by == "evaluation" else "pairs"
+    with counting_bar(console, what) if console is not None else nullcontext(lambda done, total: None) as progress:
+        if measured_by == "interpolation":
+            return measure_smoothness(run, dataset, row.which, row.pairs, progress)
+        numbers = evaluate_run(
+            run,
+            row.draws,
+            number=options.number and min(options.number, len(dataset.test)),
+            which=row.which,
+            accelerator=options.accelerator,
+            progress=progress,
+            until=until,
+            save_every=options.save_every,
+        )
+    return Measurement(numbers, [])
+
+
+def _record(job: Job, ended: str, measurement: Measurement) -> None:
+    """Write the result, after its pictures: once there is a result, the job is done."""
+    found, metrics = measurement.numbers, job.run.metrics()
+    if ended == "finished" and len(metrics) < job.planned.epochs:
+        ended = "short"
+    job.path.parent.mkdir(parents=True, exist_ok=True)
+    for picture in measurement.pictures:
+        checkpoint.write_atomically(job.path.with_name(f"{job.path.stem}-{picture.name}"), picture.read_bytes())
+    content = {
+        "table": job.row.home[0],
+        "row": job.row.home[1],
+        "seed": job.seed,
+        "complete": ended != "short" and found["n"] == job.test_size,
+        "ended": ended,
+        "epochs": len(metrics),
+        "epochs_planned": job.planned.epochs,
+        "hours": round(sum(line["seconds"] for line in metrics) / 3600, 3),
+        "gib": max((line["memory"] for line in metrics if "memory" in line), default=None),
+        **job.run.description(),
+        "found": found,
+        "measured": session(found["epoch"], torch.device("cpu")),
+    }
+    checkpoint.write_json(job.path, content)

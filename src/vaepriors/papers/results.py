@@ -1,0 +1,153 @@
+"""Recorded results: files of JSON, read and checked, and what they say of a row."""
+
+import math
+import re
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypedDict
+
+from vaepriors.data import CATALOGUE
+from vaepriors.papers.rows import METRICS, Row
+from vaepriors.reading import check, read_json
+
+__all__ = ["Summary", "read_result", "summarize"]
+
+
+class Numbers(TypedDict):
+    """What was measured, beside the metric of the row."""
+
+    n: int
+
+
+class Machine(TypedDict):
+    """What tables show of a session."""
+
+    hardware: str
+
+
+class Trained(TypedDict):
+    """What tables show of an experiment."""
+
+    data: Literal[tuple(CATALOGUE)]  # type: ignore[valid-type]
+
+
+class Result(TypedDict):
+    """What tables need of a result."""
+
+    seed: int
+    complete: bool
+    ended: str
+    epochs: int
+    epochs_planned: int
+    hours: float
+    experiment: Trained
+    sessions: list[Machine]
+    found: Numbers
+
+
+class Summary(NamedTuple):
+    """The results of a row, over its seeds."""
+
+    value: float
+    error: float | None  # standard error
+    seeds: tuple[int, ...]
+    short: str  # how much less than the paper's protocol was done, in words
+    remark: str  # what the number must be read together with
+    epochs: str
+    hours: float  # mean over seeds
+    hardware: str
+
+
+def read_result(path: Path, *metrics: str) -> dict[str, Any]:
+    """The content of a recorded result.
+
+    Args:
+        path: The file.
+        metrics: Names of numbers that it must hold.
+
+    Raises:
+        ValueError: If it cannot be read, or lacks something.
+    """
+    remedy = "restore or delete it"
+    result = read_json(path, Result, remedy, more=True)
+    if not result["sessions"]:
+        raise ValueError(f"{path} is damaged: it has no sessions; {remedy}")
+    errors = {"nll", "nll_se"} if result["found"].get("nll_se") is not None else set()
+    for name in [*metrics, *sorted(errors)]:
+        try:
+            check(result["found"].get(name), float, f"found.{name}")
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged, or of another version: {error}; {remedy}") from error
+    return result
+
+
+def summarize(row: Row, results: Path) -> Summary | None:
+    """What is recorded of a row: its complete results, or else the shorter ones; None if there are none.
+
+    Raises:
+        ValueError: If a result cannot be read.
+    """
+    recorded = _read_results(row, results)
+    complete = [result for result in recorded if result["complete"]]
+    chosen = complete or recorded
+    if not chosen:
+        return None
+    metric = METRICS[row.metric]
+    numbers = [result["found"] for result in chosen]
+    values = [metric.sign * each[metric.key] for each in numbers]
+    several = len(values) > 1
+    return Summary(
+        statistics.mean(values),
+        statistics.stdev(values) / math.sqrt(len(values)) if several else metric.standard_error(numbers[0]),
+        tuple(result["seed"] for result in chosen),
+        "" if complete else _describe_shortness(chosen),
+        _remark(numbers),
+        _range([result["epochs"] for result in chosen]),
+        statistics.mean(result["hours"] for result in chosen),
+        "; ".join(sorted({result["sessions"][-1]["hardware"] for result in chosen})),
+    )
+
+
+def _read_results(row: Row, results: Path) -> list[dict[str, Any]]:
+    """All results of a row, by seed."""
+    table, name = row.home
+    recorded = []
+    for path in results.glob(f"{table}/{name}-*.json"):
+        if re.fullmatch(r"\d+", path.stem.removeprefix(f"{name}-")):
+            recorded.append(read_result(path, METRICS[row.metric].key))
+    return sorted(recorded, key=lambda result: result["seed"])
+
+
+def _describe_shortness(results: Sequence[dict[str, Any]]) -> str:
+    parts = []
+    if any(result["ended"] == "short" for result in results):
+        planned = results[0]["epochs_planned"]
+        parts.append(f"{_range([result['epochs'] for result in results])} of {planned} epochs")
+    examples = CATALOGUE[results[0]["experiment"]["data"]].form.sizes[2]
+    fewest = min(result["found"]["n"] for result in results)
+    if fewest < examples:
+        parts.append(f"{fewest} of {examples} test examples")
+    return ", ".join(parts)
+
+
+def _remark(numbers: Sequence[dict[str, Any]]) -> str:
+    """How often codes go round once while the angle does; which pairs have a path, and how smooth other paths are."""
+    winding = [each["winding"] for each in numbers if "winding" in each]
+    if len(winding) == 1:
+        return f"winding number {winding[0]}"
+    if winding:
+        return f"winding number ±1 in {sum(abs(each) == 1 for each in winding)} of {len(winding)} seeds"
+    paths = [each["interpolation"] for each in numbers if "interpolation" in each]
+    if not paths:
+        return ""
+    resampled, straight = (
+        statistics.mean(each["smoothness"][name]["mean"] for each in paths) for name in ("graph_resampled", "straight")
+    )
+    lost = sum(each["pairs_without_path"] for each in paths)
+    total = sum(each["graphs"] * each["pairs"] for each in paths)
+    return f"50 points of the path {resampled:.4f}, straight line {straight:.4f}; no path for {lost} of {total} pairs"
+
+
+def _range(numbers: Sequence[int]) -> str:
+    return f"{min(numbers)}" if min(numbers) == max(numbers) else f"{min(numbers)}-{max(numbers)}"

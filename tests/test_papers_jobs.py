@@ -1,0 +1,287 @@
+"""Jobs of the papers' tables: stopped, killed and resumed, no job is done twice or lost, here and on Ray."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tiny_tables import CPU, content, job_of, job_of_seconds, tiny_entries
+from vaepriors import data, papers
+from vaepriors.app.run import Run
+from vaepriors.app.train import fit
+from vaepriors.data import stand_in
+from vaepriors.papers import Job, jobs, pendulum, run_job
+from vaepriors.papers.cluster import run_task
+from vaepriors.papers.show import cells
+
+
+def test_a_job_in_short_sittings_ends_with_the_identical_number(tiny, tmp_path):
+    straight, short = job_of("tiny", "vamp", tmp_path / "a"), job_of("tiny", "vamp", tmp_path / "b")
+    assert run_job(straight, CPU) == "done"
+    outcomes = [run_job(short, CPU, until=0.0)]
+    states = [short.state()]
+    while outcomes[-1] == "paused":
+        outcomes.append(run_job(short, CPU, until=0.0))
+        states.append(short.state())
+    assert outcomes == ["paused"] * 4 + ["done"]  # three epochs; 10, 20 and 24 examples
+    assert states == ["epoch 1/3", "epoch 2/3", "evaluating", "evaluating", "done"]
+    assert content(short.result()) == content(straight.result())
+    assert short.result()["complete"]
+    assert len(short.result()["sessions"]) == 3
+    assert run_job(short, CPU) == "already done"
+    assert not (short.run / "evaluation.partial").exists()
+
+
+def kill_in(folder, what):
+    """Run the job in a process that kills itself after two epochs, or after some examples."""
+    torch.set_num_threads(1)
+    data.CATALOGUE.update(tiny_entries())
+    place, name = (Run, "add_metrics") if what == "training" else (jobs, "evaluate_run")
+    call = getattr(place, name)
+
+    def die_after_two_epochs(run, line):
+        call(run, line)
+        if line["epoch"] == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def die_after_examples(run, *arguments, **options):
+        def progress(done, total):
+            if done == 15:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return call(run, *arguments, **{**options, "progress": progress})
+
+    setattr(place, name, die_after_two_epochs if what == "training" else die_after_examples)
+    run_job(job_of("tiny", "standard", folder), dataclasses.replace(CPU, save_every=0))
+
+
+@pytest.mark.parametrize("what", ["training", "evaluation"])
+def test_a_killed_job_is_resumed_to_the_identical_number(tiny, tmp_path, processes, what):
+    assert run_job(job_of("tiny", "standard", tmp_path / "a"), CPU) == "done"
+    assert processes((kill_in, tmp_path / "b", what)) == [-signal.SIGKILL]
+    left = job_of("tiny", "standard", tmp_path / "b")
+    assert left.result() is None
+    assert left.state() == ("epoch 2/3" if what == "training" else "evaluating")
+    assert run_job(left, CPU) == "done"
+    assert content(left.result()) == content(job_of("tiny", "standard", tmp_path / "a").result())
+
+
+def run_all(folder, outcomes):
+    torch.set_num_threads(1)
+    data.CATALOGUE.update(tiny_entries())
+    outcomes.put([run_job(job_of("tiny", "standard", folder, seed), CPU) for seed in range(3)])
+
+
+def test_two_processes_do_no_job_twice(tiny, tmp_path, processes):
+    context = multiprocessing.get_context("forkserver")
+    with context.Manager() as manager:
+        outcomes = manager.Queue()
+        assert processes((run_all, tmp_path, outcomes), (run_all, tmp_path, outcomes)) == [0, 0]
+        both = [outcomes.get(), outcomes.get()]
+    for seed in range(3):
+        assert sorted(one[seed] for one in both) in (["already done", "done"], ["done", "in use"])
+        assert len(job_of("tiny", "standard", tmp_path, seed).result()["sessions"]) == 1
+
+
+def test_a_job_that_another_process_runs_is_left_alone(tiny, tmp_path):
+    held = job_of("tiny", "standard", tmp_path)
+    held.run.folder.mkdir(parents=True)
+    script = f"""
+import sys, time
+from filelock import FileLock
+with FileLock({str(held.run.lock_path)!r}):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        assert held.state() == "running"
+        assert run_job(held, CPU) == "in use"
+        process.stdin.close()
+    assert held.state() == "to do"
+    assert run_job(held, CPU) == "done"
+
+
+def test_a_job_shorter_than_the_paper_says_so_and_can_be_completed(tiny, tmp_path):
+    some = job_of("tiny", "standard", tmp_path)
+    assert run_job(some, dataclasses.replace(CPU, epochs=2, number=5)) == "done"
+    result = some.result()
+    assert (result["complete"], result["ended"], result["epochs"], result["epochs_planned"]) == (False, "short", 2, 3)
+    assert result["found"]["n"] == 5
+    assert some.state() == "short, 2/3 epochs"
+    assert run_job(some, dataclasses.replace(CPU, epochs=1)) == "done"  # no fewer epochs, but all examples
+    assert (some.result()["epochs"], some.result()["found"]["n"]) == (2, 24)
+    assert papers.summarize(some.row, tmp_path / "results").short == "2 of 3 epochs"
+    assert run_job(some, CPU) == "done"
+    assert some.result()["complete"]
+    whole = job_of("tiny", "standard", tmp_path / "whole")
+    run_job(whole, CPU)
+    whole.path.unlink()
+    assert run_job(whole, dataclasses.replace(CPU, epochs=1)) == "done"  # all epochs are there already
+    assert whole.result()["complete"]
+    assert whole.result()["found"]["nll"] == some.result()["found"]["nll"]
+
+
+def test_an_early_stop_completes_a_job(tiny, tmp_path):
+    row = tiny["tiny"].rows[0]
+    experiment = dataclasses.replace(row.experiment, patience=0, epochs=50, lr=0.1)
+    stopped = Job(dataclasses.replace(row, experiment=experiment), 0, tmp_path / "runs", tmp_path / "results")
+    assert run_job(stopped, CPU) == "done"
+    assert stopped.result()["ended"] == "stopped early"
+    assert stopped.result()["complete"]
+    assert stopped.result()["epochs"] < 50
+
+
+def test_the_angle_is_measured_at_the_last_epoch_and_at_snapshots(tiny, tmp_path):
+    """A snapshot is what a run of as many epochs gives."""
+    angle = job_of("angle", "elbo", tmp_path / "a")
+    assert run_job(angle, CPU) == "done"
+    found = angle.result()["found"]
+    assert (found["epoch"], found["checkpoint"], found["n"]) == (3, "last", 40)
+    assert 0 < found["angle_error"] <= torch.pi
+    short = job_of("angle", "elbo", tmp_path / "b")
+    assert run_job(short, dataclasses.replace(CPU, epochs=2)) == "done"
+    snapshot = papers.measure_angle(angle.run, angle.run.dataset(), "epoch-2").numbers
+    assert snapshot["angle_error"] == short.result()["found"]["angle_error"]
+    assert snapshot["valid_loss"] == short.result()["found"]["valid_loss"]
+
+
+def test_an_error_of_the_angle_is_shown_with_its_winding_number(tiny, tmp_path):
+    angle = job_of("angle", "elbo", tmp_path)
+    assert run_job(angle, CPU) == "done"
+    result = angle.result()
+    for seed, winding in enumerate((1, -1, 0)):
+        result |= {"seed": seed, "found": result["found"] | {"winding": winding}}
+        angle.path.with_stem(f"elbo-{seed}").write_text(json.dumps(result))
+        ours = cells(angle.row, papers.summarize(angle.row, tmp_path / "results"))[3]
+        assert ours.endswith("(winding number 1)" if seed == 0 else f"(winding number ±1 in 2 of {seed + 1} seeds)")
+
+
+@pytest.mark.parametrize("name", ["elbo", "rewo"])
+def test_a_result_of_the_pendulum_has_its_pictures(tiny, tmp_path, name):
+    angle = job_of("angle", name, tmp_path)
+    assert run_job(angle, CPU) == "done"
+    names = {path.name for path in angle.path.parent.iterdir()}
+    assert names - {f"{name}-0-path.png"} == {f"{name}-0.json", f"{name}-0-latent.png"}
+    assert (f"{name}-0-path.png" in names) == (angle.run / "path.png").is_file()  # not every graph has a path
+    run, dataset = angle.run, angle.run.dataset()
+    titles = [axis.get_title() for axis in pendulum.draw_latent_plane(run, dataset, "last").axes]
+    assert [title for title in titles if "epoch" in title] == ["epoch 1", "epoch 2", "epoch 3"]
+    assert ("error and its bound" in titles) == (name == "rewo")
+    before = pendulum.draw_latent_plane(run, dataset, "epoch-2")
+    assert [axis.get_title() for axis in before.axes if "epoch" in axis.get_title()] == ["epoch 1", "epoch 2"]
+
+
+def test_half_a_turn_of_the_pendulum_is_twenty_images(tiny, tmp_path):
+    angle = job_of("angle", "elbo", tmp_path)
+    experiment = dataclasses.replace(angle.planned, prior="standard", epochs=1, accelerator="cpu")
+    fit(experiment, data.load("pendulum"), angle.run)
+    sheet = pendulum.draw_half_turn(angle.run.model(data.load("pendulum"), "last")[0], data.load("pendulum"))
+    assert sheet.shape == (18, 20 * 17 + 1, 3)
+
+
+def test_smoothness_is_recorded_with_its_interpolations_and_pictures(tiny, tmp_path):
+    smooth = job_of("smooth", "elbo", tmp_path)
+    assert run_job(smooth, CPU) == "done"
+    found = smooth.result()["found"]
+    assert found["smoothness"] == found["interpolation"]["smoothness"]["graph"]["mean"] > 0
+    assert found["smoothness_se"] == pytest.approx(found["interpolation"]["smoothness"]["graph"]["sd"] / 10**0.5)
+    names = {path.name for path in smooth.path.parent.iterdir()}
+    assert names == {"elbo-0.json", "elbo-0-graph.png", "elbo-0-interpolation.png"}
+    ours = cells(smooth.row, papers.summarize(smooth.row, tmp_path / "results"))[3]
+    assert ours.startswith(f"{found['smoothness']:.4f} ± {found['smoothness_se']:.4f}")
+    assert "no path for 0 of 10 pairs" in ours
+
+
+def test_missing_data_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAEPRIORS_DATA", str(tmp_path))
+    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache")
+    monkeypatch.setattr("requests.Session.request", lambda *a, **k: (_ for _ in ()).throw(OSError("no network")))
+    (row,) = papers.select("vampprior-1", ["omniglot-vae-standard"])
+    assert row.missing() == ("omniglot/chardata.mat",)
+    outcome = run_job(Job(row, 0, tmp_path / "runs", tmp_path / "results"), CPU)
+    assert outcome == "needs omniglot/chardata.mat"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_of_another_run_is_refused_and_untouched(tiny, tmp_path):
+    mine = job_of("tiny", "standard", tmp_path)
+    other = dataclasses.replace(mine.planned, latent=3)
+    fit(dataclasses.replace(other, accelerator="cpu", epochs=1), stand_in("digits", 24), mine.run)
+    before = {path: path.read_bytes() for path in mine.run.folder.iterdir()}
+    assert re.match(r"failed: .*was trained with latent 3, not 2", run_job(mine, CPU))
+    assert {path: path.read_bytes() for path in mine.run.folder.iterdir()} == before
+
+
+# Ray
+
+
+def test_ray_does_every_job_once_though_a_worker_is_killed(tmp_path):
+    """Three runs on two workers. The one that trains seed 0 dies; its run goes on from its last checkpoint."""
+    pytest.importorskip("ray", reason="needs ray")
+    script = f"""
+import dataclasses, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from tiny_tables import CPU, job_of_seconds
+from vaepriors.papers import run_on_ray
+jobs = [job_of_seconds(Path({str(tmp_path)!r}), seed) for seed in range(3)]
+options = dataclasses.replace(CPU, save_every=0)
+print(run_on_ray(jobs, options, None, lambda job, outcome: print(job, outcome, flush=True), workers=2))
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    driver = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+    first = job_of_seconds(tmp_path, 0)
+    while driver.poll() is None and not (first.run / "last.ckpt").is_file():
+        time.sleep(0.01)
+    holder = first.run.lock_path.with_suffix(".holder")
+    killed = json.loads(holder.read_text())["pid"]
+    os.kill(killed, signal.SIGKILL)
+    output, _ = driver.communicate(timeout=300)
+    assert output.splitlines()[-1] == "['done', 'done', 'done']", output
+    for seed in range(3):
+        result = job_of_seconds(tmp_path, seed).result()
+        starts = [session["after_epoch"] for session in result["sessions"]]
+        assert result["epochs"] == 30
+        assert len(starts) == (2 if seed == 0 else 1)
+        assert starts[0] == 0
+        assert all(start > 0 for start in starts[1:])
+    alone = job_of_seconds(tmp_path / "alone", 0)
+    assert run_job(alone, CPU) == "done"
+    assert alone.result()["found"]["nll"] == pytest.approx(first.result()["found"]["nll"], rel=1e-5)
+
+
+def test_without_ray_its_engine_says_what_to_install(tiny, tmp_path, monkeypatch, vaepriors, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert vaepriors("reproduce", "run", "tiny", "--engine", "ray", "--runs", tmp_path, "--results", tmp_path) == 2
+    assert "pip install 'vaepriors[ray]'" in capsys.readouterr().err
+
+
+def test_ray_refuses_what_its_machines_do_not_have():
+    """Instead of waiting for it."""
+    pytest.importorskip("ray", reason="needs ray")
+    script = """
+from vaepriors.papers import RunOptions, run_on_ray
+run_on_ray([], RunOptions(), None, print, workers=1, gpus=4096)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert "ValueError: a run asks for 4096 GPU, but the Ray cluster has " in ended.stderr
+
+
+def test_a_task_after_the_deadline_does_not_start(tiny, tmp_path):
+    late = job_of("tiny", "standard", tmp_path)
+    assert run_task(late, CPU, deadline=time.time() - 1) == "paused"
+    assert not (tmp_path / "runs").exists()
+    assert run_task(late, CPU, deadline=time.time() + 1000) == "done"

@@ -1,0 +1,108 @@
+"""Tables with tiny rows on small stand-ins of the data sets, for the tests of the papers' tables."""
+
+import dataclasses
+import math
+
+import torch
+
+from vaepriors import data
+from vaepriors.app.experiment import Experiment
+from vaepriors.data.pendulum import render
+from vaepriors.papers import Job, Row, RunOptions, Table
+from vaepriors.papers.rows import read
+
+CPU = RunOptions(accelerator="cpu")
+
+TEXT = """
+paper = "Somebody 2020, a paper"
+
+[[tables]]
+name = "tiny"
+title = "Digits"
+source = "Table 7"
+metric = "log_likelihood"
+[tables.common]
+data = "digits"
+hidden = [8]
+latent = 2
+epochs = 3
+warmup = 0
+batch_size = 10
+draws = 200
+[tables.rows]
+"standard" = { paper = -20.0 }
+"vamp" = { paper = -19.5, prior = "vamp", components = 4 }
+"again" = { paper = -20.1, same = "tiny/standard", metric = "elbo", note = "the same" }
+"other" = { paper = -18.0, cited = "Others 2019" }
+
+[[tables]]
+name = "angle"
+title = "Angle"
+source = "Table 1"
+metric = "angle_error"
+[tables.common]
+data = "pendulum"
+model = "mlp"
+prior = "vhp"
+hidden = [8]
+latent = 2
+epochs = 3
+sigma = 0.1
+snapshots = [1, 2]
+which = "last"
+[tables.rows]
+"elbo" = { paper = 0.5 }
+"rewo" = { objective = "rewo", kappa = 0.1 }
+
+[[tables]]
+name = "smooth"
+title = "Smoothness"
+source = "Figure 8"
+metric = "smoothness"
+[tables.rows.elbo]
+data = "pendulum"
+model = "mlp"
+hidden = [8]
+latent = 2
+epochs = 1
+sigma = 0.1
+which = "last"
+pairs = 1
+"""
+
+
+def tiny_tables() -> dict[str, Table]:
+    return read([TEXT])
+
+
+def tiny_entries() -> dict[str, data.Entry]:
+    """Entries of the catalogue with few points, under the names of `digits` and `pendulum`."""
+    digits = data.stand_in("digits", 24)
+    angles = 2 * math.pi * torch.rand(40, generator=torch.Generator().manual_seed(0))
+    x = render(angles)
+    swing = data.Dataset("pendulum", x, x, x, "gaussian", labels={"train": angles, "valid": angles, "test": angles})
+    return {"digits": _entry(digits), "pendulum": _entry(swing)}
+
+
+def _entry(dataset: data.Dataset) -> data.Entry:
+    entry, sizes = data.CATALOGUE[dataset.name], (len(dataset.train), len(dataset.valid), len(dataset.test))
+    return dataclasses.replace(entry, load=lambda seed: dataset, form=entry.form._replace(sizes=sizes))
+
+
+def job_of(table, name, folder, seed=0):
+    """The job of a tiny row."""
+    (row,) = [row for row in tiny_tables()[table].rows if row.name == name]
+    return Job(row, seed, folder / "runs", folder / "results")
+
+
+def job_of_seconds(folder, seed):
+    """Some seconds of training on the real digits: time to kill it."""
+    options = {"hidden": (32,), "latent": 4, "epochs": 30, "warmup": 0, "accelerator": "cpu"}
+    row = Row("t", "a", "log_likelihood", None, "", Experiment(data="digits", **options), ("t", "a"), draws=20)
+    return Job(row, seed, folder / "runs", folder / "results")
+
+
+def content(result):
+    """A result without its times and machines."""
+    found = {key: value for key, value in result["found"].items() if key != "seconds"}
+    return {**result, "found": found, "hours": 0, "gib": 0, "sessions": [], "measured": {}}
