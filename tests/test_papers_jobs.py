@@ -23,6 +23,8 @@ from vaepriors.papers import Job, jobs, pendulum, run_job
 from vaepriors.papers.cluster import run_task
 from vaepriors.papers.show import cells
 
+SOURCE = Path(papers.__file__).parents[2]
+
 
 def test_a_job_in_short_sittings_ends_with_the_identical_number(tiny, tmp_path):
     straight, short = job_of("tiny", "vamp", tmp_path / "a"), job_of("tiny", "vamp", tmp_path / "b")
@@ -157,10 +159,13 @@ def test_the_angle_is_measured_at_the_last_epoch_and_at_snapshots(tiny, tmp_path
 
 def test_an_error_of_the_angle_is_shown_with_its_winding_number(tiny, tmp_path):
     angle = job_of("angle", "elbo", tmp_path)
-    assert run_job(angle, CPU) == "done"
-    result = angle.result()
+    result = {
+        "complete": True, "ended": "finished", "epochs": 3, "epochs_planned": 3, "hours": 0.5,
+        "experiment": {"data": "pendulum"}, "sessions": [{"hardware": "a machine"}],
+    }  # fmt: skip
+    angle.path.parent.mkdir(parents=True)
     for seed, winding in enumerate((1, -1, 0)):
-        result |= {"seed": seed, "found": result["found"] | {"winding": winding}}
+        result |= {"seed": seed, "found": {"n": 40, "angle_error": 0.5, "winding": winding}}
         angle.path.with_stem(f"elbo-{seed}").write_text(json.dumps(result))
         ours = cells(angle.row, papers.summarize(angle.row, tmp_path / "results"))[3]
         assert ours.endswith("(winding number 1)" if seed == 0 else f"(winding number ±1 in 2 of {seed + 1} seeds)")
@@ -231,24 +236,24 @@ def test_ray_does_every_job_once_though_a_worker_is_killed(tmp_path):
     script = f"""
 import dataclasses, sys
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent)!r})
 from tiny_tables import CPU, job_of_seconds
 from vaepriors.papers import run_on_ray
 jobs = [job_of_seconds(Path({str(tmp_path)!r}), seed) for seed in range(3)]
 options = dataclasses.replace(CPU, save_every=0)
 print(run_on_ray(jobs, options, None, lambda job, outcome: print(job, outcome, flush=True), workers=2))
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(SOURCE)])}
     driver = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
-    first = job_of_seconds(tmp_path, 0)
-    while driver.poll() is None and not (first.run / "last.ckpt").is_file():
-        time.sleep(0.01)
-    holder = first.run.lock_path.with_suffix(".holder")
-    killed = json.loads(holder.read_text())["pid"]
-    os.kill(killed, signal.SIGKILL)
-    output, _ = driver.communicate(timeout=300)
+    with driver:
+        first = job_of_seconds(tmp_path, 0)
+        while driver.poll() is None and not (first.run / "last.ckpt").is_file():
+            time.sleep(0.01)
+        if driver.poll() is None:
+            holder = first.run.lock_path.with_suffix(".holder")
+            os.kill(json.loads(holder.read_text())["pid"], signal.SIGKILL)
+        output, _ = driver.communicate(timeout=300)
     assert output.splitlines()[-1] == "['done', 'done', 'done']", output
     for seed in range(3):
         result = job_of_seconds(tmp_path, seed).result()
