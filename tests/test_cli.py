@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from conftest import TINY
+from vaepriors import __version__ as package_version
 from vaepriors import checkpoint
 from vaepriors.app.run import MAY_CHANGE, Run
 from vaepriors.data import CATALOGUE
@@ -171,22 +172,65 @@ def test_train_says_what_it_took_and_where_that_looks_wrong(here, vaepriors, cap
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "words"),
     [
-        "train --nosuch 1",
-        "train --epochs many",
-        "evaluate",
-        "evaluate run --split tset",
-        "data",
-        "data lsit",
-        "nosuch",
-        "",
+        ("train --nosuch 1", ["--nosuch", "vaepriors train --help"]),
+        ("train --learning-rate 0.1", ["--learning-rate", "--lr?", "vaepriors train --help"]),
+        ("train --K 5", ["--K", "--components?"]),
+        ("train --device cpu", ["--device", "--accelerator"]),
+        ("train --batchsize=10", ["--batchsize", "--batch-size?"]),
+        ("train --batch_sise 10", ["--batch_sise", "--batch-size?"]),
+        ("train --epochs many", ["--epochs", "'many'", "vaepriors train --help"]),
+        ("train --components many", ["--components", "'many'", "INT"]),
+        ("train --lr", ["--lr", "value"]),
+        ("evaluate", ["PATH", "missing", "vaepriors evaluate --help"]),
+        ("evaluate run other", ["'other'", "vaepriors evaluate --help"]),
+        ("evaluate run --split tset", ["--split", "'tset'", "'test'"]),
+        ("data", ["list", "missing", "vaepriors data --help"]),
+        ("data lsit", ["'lsit'", "'list'"]),
+        ("reproduce rnu", ["'rnu'", "run?", "vaepriors reproduce --help"]),
+        ("reproduce show --seed", ["--seed", "vaepriors reproduce show --help"]),
+        ("trian", ["'trian'", "train?", "vaepriors --help"]),
+        ("nosuch", ["'nosuch'", "evaluate", "vaepriors --help"]),
+        ("--nosuch", ["--nosuch", "vaepriors --help"]),
+        ("", ["train", "vaepriors --help"]),
     ],
 )
-def test_what_is_no_command(here, vaepriors, capsys, arguments):
+def test_what_is_no_command_gets_a_hint(here, vaepriors, capsys, arguments, words):
     assert vaepriors(*arguments.split()) == 2
-    assert capsys.readouterr().err
+    error = sentence(capsys)
+    assert all(word in error for word in words), error
     assert not os.listdir(here)
+
+
+@pytest.mark.parametrize(
+    ("start", "heavy"),
+    [
+        (
+            "import vaepriors; vaepriors.VAE, vaepriors.networks, vaepriors.objectives, vaepriors.priors, "
+            "vaepriors.optim, vaepriors.estimate, vaepriors.data, vaepriors.analysis",
+            {"matplotlib", "sklearn", "networkx", "tyro", "rich", "lightning_fabric", "jinja2"},
+        ),
+        (
+            "from vaepriors.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+            {"matplotlib", "sklearn", "networkx", "lightning_fabric", "jinja2"},
+        ),
+        (
+            "from vaepriors.cli import main\ntry: main(['train', '--nosuch'])\nexcept SystemExit: pass",
+            {"matplotlib", "sklearn", "networkx", "lightning_fabric", "jinja2"},
+        ),
+    ],
+    ids=["library", "help", "mistake"],
+)
+def test_what_takes_long_to_import_waits_until_it_is_needed(start, heavy):
+    program = f"import sys\n{start}\nprint('loaded', *sys.modules)"
+    end = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert heavy & set(end.stdout.split("loaded ")[-1].split()) == set()
+
+
+def test_the_version_is_that_of_the_package_and_torch(vaepriors, capsys):
+    assert vaepriors("--version") == 0
+    assert capsys.readouterr().out.split() == ["vaepriors", f"{package_version},", "torch", torch.__version__]
 
 
 @pytest.mark.parametrize(
@@ -220,6 +264,9 @@ def test_what_is_no_command(here, vaepriors, capsys, arguments):
         ("data fetch", ["nothing to fetch", "digits"]),
         ("data fetch nosuch", ["'nosuch'", "digits"]),
         ("data fetch digitz", ["did you mean 'digits'?"]),
+        ("data fetch mnist", ["'static_mnist' or 'dynamic_mnist'"]),
+        ("sample RUN --which epoch-7", ["no epoch-7.ckpt"]),
+        ("evaluate RUN --which epoch-7", ["no epoch-7.ckpt"]),
     ],
 )
 def test_a_mistake_in_another_command(here, vaepriors, trained, copy, monkeypatch, capsys, arguments, words):
@@ -344,6 +391,13 @@ def test_evaluate_says_when_its_number_cannot_be_trusted(vaepriors, copy, capsys
     assert (result["effective_samples_mean"] < 10) == few
     assert ("more samples would raise it" in told) == few
     assert str(copy / "evaluation.json") in told
+
+
+@pytest.mark.parametrize("command", [["evaluate", "--samples", "2", "--accelerator", "cpu"], ["sample"]])
+def test_a_snapshot_is_evaluated_and_drawn_from(vaepriors, copy, command):
+    shutil.copy(copy / "best.ckpt", copy / "epoch-2.ckpt")
+    assert vaepriors(command[0], copy, "--which", "epoch-2", *command[1:]) == 0
+    assert (copy / {"evaluate": "evaluation-test-epoch-2.json", "sample": "samples.npy"}[command[0]]).is_file()
 
 
 def test_sample_writes_draws_and_pictures_and_repeats_them(vaepriors, copy, capsys):

@@ -151,7 +151,7 @@ def test_an_interrupted_run_has_a_report(tmp_path, train, images, vaepriors, cap
         ("report nowhere", "nowhere holds no run"),
         ("report RUN --number 0", "number is 0: at least 1"),
         ("report RUN --which epoch-9", "has no epoch-9.ckpt yet"),
-        ("compare RUN", "1 run cannot be compared"),
+        ("compare RUN", "at least two runs, not 1"),
         ("compare RUN RUN", "named twice"),
         ("compare RUN nowhere", "nowhere holds no run"),
         ("compare RUN OTHER --out page.pdf", "give a file that ends in .html"),

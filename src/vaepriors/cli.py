@@ -1,7 +1,7 @@
 """The command line: train, evaluate, sample, report, compare, interpolate, data, reproduce.
 
-A mistake of the user is one sentence on standard error and exit status 2, before any work. Ctrl-C leaves a run
-that `--resume` goes on with.
+A mistake of the user is one sentence on standard error and exit status 2, before any work. Ctrl-C leaves a run that
+`--resume` continues. What takes long to import is imported by the commands that need it.
 """
 
 import argparse
@@ -12,37 +12,27 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 import tyro
-from rich.table import Table
 
-from vaepriors.analysis import diagnose
-from vaepriors.app.cost import check_memory
-from vaepriors.app.evaluation import evaluate_run
+import vaepriors
 from vaepriors.app.experiment import Experiment
-from vaepriors.app.interpolation import interpolate_run
-from vaepriors.app.progress import TensorBoard, TrainingBar, counting_bar, make_console, use_plain_signs
-from vaepriors.app.records import name_of
-from vaepriors.app.report.compare import COLUMNS, notes, rows, write_comparison
-from vaepriors.app.report.compare import compare as compare_runs
-from vaepriors.app.report.curves import write_curves
-from vaepriors.app.report.paths import write_interpolations
-from vaepriors.app.report.pictures import write_pictures
-from vaepriors.app.report.run import write_report
-from vaepriors.app.run import Run
-from vaepriors.app.train import fit, make_fabric
+from vaepriors.app.parsing import parse
+from vaepriors.app.terminal import counting_bar, make_console, use_plain_signs
 from vaepriors.data import CATALOGUE, Dataset, absolute, fetch, load
-from vaepriors.distributions import watched
 from vaepriors.limits import check_size
-from vaepriors.papers.commands import COMMANDS as REPRODUCE
-from vaepriors.training import Diverged
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vaepriors.app.run import Run
 
 __all__ = ["main"]
 
-DESCRIPTION = "Variational autoencoders with learned priors."
-REPRODUCE_ABOUT = "The papers' tables: every row an experiment, with the paper's number."
+DESCRIPTION = "Variational autoencoders with learned priors. `vaepriors --version` prints the versions."
+REPRODUCE_ABOUT = "The papers' tables: every row is an experiment beside the paper's number."
 console = make_console()
 
 
@@ -65,6 +55,12 @@ def train(
         snapshots: Epochs whose model is kept as epoch-N.ckpt; of a resumed run, epochs that are still to come.
         tensorboard: Also write TensorBoard event files (needs the extra `tensorboard`).
     """
+    from vaepriors.app.cost import check_memory
+    from vaepriors.app.progress import TensorBoard, TrainingBar
+    from vaepriors.app.run import Run
+    from vaepriors.app.train import fit, make_fabric
+    from vaepriors.training import Diverged
+
     _check_saving(save_every, snapshots, experiment.epochs)
     experiment = dataclasses.replace(experiment, data=absolute(experiment.data))
     run = Run(out or default_folder(experiment))
@@ -85,11 +81,11 @@ def train(
         with TrainingBar(console, run.folder) as bar:
             report = fit(experiment, dataset, run, fabric, [bar, *listeners], save_every, snapshots)
     except Diverged as error:
-        raise Diverged(f"{error}, in another --out{_extreme_value(dataset)}") from error
+        return _complain(f"{error}, in another --out{_extreme_value(dataset)}", 1)
     loss = f"validation loss {report.best_loss:.4f} at epoch {report.best_epoch}"
     console.print(f"{report.reason} after epoch {report.epoch}: best {loss}; run in {run.folder}")
     if report.reason == "interrupted":
-        console.print(f"to go on: {shlex.join(['vaepriors', 'train', '--out', str(run.folder), '--resume'])}")
+        console.print(f"to continue: {shlex.join(['vaepriors', 'train', '--out', str(run.folder), '--resume'])}")
         return 130
     return 0
 
@@ -122,7 +118,7 @@ def _extreme_value(dataset: Dataset) -> str:
     return f"; training point {points} has a value of size {values:g}: scale the data to about 1"
 
 
-def _check_folder(run: Run, experiment: Experiment, resume: bool) -> None:
+def _check_folder(run: "Run", experiment: Experiment, resume: bool) -> None:
     """A run is never overwritten, and goes on only as what it was."""
     if run.folder.exists() and not run.folder.is_dir():
         raise ValueError(f"{run.folder} is a file: choose another --out")
@@ -160,6 +156,10 @@ def evaluate(
         prior_samples: Draws of u for each z in the density of the prior vhp; those of the training unless given.
         devices: How many devices share the examples.
     """
+    from vaepriors.analysis import diagnose
+    from vaepriors.app.evaluation import evaluate_run
+    from vaepriors.app.run import Run
+
     with counting_bar(console, f"{samples} samples") as progress:
         options = (samples, split, number, chunk, which, seed, accelerator, progress, prior_samples, devices)
         result = evaluate_run(Run(run), *options)
@@ -170,7 +170,11 @@ def evaluate(
     return 0
 
 
-def _table(run: Run, result: dict[str, Any]) -> Table:
+def _table(run: "Run", result: dict[str, Any]) -> "Table":
+    from rich.table import Table
+
+    from vaepriors.app.records import name_of
+
     experiment = run.experiment()
     table = Table(title=f"{experiment.model}, {experiment.prior} prior, {experiment.data}", show_header=False)
     table.add_row("examples", f"{result['n']} ({result['split']})")
@@ -190,7 +194,7 @@ def _table(run: Run, result: dict[str, Any]) -> Table:
 def sample(
     run: tyro.conf.Positional[Path],
     number: int = 64,
-    which: Literal["best", "last"] = "best",
+    which: str = "best",
     seed: int = 0,
 ) -> int:
     """Draw from a trained model; show reconstructions, pseudo-inputs and the curves of the training beside it.
@@ -200,9 +204,14 @@ def sample(
     Args:
         run: Folder of the run; samples.npy and the pictures are written there.
         number: How many.
-        which: The model of the best epoch, or of the last one.
+        which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of the draws.
     """
+    from vaepriors.app.report.curves import write_curves
+    from vaepriors.app.report.pictures import write_pictures
+    from vaepriors.app.run import Run
+    from vaepriors.distributions import watched
+
     if number < 1:
         raise ValueError(f"number is {number}: at least 1 is needed")
     if not 0 <= seed < 2**63:
@@ -234,6 +243,9 @@ def report(
         which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of all draws.
     """
+    from vaepriors.app.report.run import write_report
+    from vaepriors.app.run import Run
+
     with Run(run).lock(), counting_bar(console, "sections") as progress:
         paths = write_report(Run(run), number, which, seed, progress)
     console.print("\n".join(map(str, paths)))
@@ -256,6 +268,12 @@ def compare(
         which: The model of each: best, last, or epoch-N of a snapshot.
         seed: Seed of all draws.
     """
+    from rich.table import Table
+
+    from vaepriors.app.report.compare import COLUMNS, notes, rows, write_comparison
+    from vaepriors.app.report.compare import compare as compare_runs
+    from vaepriors.app.run import Run
+
     if out.suffix != ".html":
         raise ValueError(f"out is {out}: give a file that ends in .html")
     with counting_bar(console, "runs") as progress:
@@ -290,6 +308,12 @@ def interpolate(
         which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of nodes and pairs.
     """
+    from rich.table import Table
+
+    from vaepriors.app.interpolation import interpolate_run
+    from vaepriors.app.report.paths import write_interpolations
+    from vaepriors.app.run import Run
+
     folder = Run(run)
     with folder.lock():
         with counting_bar(console, "pairs") as progress:
@@ -318,6 +342,8 @@ def data(
         action: list, or fetch.
         names: What to fetch; none for list.
     """
+    from rich.table import Table
+
     if action == "list":
         if names:
             raise ValueError(
@@ -344,6 +370,8 @@ def reproduce() -> int:
 
 def _stored_experiment(arguments: Sequence[str]) -> Experiment:
     """With --resume, the options not given are those of the run."""
+    from vaepriors.app.run import Run
+
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--resume", action="store_true")
@@ -354,6 +382,13 @@ def _stored_experiment(arguments: Sequence[str]) -> Experiment:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    if arguments[:1] == ["--version"]:
+        print(f"vaepriors {vaepriors.__version__}, torch {torch.__version__}")
+        return 0
+    if arguments[:1] == ["reproduce"]:
+        from vaepriors.papers.commands import COMMANDS
+
+        return parse(COMMANDS, arguments[1:], "vaepriors reproduce", REPRODUCE_ABOUT)()
     commands: dict[str, Callable[..., int]] = {
         "train": functools.partial(train, experiment=_stored_experiment(arguments)),
         "evaluate": evaluate,
@@ -364,10 +399,7 @@ def _run(arguments: Sequence[str]) -> int:
         "data": data,
         "reproduce": reproduce,
     }
-    prog, about = "vaepriors", DESCRIPTION
-    if arguments[:1] == ["reproduce"]:
-        commands, arguments, prog, about = REPRODUCE, arguments[1:], "vaepriors reproduce", REPRODUCE_ABOUT
-    return tyro.extras.subcommand_cli_from_dict(commands, prog=prog, description=about, args=arguments)
+    return parse(commands, arguments, "vaepriors", DESCRIPTION)()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -377,10 +409,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = _run(sys.argv[1:] if arguments is None else arguments)
     except (ValueError, FileNotFoundError, ImportError) as error:
         status = _complain(error, 2)
-    except (Diverged, OSError) as error:
+    except OSError as error:
         status = _complain(error, 1)
     except KeyboardInterrupt:
-        status = _complain("interrupted: what was begun goes on by the same command (train: with --resume)", 130)
+        status = _complain("interrupted; run the same command to continue (train: with --resume)", 130)
     raise SystemExit(status)
 
 

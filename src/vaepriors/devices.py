@@ -3,17 +3,19 @@
 import platform
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 
 from vaepriors.limits import check_processes
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["hardware", "open_devices", "peak_memory"]
 
 
-def open_devices(accelerator: str, devices: int = 1, nodes: int = 1, precision: Any = "32-true") -> Fabric:
+def open_devices(accelerator: str, devices: int = 1, nodes: int = 1, precision: Any = "32-true") -> "Fabric":
     """Devices of a kind: `cpu`, `cuda`, or `auto`, which is cuda where there is one.
 
     Raises:
@@ -27,6 +29,8 @@ def open_devices(accelerator: str, devices: int = 1, nodes: int = 1, precision: 
         raise ValueError(f"devices is {devices}, but torch sees {torch.cuda.device_count()} CUDA devices")
     if kind == "cpu":
         check_processes(devices)
+    from lightning_fabric import Fabric  # here, because it loads torch's compiler, which takes seconds
+
     strategy = "ddp" if devices * nodes > 1 else "auto"
     if precision == "64-true":  # model and data are float64 already; Fabric's own plugin would round the losses
         precision = "32-true"

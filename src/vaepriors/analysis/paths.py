@@ -18,10 +18,8 @@ More nodes on a path make smaller steps and so a smaller $s$. `resample` gives p
 distances.
 """
 
-import networkx
 import numpy as np
 import torch
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 __all__ = ["Graph", "NoPath", "resample", "smoothness", "straight"]
@@ -56,11 +54,16 @@ class Graph:
             raise ValueError("some nodes are not finite: has the training of the model diverged?")
         self.nodes = nodes.detach().cpu()
         self.neighbors = neighbors
+        import networkx  # these take seconds, so only a graph imports them
+        from sklearn.neighbors import NearestNeighbors
+
         self._search = NearestNeighbors(n_neighbors=neighbors).fit(self.nodes.numpy())
         self._graph = networkx.from_scipy_sparse_array(self._search.kneighbors_graph(mode="distance"))
 
     def components(self) -> list[int]:
         """The number of nodes in each connected component, the largest first."""
+        import networkx
+
         return sorted((len(part) for part in networkx.connected_components(self._graph)), reverse=True)
 
     def edges(self) -> Tensor:
@@ -76,6 +79,8 @@ class Graph:
         Raises:
             NoPath: If start and goal are joined to different components.
         """
+        import networkx
+
         points = torch.cat([self.nodes, start.detach().cpu()[None], goal.detach().cpu()[None]])
         n = len(self.nodes)
         graph = self._graph.copy()

@@ -1,52 +1,15 @@
 """Progress on the terminal, and curves for TensorBoard."""
 
-import codecs
-import io
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from vaepriors.training import Callback
 
-__all__ = ["TensorBoard", "TrainingBar", "counting_bar", "make_console"]
-
-
-def make_console() -> Console:
-    """Where the commands print: as wide as the terminal, or, into a file or a pipe, wide enough for their tables.
-
-    Words are shown as they are: a path may have brackets or colons that mean something to rich.
-    """
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 160
-    return console
-
-
-def use_plain_signs() -> None:
-    """Let the standard streams replace signs that their encoding does not have: +- for ±, and ASCII for boxes."""
-    codecs.register_error("plain", _plain)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="plain")
-
-
-def _plain(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    signs = error.object[error.start : error.end]
-    return "".join(_PLAIN.get(sign) or ascii(sign)[1:-1] for sign in signs), error.end
-
-
-_PLAIN = {"±": "+-", "…": "...", "•": "*"} | {
-    chr(code): "-" if chr(code) in "─━╌╍┄┅┈┉═╴╶╸╺╼╾" else "|" if chr(code) in "│┃║╎╏┆┇┊┋╵╷╹╻╽╿" else "+"
-    for code in range(0x2500, 0x2580)
-}
+__all__ = ["TensorBoard", "TrainingBar"]
 
 
 class _Speed(ProgressColumn):
@@ -88,7 +51,7 @@ class TrainingBar(Callback):
 
     def start(self, epoch: int, epochs: int, steps: int) -> None:
         self.epochs, self.steps_per_epoch = epochs, steps
-        self.console.print(f"run in {self.folder}" + (f", going on after epoch {epoch}" if epoch else ""))
+        self.console.print(f"run in {self.folder}" + (f", resuming after epoch {epoch}" if epoch else ""))
         self._show(epoch, loss="")
 
     def steps(self, n: int) -> None:
@@ -129,12 +92,3 @@ class TensorBoard(Callback):
             if name != "epoch":
                 self.writer.add_scalar(name, value, line["epoch"])
         self.writer.flush()
-
-
-@contextmanager
-def counting_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar to be called with how many are done and how many there are; it is not seen before."""
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, visible=False)
-        yield lambda done, total: progress.update(task, completed=done, total=total, visible=True)

@@ -10,7 +10,7 @@ import tyro
 from rich.table import Table as Grid
 
 from vaepriors.app.cost import hours
-from vaepriors.app.progress import make_console
+from vaepriors.app.terminal import make_console
 from vaepriors.checkpoint import write_atomically
 from vaepriors.papers.cluster import run_on_ray
 from vaepriors.papers.jobs import ALREADY_DONE, Job, RunOptions, run_here

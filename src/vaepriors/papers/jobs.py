@@ -25,8 +25,9 @@ from rich.console import Console
 from vaepriors import checkpoint
 from vaepriors.app.evaluation import Paused, evaluate_run
 from vaepriors.app.experiment import Experiment
-from vaepriors.app.progress import TrainingBar, counting_bar
+from vaepriors.app.progress import TrainingBar
 from vaepriors.app.run import Run
+from vaepriors.app.terminal import counting_bar
 from vaepriors.app.train import fit, make_fabric
 from vaepriors.data import CATALOGUE, Dataset, load
 from vaepriors.papers.measures import Measurement, measure_angle, measure_smoothness

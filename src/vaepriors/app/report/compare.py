@@ -65,7 +65,7 @@ def compare(
         ValueError: If there are fewer than two, or one of them is no run, or has no model yet.
     """
     if len(runs) < 2:
-        raise ValueError(f"{len(runs)} run cannot be compared: name at least two")
+        raise ValueError(f"compare needs at least two runs, not {len(runs)}: name more folders")
     names = _names([run.folder for run in runs])
     models = []
     for run in runs:  # a mistake in the last run is reported before the first is measured
