@@ -228,6 +228,10 @@ def _entry(name: str) -> Entry:
     if os.sep in name or "." in name:
         state = "is neither .npy nor .npz" if os.path.exists(os.path.expanduser(name)) else "does not exist"
         raise ValueError(f"{name!r} looks like a path but {state}: own data are a .npy or .npz file.")
-    close = difflib.get_close_matches(name, CATALOGUE, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if (close := _similar(name)) else ""
     raise ValueError(f"unknown data set {name!r}: {hint}Known are {', '.join(CATALOGUE)}, and a path to .npy or .npz.")
+
+
+def _similar(name: str) -> list[str]:
+    """Names that have this one in them, such as static_mnist of mnist; else the closest one."""
+    return [known for known in CATALOGUE if name.lower() in known] or difflib.get_close_matches(name, CATALOGUE, n=1)
