@@ -509,6 +509,7 @@ def test_interpolate_writes_its_numbers_and_repeats_them(vaepriors, copy, capsys
         assert vaepriors("interpolate", copy, "--nodes", "40", "--neighbors", "5", "--graphs", "2", "--pairs", "3") == 0
         results.append(json.loads((copy / "interpolation.json").read_text()))
     told = capsys.readouterr().out
+    assert "lower is smoother" in told
     assert results[0] == results[1]
     result = results[0]
     assert [sum(each) for each in result["components"]] == [40, 40]

@@ -23,7 +23,7 @@ from vaepriors.app.report.compare import COLUMNS, compare, notes, rows, write_co
 from vaepriors.app.report.curves import write_curves
 from vaepriors.app.report.page import drawn
 from vaepriors.app.report.paths import write_interpolations
-from vaepriors.app.report.run import limits, look, write_report
+from vaepriors.app.report.run import duration_in_words, limits, look, percent_in_words, write_report
 from vaepriors.app.run import Run
 from vaepriors.app.train import fit
 from vaepriors.data import Dataset, binarize_once
@@ -75,8 +75,8 @@ def test_every_model_and_prior_has_a_report(model, prior, trained):
     assert text.count("<details>") == (3 if prior.startswith("vamp") else 0)
     assert ("The prior has none" in text) == (not prior.startswith("vamp"))
     assert (folder / "samples.png").is_file()
-    assert "Not evaluated yet: vaepriors evaluate" in text
-    assert "None yet: vaepriors interpolate" in text
+    assert "Not evaluated yet: run vaepriors evaluate" in text
+    assert "None yet: run vaepriors interpolate" in text
     images = re.findall(r"<img[^>]*>", text)
     assert images
     assert all(re.search(r' alt="[^"]{10,}"', image) for image in images)
@@ -90,10 +90,10 @@ def test_every_model_and_prior_has_a_report(model, prior, trained):
         (points((3, 8, 8), "gaussian"), "Drawn from the prior, decoded."),
         (points((1, 8, 8), "logistic256"), "bits per dimension"),
         (points((7,), "gaussian"), "Mean and standard deviation of each coordinate"),
-        (points((7,)), "The prior has 3; the data are no images"),
+        (points((7,)), "The prior has 3; they are not shown"),
         (points(labels=True), "Codes z of 12 test examples beside"),
         (points(), "The data have no labels"),
-        (points(n=1), "There is a single test example"),
+        (points(n=1), "The test set has one example"),
     ],
     ids=["three channels", "gray levels", "vectors", "bits", "labels", "no labels", "one example"],
 )
@@ -128,6 +128,8 @@ def test_a_report_has_what_the_run_has(trained):
     assert len(weights) == 48
     assert weights == sorted(weights, reverse=True)
     assert "along 50 points of them" in text
+    assert "lower is smoother" in text
+    assert "sums differ from the rate" in text
     assert "weighted" in text
     assert "torch" in text
     curves = write_curves(run.folder, run.metrics())
@@ -140,7 +142,7 @@ def test_an_interrupted_run_has_a_report(tmp_path, train, images, vaepriors, cap
     (tmp_path / "run" / "metrics.jsonl").write_text(lines[0] + "\n")  # as if stopped after the first
     assert vaepriors("report", tmp_path / "run") == 0
     text = (tmp_path / "run" / "report.html").read_text()
-    assert "1 epochs in" in text
+    assert "1 epoch in" in text
     assert "stopped early, interrupted, or still running" in text
     assert str(tmp_path / "run" / "report.html") in capsys.readouterr().out.replace("\n", "")
 
@@ -216,7 +218,7 @@ def test_likelihoods_are_compared_example_by_example(trained):
     assert likelihoods == ["-950.00 ± 132.29", "-944.50 ± 132.28"]
     assert differences == ["", f"+5.50 ± {np.std([0, 1] * 10, ddof=1) / 20**0.5:.2f}"]
     (sentence,) = (sentence for sentence in notes(compared) if sentence.startswith("difference"))
-    assert "less that of a " in sentence
+    assert "minus that of a " in sentence
 
 
 def test_evaluations_that_do_not_compare_are_marked(trained):
@@ -298,18 +300,19 @@ def test_compare_writes_its_table_and_its_page(tmp_path, train, vaepriors, capsy
     assert "a/one" in out
     assert "b/one" in out
     text = (tmp_path / "runs" / "compare.html").read_text()
-    assert "The runs do not differ in their number of components." in text
+    assert "components" not in re.findall(r'<section id="([^"]+)"', text)
 
 
 # Figures
 
 
-def test_the_bar_of_the_surgery_adds_up():
+def test_the_bars_of_the_surgery_add_up():
     found = Surgery(80.0, 20.0, 6.0, 14.0, 9.0, 0.1, 0.1)
-    (axis,) = figures.surgeries({"a": found}).axes
-    assert [bar.get_width() for bar in axis.patches] == [80.0, 6.0, 14.0]
-    assert [bar.get_x() for bar in axis.patches] == [0.0, 80.0, 86.0]
-    assert axis.lines[0].get_xdata()[0] == 89.0
+    distortion, rate = figures.surgeries({"a": found}).axes
+    assert [bar.get_width() for bar in distortion.patches] == [80.0]
+    assert [bar.get_width() for bar in rate.patches] == [6.0, 14.0]
+    assert [bar.get_x() for bar in rate.patches] == [0.0, 6.0]
+    assert rate.lines[0].get_xdata()[0] == 9.0
 
 
 def test_a_dollar_in_a_name_begins_no_formula():
@@ -382,6 +385,22 @@ def test_the_parts_of_the_elbo_of_two_levels_are_those_of_a_subset():
 @pytest.mark.parametrize(("information", "words"), [(6.5, "at least"), (3.0, "what a better prior could gain with")])
 def test_the_sentence_on_the_marginal_kl_depends_on_log_n(information, words):
     assert words in limits(Surgery(80.0, 20.0, information, 20.0 - information, 7.0, 0.1, 0.1))
+
+
+def test_numbers_are_easy_to_read(trained):
+    """No power of ten, and no duration of zero."""
+    run = trained(points(), prior="vamp", components=3, epochs=1)
+    write_report(run)
+    text = text_of(run)
+    assert re.search(r"1 epoch in \d+\.\d seconds", text)
+    assert len(re.findall(r"<summary>\d+: (<? ?\d+\.\d|0) %", text)) == 3
+    assert (percent_in_words(1.2e-36), percent_in_words(1.0)) == ("< 0.1 %", "100.0 %")
+    assert (duration_in_words(30.0), duration_in_words(5400.0)) == ("30.0 seconds", "1.5 hours")
+
+
+def test_the_table_of_a_comparison_begins_with_the_likelihood():
+    """On a phone, the other columns are out of sight."""
+    assert COLUMNS[:3] == ("run", "log p(x)", "difference")
 
 
 # In a browser

@@ -48,21 +48,21 @@ def interpolate_run(
 
     Args:
         run: The run.
-        nodes: N, in each graph; by default those of the paper for its data sets, 1,000 for others.
-        neighbors: k; by default those of the paper, 18 for others.
-        graphs: How many graphs, each with nodes of its own.
+        nodes: N, in each graph; by default as in the paper for its data sets, 1,000 for others.
+        neighbors: k; by default as in the paper for its data sets, 18 for others.
+        graphs: How many graphs, each with its own nodes.
         pairs: How many pairs of test examples for each graph.
         which: The model, as in `Run.model`.
         seed: Seed of the nodes and the pairs.
         progress: Called with the number of pairs done and their total.
 
     Returns:
-        What interpolation.json holds, and the interpolations of the first graph. The smoothness of each coordinate is
-        given by its mean and standard deviation over all pairs with a path: of the nodes on the path (`graph`), of 50
+        What interpolation.json holds, and the interpolations of the first graph. The smoothness (lower is smoother) is
+        given as mean and standard deviation over all pairs with a path: of the nodes on the path (`graph`), of 50
         points on it at equal distances (`graph_resampled`), and of 50 points on the straight line (`straight`).
 
     Raises:
-        ValueError: If the run or the options do not allow it, or no pair at all has a path.
+        ValueError: If an option is out of range, the test set has one example, or no pair has a path.
     """
     for name, value in (("graphs", graphs), ("pairs", pairs), ("nodes", nodes), ("neighbors", neighbors)):
         if value is not None and value < 1:
@@ -72,12 +72,12 @@ def interpolate_run(
     usual = DEFAULTS.get(dataset.name, (1000, 18))
     nodes, neighbors = usual[0] if nodes is None else nodes, usual[1] if neighbors is None else neighbors
     if len(dataset.test) < 2:
-        raise ValueError(f"{dataset.name} has {len(dataset.test)} test example: two are needed to interpolate between")
+        raise ValueError(f"{dataset.name} has {len(dataset.test)} test example: an interpolation needs two")
     edges = nodes * max(neighbors, 1)
     check_size(f"a graph of {nodes} nodes with {neighbors} neighbours each", 100 * edges)  # an edge takes more
     torch.manual_seed(seed_of(seed, "interpolation"))
     components, first, without = [], [], 0
-    found: dict[str, list[Tensor]] = {"graph": [], "graph_resampled": [], "straight": []}
+    smooth: dict[str, list[Tensor]] = {"graph": [], "graph_resampled": [], "straight": []}
     for number in range(graphs):
         graph = Graph(model.prior().sample((nodes,)), neighbors)
         components.append(graph.components())
@@ -91,11 +91,11 @@ def interpolate_run(
                 without += 1
                 continue
             decoded, line = _decoded(model, path), _decoded(model, straight(start, goal, POINTS))
-            for name, x in zip(found, (decoded, _decoded(model, resample(path, POINTS)), line), strict=True):
-                found[name].append(smoothness(x).flatten())
+            for name, x in zip(smooth, (decoded, _decoded(model, resample(path, POINTS)), line), strict=True):
+                smooth[name].append(smoothness(x).flatten())
             if number == 0:
                 first.append(Interpolation(graph, path, decoded, line, ends))
-    if not found["graph"]:
+    if not smooth["graph"]:
         raise NoPath(
             f"no pair of {graphs * pairs} has a path: the graphs fall into components of {components[0]} nodes; "
             "take more nodes or neighbors"
@@ -103,7 +103,7 @@ def interpolate_run(
     result = {
         "checkpoint": which, "epoch": values["epoch"], "seed": seed, "nodes": nodes, "neighbors": neighbors,
         "graphs": graphs, "pairs": pairs, "pairs_without_path": without, "components": components,
-        "smoothness": {name: _summary(torch.stack(each)) for name, each in found.items()},
+        "smoothness": {name: _summary(torch.stack(each)) for name, each in smooth.items()},
     }  # fmt: skip
     write_json(run / "interpolation.json", result)
     return result, first
@@ -114,7 +114,7 @@ def _decoded(model: VAE, z: Tensor) -> Tensor:
 
 
 def _summary(smoothness: Tensor) -> dict[str, Any]:
-    """Of shape (pairs, coordinates): over pairs for each coordinate, and of the mean over coordinates."""
+    """Mean and standard deviation over pairs, of all coordinates and of each; of shape (pairs, coordinates)."""
     overall = smoothness.mean(1)
     spread = lambda t: t.std(0) if len(t) > 1 else torch.zeros_like(t[0])  # noqa: E731
     return {

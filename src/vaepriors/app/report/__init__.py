@@ -1,1 +1,1 @@
-"""What a run shows: pictures."""
+"""Pictures, figures and pages of runs."""

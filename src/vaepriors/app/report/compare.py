@@ -22,8 +22,8 @@ from vaepriors.numerics import seed_of
 __all__ = ["COLUMNS", "Compared", "compare", "notes", "rows", "write_comparison"]
 
 COLUMNS = (
-    "run", "data", "model", "prior", "K", "epoch", "log p(x)", "difference", "ELBO", "rate", "distortion",
-    "active units",
+    "run", "log p(x)", "difference", "ELBO", "rate", "distortion", "active units", "epoch", "data", "model", "prior",
+    "K",
 )  # fmt: skip
 
 
@@ -56,13 +56,13 @@ def compare(
 
     Args:
         runs: At least two.
-        number: ELBO and units are measured on at most so many test examples.
+        number: The most test examples that ELBO and units are measured on.
         which: The model of each: best, last, or epoch-N of a snapshot.
         seed: Seed of all draws.
         progress: Called with the number of runs done and their total.
 
     Raises:
-        ValueError: If there are fewer than two, or one of them is no run, or has no model yet.
+        ValueError: If there are fewer than two runs, or a folder holds no run or no model yet.
     """
     if len(runs) < 2:
         raise ValueError(f"compare needs at least two runs, not {len(runs)}: name more folders")
@@ -97,13 +97,13 @@ def _names(folders: list[Path]) -> list[str]:
     """The shortest ends of their paths that tell them apart."""
     paths = [folder.resolve() for folder in folders]
     if len(set(paths)) < len(paths):
-        raise ValueError("a run is named twice: compare it with another")
+        raise ValueError("a run is named twice: name different runs")
     length = next(n for n in range(1, 100) if len({path.parts[-n:] for path in paths}) == len(paths))
     return ["/".join(path.parts[-length:]) for path in paths]
 
 
 def rows(compared: Sequence[Compared]) -> list[list[str]]:
-    """The columns of `COLUMNS` for each run; what is not known is left empty, and `notes` has the numbered remarks."""
+    """The columns of `COLUMNS` for each run: empty where unknown. `notes` has the numbered remarks."""
     table, apart = [], _apart(compared)
     for each in compared:
         surgery, experiment = each.surgery, each.experiment
@@ -113,15 +113,15 @@ def rows(compared: Sequence[Compared]) -> list[list[str]]:
         table.append(
             [
                 each.name,
-                Path(experiment.data).name,
-                experiment.model,
-                experiment.prior,
-                "" if experiment.components is None else str(experiment.components),
-                str(each.epoch),
                 "" if each.record is None else f"{likelihood_of(each.record.result)}{remark}",
                 _difference(each, _reference(compared)),
                 *([f"{number:.2f}" for number in numbers] or [""] * 3),
                 units,
+                str(each.epoch),
+                Path(experiment.data).name,
+                experiment.model,
+                experiment.prior,
+                "" if experiment.components is None else str(experiment.components),
             ]
         )
     return table
@@ -150,7 +150,7 @@ def _difference(each: Compared, reference: Compared | None) -> str:
 
 
 def notes(compared: Sequence[Compared]) -> list[str]:
-    """What to know of the likelihoods in the table, in sentences."""
+    """Sentences about the likelihoods in the table."""
     sentences = _notes_on_kinds(compared)
     sentences += [f"{each.name}: {sentence}" for each in compared for sentence in each.stale]
     for each in compared:
@@ -160,7 +160,7 @@ def notes(compared: Sequence[Compared]) -> list[str]:
             few = diagnose({}, effective_samples=each.record.result["effective_samples_mean"])
             sentences += [f"{each.name}: {sentence}" for sentence in few]
     if len({each.experiment.data for each in compared}) > 1:
-        sentences.append("The runs are of different data: their likelihoods do not compare.")
+        sentences.append("The runs have different data, so their likelihoods cannot be compared.")
     return sentences
 
 
@@ -172,7 +172,7 @@ def _notes_on_kinds(compared: Sequence[Compared]) -> list[str]:
     sentences, reference = [f"log p(x) is {_words(common)}."], _reference(compared)
     if reference is not None and sum(_values(each) is not None for each in compared) > 1:
         sentences.append(
-            f"difference is the mean of log p(x) less that of {reference.name} over the same examples, with its "
+            f"difference is the mean of log p(x) minus that of {reference.name} over the same examples, with its "
             "standard error."
         )
     options = {name: common.result.get(name) for name in ("split", "number", "samples", "seed")}
@@ -207,7 +207,7 @@ def _words(record: Record) -> str:
 def write_comparison(compared: Sequence[Compared], path: Path) -> list[Path]:
     """Write the page, and its pictures into the folder of its name beside it."""
     makers = (_numbers, _likelihoods, _elbos, _by_components, _samples)
-    sections = [maker(compared) for maker in makers]
+    sections = [section for maker in makers if (section := maker(compared)) is not None]
     text = page.render(f"{len(compared)} runs", ", ".join(each.name for each in compared), [], [], sections)
     return page.write(path, text, sections)
 
@@ -221,16 +221,16 @@ def _numbers(compared: Sequence[Compared]) -> Section:
 def _likelihoods(compared: Sequence[Compared]) -> Section:
     values = {each.name: v for each in compared if (v := _values(each)) is not None}
     if not values:
-        return Section("likelihood", "Likelihoods", ["No run is evaluated yet: vaepriors evaluate RUN does it."])
+        return Section("likelihood", "Likelihoods", ["No run is evaluated yet: run vaepriors evaluate RUN."])
     means = ", ".join(f"{name} {each.mean():.1f}" for name, each in values.items())
     alt = f"Histograms of log p(x) of the examples; means: {means} nats."
     return Section("likelihood", "Likelihoods", [], [drawn("likelihood", figures.histogram(values), alt, alt)])
 
 
-def _elbos(found: Sequence[Compared]) -> Section:
-    parts = {each.name: each.surgery for each in found if each.surgery is not None}
+def _elbos(compared: Sequence[Compared]) -> Section:
+    parts = {each.name: each.surgery for each in compared if each.surgery is not None}
     if not parts:
-        return Section("elbo", "The ELBO in parts", ["There is a single test example: two are needed."])
+        return Section("elbo", "The ELBO in parts", ["The test set has one example; the parts of the ELBO need two."])
     points = {name: (each.rate, each.distortion) for name, each in parts.items()}
     words = "; ".join(
         f"{name}: distortion {each.distortion:.1f}, mutual information {each.mutual_information:.1f}, "
@@ -244,18 +244,18 @@ def _elbos(found: Sequence[Compared]) -> Section:
     return Section("elbo", "The ELBO in parts", [], pictures)
 
 
-def _by_components(found: Sequence[Compared]) -> Section:
-    """Figures 2 and 3 of Tomczak & Welling 2018, where there are runs that differ in K."""
+def _by_components(compared: Sequence[Compared]) -> Section | None:
+    """Figures 2 and 3 of Tomczak & Welling 2018; none if the runs do not differ in K."""
     elbo: dict[str, list[tuple[int, float]]] = defaultdict(list)
     active: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for each in found:
+    for each in compared:
         e = each.experiment
         if e.components is not None and each.surgery is not None:
             kind = f"{e.model}, {e.prior}" + (f", {e.objective}" if e.objective != "elbo" else "")
             elbo[kind].append((e.components, -each.surgery.distortion - each.surgery.rate))
             active[kind].append((e.components, sum(float((v > 0.01).sum()) for v in each.activity.values())))
     if len({k for points in elbo.values() for k, _ in points}) < 2:
-        return Section("components", "Number of components", ["The runs do not differ in their number of components."])
+        return None
     words = "; ".join(f"{kind}: " + ", ".join(f"K = {k} {v:.1f}" for k, v in sorted(p)) for kind, p in elbo.items())
     return Section(
         "components",
@@ -268,7 +268,7 @@ def _by_components(found: Sequence[Compared]) -> Section:
     )
 
 
-def _samples(found: Sequence[Compared]) -> Section:
-    pictures = [each.samples for each in found if each.samples is not None]
-    text = [] if pictures else ["The data are no images."]
+def _samples(compared: Sequence[Compared]) -> Section:
+    pictures = [each.samples for each in compared if each.samples is not None]
+    text = [] if pictures else ["The data are not images."]
     return Section("samples", "Draws of the models", text, pictures)

@@ -1,4 +1,4 @@
-"""The course of a training: what its metrics say, epoch by epoch."""
+"""Curves of a training: its metrics by epoch."""
 
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ PANELS = [
 
 
 def curves(metrics: list[dict[str, Any]]) -> Figure:
-    """The metrics of all epochs, each kind in a panel of its own; kinds that the run does not have are left out.
+    """The metrics of all epochs, each kind in its own panel; kinds that the run does not have are left out.
 
     Args:
-        metrics: A dictionary an epoch, as `Run.metrics` gives them.
+        metrics: A dictionary for each epoch, as `Run.metrics` returns them.
 
     Raises:
         ValueError: If there is no epoch.

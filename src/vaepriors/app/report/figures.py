@@ -35,7 +35,7 @@ def shown(name: str) -> str:
 
 
 def histogram(values: dict[str, np.ndarray]) -> Figure:
-    """log p(x) of the examples of one run or some (Tomczak & Welling 2018, figure 7), in nats."""
+    """log p(x) of the examples of one or more runs (Tomczak & Welling 2018, figure 7), in nats."""
     figure = Figure(figsize=(6, 3), layout="constrained")
     axis = figure.subplots()
     every = np.concatenate(list(values.values()))
@@ -53,45 +53,48 @@ def units(activity: dict[str, Tensor], divergence: dict[str, Tensor]) -> Figure:
     """Activity of each unit, and its divergence from the prior, sorted, by level, logarithmic."""
     figure = Figure(figsize=(9, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for axis, found, threshold, title in (
+    for axis, levels, threshold, title in (
         (left, activity, 0.01, "variance of the posterior mean"),
         (right, divergence, None, "divergence from the prior, nats"),
     ):
-        for name, values in found.items():
+        for name, values in levels.items():
             heights = values.clamp_min(1e-6).sort(descending=True).values.cpu()
             axis.plot(range(1, len(heights) + 1), heights, ".-", label=name)
         if threshold is not None:
             axis.axhline(threshold, linestyle="--", linewidth=1, color="0.4")
         axis.set(title=title, xlabel="unit, sorted", yscale="log")
-        if found:
+        if levels:
             axis.legend()
     return figure
 
 
-def surgeries(found: dict[str, Surgery]) -> Figure:
-    """-ELBO as a bar of its parts: distortion, mutual information, marginal KL; log N as a mark."""
-    figure = Figure(figsize=(7, 1.5 + 0.5 * len(found)), layout="constrained")
-    axis = figure.subplots()
-    for place, each in enumerate(found.values()):
-        left = 0.0
-        parts = {
-            "distortion": each.distortion,
-            "mutual information": each.mutual_information,
-            "marginal KL": each.marginal_kl,
-        }
-        for colour, (name, width) in enumerate(parts.items()):
-            label = name if place == 0 else None
-            axis.barh(place, width, left=left, color=f"C{colour}", label=label)
-            left += width
-        mark = each.distortion + each.log_n
-        axis.plot([mark, mark], [place - 0.4, place + 0.4], "k--", linewidth=1, label="log N" if place == 0 else None)
-    axis.set(yticks=range(len(found)), yticklabels=[shown(name) for name in found], xlabel="nats")
+def surgeries(parts: dict[str, Surgery]) -> Figure:
+    """-ELBO as bars of its parts: the distortion, and on an axis of its own the rate, with log N as a mark.
+
+    The distortion can be a hundred times the rate: on one axis the parts of the rate would vanish.
+    """
+    figure = Figure(figsize=(7, 1.6 + 0.5 * len(parts)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for place, each in enumerate(parts.values()):
+        first = place == 0
+        left.barh(place, each.distortion, color="C0", label="distortion" if first else None)
+        start = 0.0
+        for colour, name, width in (
+            ("C1", "mutual information", each.mutual_information),
+            ("C2", "marginal KL", each.marginal_kl),
+        ):
+            right.barh(place, width, left=start, color=colour, label=name if first else None)
+            start += width
+        ends = [place - 0.4, place + 0.4]
+        right.plot([each.log_n, each.log_n], ends, "k--", linewidth=1, label="log N" if first else None)
+    left.set(title="distortion", xlabel="nats", yticks=range(len(parts)), yticklabels=[shown(name) for name in parts])
+    right.set(title="rate", xlabel="nats")
     figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 
 def rate_distortion(metrics: list[dict[str, Any]], points: dict[str, tuple[float, float]]) -> Figure:
-    """Rate and distortion: the training but for its first tenth, and what was measured; lines of equal ELBO."""
+    """Rate and distortion of the training, except its first tenth, and of the points; lines of equal ELBO."""
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axis = figure.subplots()
     metrics = metrics[len(metrics) // 10 :]
@@ -148,20 +151,21 @@ def scatter(z: Tensor, drawn: Tensor, labels: Tensor | None = None) -> Figure:
 
 @torch.no_grad()
 def implied(model: VAE, x: Tensor, samples: int, points: int = 80) -> Figure:
-    """For z in a plane: q(z|x), q_EW(z|x) of so many draws, and p(z|x), each on the same grid (Cremer et al. 2017)."""
+    """For z in a plane: q(z|x), q_EW(z|x) of `samples` draws, and p(z|x), on one grid (Cremer et al. 2017)."""
     q = model.encoder(x)
     reach = 4 * q.stddev.max()
     axes = [torch.linspace(-1, 1, points).to(x.device) * reach + centre for centre in q.mean]
     z = torch.cartesian_prod(*axes)
     exact = (model.decoder(z).log_prob(x) + model.prior().log_prob(z)).double()
-    laws = {
+    log_densities = {
         "q(z|x)": q.log_prob(z).double(),
         f"implied by {samples} draws": ImpliedPosterior(model, x, samples).log_prob(z),
         "p(z|x)": exact - exact.logsumexp(0),
     }
     figure = Figure(figsize=(9, 3.2), layout="constrained")
-    for axis, (name, law) in zip(figure.subplots(1, 3, sharex=True, sharey=True), laws.items(), strict=True):
-        density = (law - law.max()).exp().view(points, points).T.cpu()
+    axes_of = figure.subplots(1, 3, sharex=True, sharey=True)
+    for axis, (name, log_density) in zip(axes_of, log_densities.items(), strict=True):
+        density = (log_density - log_density.max()).exp().view(points, points).T.cpu()
         axis.contourf(axes[0].cpu(), axes[1].cpu(), density, levels=np.linspace(0, 1, 11), cmap="Blues")
         axis.set(title=name, xlabel="z1")
     return figure

@@ -1,4 +1,4 @@
-"""A page of HTML that holds all its pictures: it opens from disk, and asks the network for nothing."""
+"""A page of HTML that contains all its pictures: it opens from disk and requests nothing from the network."""
 
 import base64
 import io
@@ -18,14 +18,14 @@ __all__ = ["Opening", "Picture", "Section", "Table", "drawn", "render", "sheet"]
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG with its words: for those who do not see it, and below it."""
+    """A PNG with its alternative text and its caption."""
 
     name: str
     content: bytes
     alt: str
     caption: str = ""
-    pixels: bool = False  # images, to be enlarged without smoothing
-    wide: bool = False  # a figure that scrolls on a narrow screen, for it could not be read there
+    pixels: bool = False  # enlarged without smoothing
+    wide: bool = False  # scrolls on a narrow screen, where it would be too small to read
 
     @property
     def uri(self) -> str:
@@ -43,7 +43,7 @@ class Opening:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of words, the first of each its name."""
+    """Rows of words; the first word of a row is its name."""
 
     name: str
     rows: list[list[str]]
@@ -74,12 +74,14 @@ def sheet(name: str, images: np.ndarray, alt: str, caption: str = "", width: int
     return Picture(name, png(images, width), alt, caption, pixels=True)
 
 
-def render(title: str, subtitle: str, numbers: list[tuple[str, str]], told: list[str], sections: list[Section]) -> str:
+def render(
+    title: str, subtitle: str, numbers: list[tuple[str, str]], notices: list[str], sections: list[Section]
+) -> str:
     """The page."""
     source = resources.files("vaepriors.app.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(source).render(
-        title=title, subtitle=subtitle, numbers=numbers, told=told, sections=sections
+        title=title, subtitle=subtitle, numbers=numbers, notices=notices, sections=sections
     )
 
 

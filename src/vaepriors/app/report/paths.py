@@ -22,11 +22,11 @@ def write_interpolations(
 ) -> list[Path]:
     """Write interpolation.png, and for z in a plane graph.png.
 
-    Of images and stick figures it has for each pair a row along the path above a row along the straight line, each
-    between the two data points; of other vectors the coordinates as curves.
+    For images and stick figures each pair has a row along the path above a row along the straight line, each between
+    the two data points; other vectors are drawn as curves of their coordinates.
 
     Args:
-        folder: Where to.
+        folder: The folder to write to.
         interpolations: Of one graph.
         dataset: Its data.
         shown: Pairs in the picture of paths.

@@ -54,7 +54,7 @@ def png(sheet: np.ndarray, least_width: int = 600) -> bytes:
 
 
 def save_png(path: Path, sheet: np.ndarray, least_width: int = 600) -> None:
-    """Write what `png` gives."""
+    """Write the file of `png`."""
     write_atomically(path, png(sheet, least_width))
 
 
@@ -69,14 +69,14 @@ def save_figure(path: Path, figure: Figure) -> None:
 def write_pictures(folder: Path, model: VAE, dataset: Dataset, number: int) -> list[Path]:
     """Write samples.npy, and for images samples.png, reconstructions.png and, for a VampPrior, pseudo_inputs.png.
 
-    A reconstruction stands below its test example. Images of the model are means of p(x|z), or draws where that has no
+    A reconstruction is below its test example. Images of the model are means of p(x|z), or draws where that has no
     mean in closed form, as of a PixelCNN.
 
     Args:
-        folder: Where to.
+        folder: The folder to write to.
         model: The model.
         dataset: Its data.
-        number: How many samples, and at the most how many of the others.
+        number: How many samples, and at most how many of the others.
 
     Returns:
         The files, in this order.

@@ -1,4 +1,4 @@
-"""`report.html` of a run: all that is to be seen of it on one page; what is missing is said in its place."""
+"""`report.html` of a run: one page with everything that is known of it, and a sentence for what is missing."""
 
 import dataclasses
 import math
@@ -91,7 +91,7 @@ def write_report(
 
     Args:
         run: The run; its training may not be finished, and it may not be evaluated.
-        number: At most so many test examples are measured. The ELBO's parts are those of the training set.
+        number: The most test examples to measure. The ELBO's parts are those of the training set.
         which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of all draws.
         progress: Called with the number of sections done and their total.
@@ -176,13 +176,14 @@ def _training(subject: _Subject) -> Section:
         return Section("training", "Training", ["No epoch has ended yet."])
     last = subject.metrics[-1]
     best = min(subject.metrics, key=lambda line: line["valid_loss"])
-    hours = sum(line["seconds"] for line in subject.metrics) / 3600
+    epochs = "1 epoch" if len(subject.metrics) == 1 else f"{len(subject.metrics)} epochs"
+    duration = duration_in_words(sum(line["seconds"] for line in subject.metrics))
     text = [
-        f"{len(subject.metrics)} epochs in {hours:.2f} hours. The best validation loss is {best['valid_loss']:.2f} "
+        f"{epochs} in {duration}. The best validation loss is {best['valid_loss']:.2f} "
         f"nats, of epoch {best['epoch']}; the last one {last['valid_loss']:.2f}."
     ]
     if len(subject.metrics) < subject.run.experiment().epochs:
-        text.append("It ended before the last epoch: stopped early, interrupted, or still running.")
+        text.append("The training ended before the last epoch: stopped early, interrupted, or still running.")
     names = "losses, rate, distortion" + (", the weight of the divergence" if "beta" in last else "")
     picture = drawn("training", curves(subject.metrics), f"Curves over the epochs: {names}.", f"By epoch: {names}.")
     return Section("training", "Training", text, [picture])
@@ -196,7 +197,7 @@ def likelihood_of(result: dict[str, Any]) -> str:
 
 def _likelihood(subject: _Subject) -> Section:
     if not subject.records:
-        return Section("likelihood", "Likelihood", [f"Not evaluated yet: {subject.command} does it."])
+        return Section("likelihood", "Likelihood", [f"Not evaluated yet: run {subject.command}."])
     record, *others = subject.records
     result, values = record.result, record.log_likelihood
     text = [
@@ -282,10 +283,12 @@ def _pseudo_inputs(subject: _Subject) -> Section:
     key, title, model = "pseudo-inputs", "Pseudo-inputs", subject.model
     top = model.prior.top if isinstance(model.prior, TwoLevelPrior) else model.prior
     if not isinstance(top, VampPrior):
-        return Section(key, title, ["The prior has none: it is no VampPrior."])
+        return Section(key, title, ["The prior has none: it is not a VampPrior."])
     if not subject.data.has_images:
         return Section(
-            key, title, [f"The prior has {len(top.pseudo_inputs)}; the data are no images, to be shown as such."]
+            key,
+            title,
+            [f"The prior has {len(top.pseudo_inputs)}; they are not shown: the data are not images."],
         )
     inputs = top.inputs()
     mixture, place = top(), next(iter(levels(model.encoder(subject.x[:1])).values()))
@@ -299,7 +302,7 @@ def _pseudo_inputs(subject: _Subject) -> Section:
         z = top.encoder(inputs[k : k + 1]).sample((GENERATED,)).squeeze(1)
         if isinstance(model.prior, TwoLevelPrior):
             z = torch.cat([z, model.prior.bottom(z).sample()], -1)
-        percent = f"{100 * rank[k].item():.2g} %"
+        percent = percent_in_words(rank[k].item())
         openings.append(
             Opening(
                 f"{k + 1}: {percent}",
@@ -313,33 +316,35 @@ def _pseudo_inputs(subject: _Subject) -> Section:
         )
     of = f"{len(order)} of {len(inputs)}" if len(order) < len(inputs) else f"All {len(inputs)}"
     text = [
-        f"{of}, in the order of their weights, told in percent."
+        f"{of}, in the order of their weights, which are given in percent."
         if top.logits is not None
         else f"{of}. All have the same weight; they are in the order of their share in the codes of test examples.",
         f"Each opens to {GENERATED} images generated from it: z drawn from its posterior, and decoded.",
     ]
     if top.bounds is not None:
         share = top.clamped_share().item()
-        text.append(f"{100 * share:.1f} % of their pixels are at a bound, where no gradient reaches them from beyond.")
+        text.append(f"{percent_in_words(share)} of their pixels are at a bound, where they get no gradient.")
     return Section(key, title, text, openings=openings)
 
 
 def _units(subject: _Subject) -> Section:
-    found = subject.latent
-    if not found.activity:
-        return Section(
-            "units", "Active units", ["There is a single test example: activity is a variance over several."]
-        )
-    counts = ", ".join(f"{int((v > 0.01).sum())} of {len(v)} of {name}" for name, v in found.activity.items())
+    latent = subject.latent
+    if not latent.activity:
+        return Section("units", "Active units", ["The test set has one example; activity is a variance over several."])
+    counts = ", ".join(f"{int((v > 0.01).sum())} of {len(v)} of {name}" for name, v in latent.activity.items())
     text = [
         f"Active by the variance of their posterior mean over {len(subject.x)} test examples, above 0.01: {counts}."
     ]
-    if found.divergence:
-        sums = ", ".join(f"{name} {values.sum().item():.2f}" for name, values in found.divergence.items())
-        text.append(f"Divergence of the units from the prior, summed over each level, in nats: {sums}.")
+    if latent.divergence:
+        sums = ", ".join(f"{name} {values.sum().item():.2f}" for name, values in latent.divergence.items())
+        text.append(
+            f"Divergence of the units from the prior, summed over each level, in nats: {sums}; the rate of the same "
+            f"model is {subject.elbo.rate.mean().item():.2f}. The sums differ from the rate where units depend on each "
+            "other under the prior, as under a mixture: each unit is compared with its own marginal distribution."
+        )
     else:
-        text.append("The prior's law of single units is not known: their divergence is left out.")
-    figure = figures.units(found.activity, found.divergence)
+        text.append("The prior has no known marginals of single units, so their divergence is left out.")
+    figure = figures.units(latent.activity, latent.divergence)
     return Section(
         "units", "Active units", text, [drawn("units", figure, f"Units, sorted, by level: {counts} active.")]
     )
@@ -348,7 +353,7 @@ def _units(subject: _Subject) -> Section:
 def _elbo(subject: _Subject) -> Section:
     surgery = subject.latent.surgery
     if surgery is None:
-        return Section("elbo", "The ELBO in parts", ["There is a single training example: two are needed."])
+        return Section("elbo", "The ELBO in parts", ["The training set has one example; two are needed."])
     parts = (
         f"distortion {surgery.distortion:.2f}, mutual information {surgery.mutual_information:.2f} "
         f"± {surgery.mutual_information_se:.2f}, marginal KL {surgery.marginal_kl:.2f} ± {surgery.marginal_kl_se:.2f}"
@@ -371,7 +376,7 @@ def _elbo(subject: _Subject) -> Section:
             drawn(
                 "surgery",
                 figures.surgeries({subject.run.folder.name: surgery}),
-                f"-ELBO as a bar of its parts, in nats: {parts}.",
+                f"-ELBO as bars of its parts, in nats: {parts}.",
             ),
             drawn(
                 "rate-distortion",
@@ -407,9 +412,9 @@ def _codes(subject: _Subject) -> Section:
     prior = model.prior().sample((len(x),))
     labels = subject.data.labels.get("test")
     labels = None if labels is None or labels.dim() != 1 else labels[: len(x)]
-    text = [] if labels is not None else ["The data have no labels: codes are of one colour."]
+    text = [] if labels is not None else ["The data have no labels, so all codes have one colour."]
     if len(x) < 3:
-        return Section("codes", "Codes and prior", [f"There are {len(x)} test examples: three are needed for a plane."])
+        return Section("codes", "Codes and prior", [f"The test set has {len(x)} examples; a plane needs three."])
     pictures = []
     for name, place in where.items():
         projected = "" if codes[:, place].shape[1] <= 2 else ", projected on the codes' two principal components"
@@ -425,15 +430,15 @@ def _codes(subject: _Subject) -> Section:
 
 def _interpolations(subject: _Subject) -> Section:
     key, title, run = "interpolations", "Interpolations", subject.run
-    found = interpolated(run)
-    if found is None:
-        return Section(key, title, [f"None yet: {_command('interpolate', run)} makes them."])
+    result = interpolated(run)
+    if result is None:
+        return Section(key, title, [f"None yet: run {_command('interpolate', run)}."])
     words = {"graph": "along paths", "graph_resampled": "along 50 points of them", "straight": "along straight lines"}
-    rows = [[words[name], f"{v['mean']:.4f} ± {v['sd']:.4f}"] for name, v in found["smoothness"].items()]
+    rows = [[words[name], f"{v['mean']:.4f} ± {v['sd']:.4f}"] for name, v in result["smoothness"].items()]
     text = [
-        f"Through {found['graphs']} graphs of {found['nodes']} draws of the prior, each joined to its "
-        f"{found['neighbors']} nearest; {found['pairs_without_path']} of {found['graphs'] * found['pairs']} pairs have "
-        "no path."
+        f"Through {result['graphs']} graphs of {result['nodes']} draws of the prior, each joined to its "
+        f"{result['neighbors']} nearest; {result['pairs_without_path']} of {result['graphs'] * result['pairs']} pairs "
+        "have no path. Lower is smoother."
     ]
     pictures = [
         page.Picture(name, (run / f"{name}.png").read_bytes(), alt, alt)
@@ -443,7 +448,7 @@ def _interpolations(subject: _Subject) -> Section:
         )
         if (run / f"{name}.png").is_file()
     ]
-    table = page.Table("smoothness", rows, ["smoothness", "mean ± standard deviation"])
+    table = page.Table("smoothness", rows, ["smoothness (lower is smoother)", "mean ± standard deviation"])
     return Section(key, title, text, pictures, tables=[table])
 
 
@@ -468,12 +473,31 @@ def _experiment(subject: _Subject) -> Section:
         f"{subject.data.likelihood}.",
     ]
     if memory:
-        text.append(f"At most {memory:.2f} GiB of memory in training.")
+        text.append(f"The training used at most {memory:.2f} GiB of memory.")
     tables = [
         page.Table("sessions", sessions, ["after epoch", "started", "commit", "versions", "hardware"]),
         page.Table("options", options, ["option", "value"]),
     ]
     return Section("experiment", "Experiment", text, tables=tables)
+
+
+def duration_in_words(seconds: float) -> str:
+    """Seconds in a unit that is easy to read.
+
+    >>> duration_in_words(8.2), duration_in_words(90), duration_in_words(9000)
+    ('8.2 seconds', '1.5 minutes', '2.5 hours')
+    """
+    size, unit = (3600, "hours") if seconds >= 3600 else (60, "minutes") if seconds >= 60 else (1, "seconds")
+    return f"{seconds / size:.1f} {unit}"
+
+
+def percent_in_words(share: float) -> str:
+    """A share in percent, without powers of ten.
+
+    >>> percent_in_words(0.123), percent_in_words(1.2e-36), percent_in_words(0.0)
+    ('12.3 %', '< 0.1 %', '0 %')
+    """
+    return "0 %" if share == 0 else "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
 
 
 def _command(name: str, run: Run) -> str:
