@@ -44,7 +44,7 @@ def train(
     snapshots: tuple[int, ...] = (),
     tensorboard: bool = False,
 ) -> int:
-    """Train a model; every option has the value of the paper unless given.
+    """Train a model; options that are not given have the values of the paper.
 
     Args:
         experiment: What to run.
@@ -91,7 +91,7 @@ def train(
 
 
 def _show(dataset: Dataset) -> None:
-    """Print what was read, and where the reading may not be what was meant."""
+    """Print what was read, with a warning where it may have been read wrongly."""
     console.print(dataset.summary(), markup=False)
     for doubt in dataset.doubts:
         print(f"vaepriors: warning: {dataset.name}: {doubt}", file=sys.stderr)
@@ -111,7 +111,7 @@ def _check_saving(save_every: float, snapshots: Sequence[int], epochs: int) -> N
 
 
 def _extreme_value(dataset: Dataset) -> str:
-    """The training value that may be behind a divergence, in words; nothing where none is far from zero."""
+    """The training value that may have caused a divergence, in words; empty if none is far from zero."""
     values, points = dataset.train.flatten(1).abs().max(1).values.max(0)
     if dataset.likelihood != "gaussian" or values <= 100:
         return ""
@@ -119,7 +119,7 @@ def _extreme_value(dataset: Dataset) -> str:
 
 
 def _check_folder(run: "Run", experiment: Experiment, resume: bool) -> None:
-    """A run is never overwritten, and goes on only as what it was."""
+    """A run is never overwritten, and resumes only with its own options."""
     if run.folder.exists() and not run.folder.is_dir():
         raise ValueError(f"{run.folder} is a file: choose another --out")
     if run.exists() and not resume:
@@ -147,13 +147,13 @@ def evaluate(
         run: Folder of the run; evaluation.json and log_likelihood.npy are written there. Another split, number, model
             or seed than the default has files of its own, such as evaluation-train-10.json.
         samples: Draws of z for each example.
-        split: Which part of the data. (The training set's probabilities become pixels once, always the same.)
-        number: Only the first so many examples.
-        chunk: Pairs of an example and a draw decoded at a time: memory against speed.
+        split: Which part of the data. (The training set is binarised once, always the same way.)
+        number: How many examples, from the first; all unless given.
+        chunk: How many pairs of an example and a draw are decoded at a time: more are faster and need more memory.
         which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of the draws.
         accelerator: Where to compute.
-        prior_samples: Draws of u for each z in the density of the prior vhp; those of the training unless given.
+        prior_samples: Draws of u for each z in the density of the prior vhp; as in the training unless given.
         devices: How many devices share the examples.
     """
     from vaepriors.analysis import diagnose
@@ -197,13 +197,13 @@ def sample(
     which: str = "best",
     seed: int = 0,
 ) -> int:
-    """Draw from a trained model; show reconstructions, pseudo-inputs and the curves of the training beside it.
+    """Draw from a trained model; also draw reconstructions, pseudo-inputs and the curves of the training.
 
-    A PixelCNN draws its pixels one after another: some seconds for 64 images of 28 x 28.
+    A PixelCNN draws one pixel at a time, which takes some seconds for 64 images of 28 x 28.
 
     Args:
         run: Folder of the run; samples.npy and the pictures are written there.
-        number: How many.
+        number: How many images or vectors to draw.
         which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of the draws.
     """
@@ -235,11 +235,11 @@ def report(
     which: str = "best",
     seed: int = 0,
 ) -> int:
-    """Write a page of all that is to be seen of a run: curves, likelihoods, draws, pseudo-inputs, the latent space.
+    """Write a page about a run: curves, likelihoods, draws, pseudo-inputs, the latent space.
 
     Args:
         run: Folder of the run; report.html and a folder of its pictures are written there.
-        number: At the most so many test examples are measured.
+        number: The most test examples to measure.
         which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of all draws.
     """
@@ -263,8 +263,8 @@ def compare(
 
     Args:
         runs: Folders of runs, at least two.
-        out: The page; a folder of its name beside it gets the pictures.
-        number: ELBO and units are measured on at most so many test examples.
+        out: The page; its pictures go into a folder of the same name beside it.
+        number: The most test examples that ELBO and units are measured on.
         which: The model of each: best, last, or epoch-N of a snapshot.
         seed: Seed of all draws.
     """
@@ -301,10 +301,10 @@ def interpolate(
 
     Args:
         run: Folder of the run; interpolation.json and pictures are written there.
-        nodes: Nodes of a graph; those of the paper for its data sets, 1000 for others.
-        neighbors: Nearest neighbours that a node is joined to; those of the paper, 18 for others.
+        nodes: Nodes of a graph; as in the paper for its data sets, 1000 for others.
+        neighbors: Nearest neighbours that a node is joined to; as in the paper for its data sets, 18 for others.
         graphs: How many graphs.
-        pairs: How many pairs of examples for each.
+        pairs: How many pairs of test examples for each graph.
         which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of nodes and pairs.
     """
@@ -319,14 +319,16 @@ def interpolate(
         with counting_bar(console, "pairs") as progress:
             result, first = interpolate_run(folder, nodes, neighbors, graphs, pairs, which, seed, progress)
         paths = write_interpolations(folder.folder, first, folder.dataset()) if first else []
-    table = Table("path", "smoothness", title=f"{result['nodes']} nodes, {result['neighbors']} neighbours")
+    table = Table(
+        "path", "smoothness (lower is smoother)", title=f"{result['nodes']} nodes, {result['neighbors']} neighbours"
+    )
     for name, found in result["smoothness"].items():
         table.add_row(name.replace("_", " "), f"{found['mean']:.5f} ± {found['sd']:.5f}")
     console.print(table)
     split = sum(len(each) > 1 for each in result["components"])
     if split:
         console.print(f"{split} of {graphs} graphs are not connected: components of {result['components'][0]} nodes")
-        console.print(f"{result['pairs_without_path']} of {graphs * pairs} pairs have no path, and are left out")
+        console.print(f"{result['pairs_without_path']} of {graphs * pairs} pairs have no path and are left out")
     if paths:
         console.print("\n".join(map(str, paths)))
     return 0
@@ -340,7 +342,7 @@ def data(
 
     Args:
         action: list, or fetch.
-        names: What to fetch; none for list.
+        names: The data sets to fetch; none for list.
     """
     from rich.table import Table
 
@@ -364,12 +366,12 @@ def data(
 
 
 def reproduce() -> int:
-    """Repeat the papers' tables: list the rows, run some, show paper beside ours."""
+    """Repeat the papers' tables: list the rows, run some, show the results beside the paper's numbers."""
     return _run(["reproduce", "--help"])
 
 
 def _stored_experiment(arguments: Sequence[str]) -> Experiment:
-    """With --resume, the options not given are those of the run."""
+    """With --resume, options that are not given are those of the run."""
     from vaepriors.app.run import Run
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

@@ -29,11 +29,11 @@ from vaepriors.vae import VAE, evaluating
 __all__ = ["Paused", "digest_of", "evaluate_run", "examples", "summary"]
 
 
-_BLOCK = 10  # examples at the least between two looks at the clock
+_BLOCK = 10  # at least this many examples between two looks at the clock
 
 
 class Paused(RuntimeError):
-    """There was no time for all examples; the next call goes on with those that are left."""
+    """There was no time for all examples; the next call continues with the rest."""
 
 
 class Partial(TypedDict):
@@ -69,18 +69,17 @@ def evaluate_run(
         run: The run.
         samples: Draws of z for each example.
         split: `train`, `valid` or `test`.
-        number: Only the first so many examples.
+        number: How many examples, from the first.
         chunk: As in `estimate`.
-        which: The `best` or the `last` model.
+        which: `best`, `last`, or `epoch-N` of a snapshot.
         seed: Seed of the draws.
         accelerator: `cpu`, `cuda`, or `auto`.
         progress: Called with the number of examples done and their total.
-        prior_samples: Draws of u for each z in the density of a `VHP`; those of the training unless given. The
+        prior_samples: Draws of u for each z in the density of a `VHP`; as in the training unless given. The
             likelihood is unbiased for any; with 1 it is that of the IWAE of two levels.
         devices: How many devices share the examples, each in a process of its own; only the first one writes.
-        until: A moment of `time.monotonic()`: stop after some examples, the first ones at the earliest, if as many
-            again would end later.
-        save_every: Seconds between two savings of what is done.
+        until: A moment of `time.monotonic()`. Stop after a block of examples if another one would end later.
+        save_every: Seconds between checkpoints of the evaluation.
 
     Returns:
         What evaluation.json holds. `nll`, its standard error over examples `nll_se`, `elbo`, `rate` and `distortion`
@@ -144,12 +143,12 @@ def evaluate_run(
 
 
 class _InBlocks:
-    """An estimate of many examples, a block of them on each device at a time, that can stop and go on.
+    """An estimate of many examples, a block of them on each device at a time, that can stop and resume.
 
     Args:
         fabric: The devices, launched.
-        path: Where what is done is kept.
-        same: What must be the same for it to be gone on with.
+        path: The file of the finished examples.
+        same: What must be the same to resume.
         seed: Seed of the draws; those of a block follow from it and the place of its first example.
         progress: Called with the number of examples done and their total.
     """
@@ -185,7 +184,7 @@ class _InBlocks:
                     late = votes.item() > 0
                 if late and found.shape[1] < len(x):
                     self._save(found, before + time.monotonic() - began)
-                    raise Paused(f"stopped after {found.shape[1]} of {len(x)} examples: the next call goes on there")
+                    raise Paused(f"stopped after {found.shape[1]} of {len(x)} examples: the next call continues there")
                 if time.monotonic() - saved >= save_every:
                     self._save(found, before + time.monotonic() - began)
                     saved = time.monotonic()
@@ -214,7 +213,7 @@ class _InBlocks:
         return every.transpose(0, 1).flatten(1)
 
     def _restored(self, x: Tensor) -> tuple[Tensor, float]:
-        """What is done of it, and the seconds that it took; a damaged file is set aside, and nothing is done."""
+        """The finished examples and their seconds; a damaged file is renamed, and nothing is finished."""
         if self.fabric.is_global_zero and self.path.is_file():
             try:
                 self._read(len(x))

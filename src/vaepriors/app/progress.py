@@ -13,20 +13,20 @@ __all__ = ["TensorBoard", "TrainingBar"]
 
 
 class _Speed(ProgressColumn):
-    """Steps a second."""
+    """Steps per second."""
 
     def render(self, task: Task) -> Text:
         return Text("" if task.speed is None else f"{task.speed:.1f} steps/s")
 
 
 class TrainingBar(Callback):
-    """A bar over the steps of a training with epoch, losses, speed and time left.
+    """A bar over the steps of a training, with epoch, losses, speed and time left.
 
-    Where the output is no terminal, a line now and then instead.
+    If the output is not a terminal, it prints up to 40 lines instead.
 
     Args:
-        console: Where to.
-        folder: The run's, for the headline.
+        console: The console to print to.
+        folder: The folder of the run, for the first line.
     """
 
     def __init__(self, console: Console, folder: Path) -> None:
@@ -85,7 +85,7 @@ class TensorBoard(Callback):
         self.open = lambda: SummaryWriter(str(folder))
 
     def start(self, epoch: int, epochs: int, steps: int) -> None:
-        self.writer = self.open()  # makes the folder, which a mistake found earlier must not
+        self.writer = self.open()  # creates the folder, so only after all checks
 
     def epoch(self, line: dict[str, Any]) -> None:
         for name, value in line.items():

@@ -13,9 +13,9 @@ __all__ = ["counting_bar", "make_console", "use_plain_signs"]
 
 
 def make_console() -> Console:
-    """Where the commands print: as wide as the terminal, or, into a file or a pipe, wide enough for their tables.
+    """The console of the commands: as wide as the terminal; in a file or a pipe, wide enough for their tables.
 
-    Words are shown as they are: a path may have brackets or colons that mean something to rich.
+    Markup is off: a path may have brackets or colons that mean something to rich.
     """
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     if not console.is_terminal:
@@ -24,7 +24,7 @@ def make_console() -> Console:
 
 
 def use_plain_signs() -> None:
-    """Let the standard streams replace signs that their encoding does not have: +- for ±, and ASCII for boxes."""
+    """Let the standard streams replace signs that their encoding lacks: +- for ±, and ASCII for boxes."""
     codecs.register_error("plain", _plain)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
@@ -46,7 +46,7 @@ _PLAIN = {"±": "+-", "…": "...", "•": "*"} | {
 
 @contextmanager
 def counting_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar to be called with how many are done and how many there are; it is not seen before."""
+    """A bar: call it with the number done and the total. It appears at the first call."""
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, visible=False)
