@@ -1,5 +1,6 @@
 """The command line: every mistake is one sentence and exit status 2 before any work; and what the commands write."""
 
+import contextlib
 import io
 import json
 import os
@@ -33,11 +34,11 @@ def copy(trained, tmp_path):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def here(tmp_path):
     """An empty working directory."""
     (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    return tmp_path / "here"
+    with contextlib.chdir(tmp_path / "here"):
+        yield tmp_path / "here"
 
 
 def content(folder):
@@ -437,11 +438,11 @@ def unwrapped(capsys):
     return "".join(re.sub(r"[│┃]\n?", "", capsys.readouterr().out).split("\n"))
 
 
-def test_a_stream_of_plain_signs_gets_plain_signs(copy, vaepriors, monkeypatch):
+def test_a_stream_of_plain_signs_gets_plain_signs(copy, vaepriors):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    monkeypatch.setattr(sys, "stdout", stream)
-    assert vaepriors("evaluate", copy, "--samples", "2", "--accelerator", "cpu") == 0
-    assert vaepriors("train", "--help") == 0
+    with contextlib.redirect_stdout(stream):
+        assert vaepriors("evaluate", copy, "--samples", "2", "--accelerator", "cpu") == 0
+        assert vaepriors("train", "--help") == 0
     stream.flush()
     text = stream.buffer.getvalue().decode("ascii")
     assert " +- " in text
