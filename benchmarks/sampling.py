@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from vaepriors.checkpoint import write_json
-from vaepriors.distributions import a_pass_for_each_pixel
+from vaepriors.distributions import naive_pixel_draws
 from vaepriors.networks import pixel_hierarchical_decoder
 from vaepriors.store import session
 
@@ -49,7 +49,7 @@ def main() -> None:
         kept, plain = [], []
         for _ in range(given.rounds):  # in turn, so that both meet the same machine
             kept.append(seconds(law.sample))
-            some = itertools.islice(a_pass_for_each_pixel(law.conditionals, blank), given.passes)
+            some = itertools.islice(naive_pixel_draws(law.conditionals, blank), given.passes)
             plain.append(seconds(lambda some=some: list(some)) * 28 * 28 / given.passes)
         row = {"images": images, "seconds": statistics.median(kept), "plain_loop_seconds": statistics.median(plain)}
         rows.append(row)

@@ -14,7 +14,7 @@ from vaepriors.data import Dataset
 from vaepriors.networks.heads import BernoulliHead, GaussianHead, LogisticHead, NormalHead
 from vaepriors.networks.layers import Conv, GatedConv, GatedDense, MaskedConv
 from vaepriors.objectives import ELBO
-from vaepriors.vae import evaluating
+from vaepriors.vae import eval_mode
 
 SHAPE = (1, 4, 3)
 SHAPES = {"strided": (1, 16, 32)}  # for its strides
@@ -112,8 +112,8 @@ def test_the_two_levels_of_the_iwae_paper_have_its_sizes():
 
 def test_hidden_sizes_are_those_of_the_model_unless_given():
     data = dataset("bernoulli")
-    rectified, _ = build(Experiment(model="mlp"), data)
-    assert [layer[0].out_features for layer in rectified.encoder.features.layers] == [256] * 4
+    relu_layers, _ = build(Experiment(model="mlp"), data)
+    assert [layer[0].out_features for layer in relu_layers.encoder.features.layers] == [256] * 4
     assert Experiment(model="conv").sizes == ()
     assert Experiment(model="conv", hidden=(7,)).sizes == (7,)
     gated, _ = build(Experiment(model="conv", hidden=(7,)), data)
@@ -196,7 +196,7 @@ def test_encoder_refuses_another_shape():
 def test_evaluating_puts_every_part_back():
     module = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2))
     module[1].eval()
-    with evaluating(module):
+    with eval_mode(module):
         assert not any(part.training for part in module.modules())
     assert module.training
     assert module[0].training

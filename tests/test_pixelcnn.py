@@ -12,7 +12,7 @@ from reference import independent_pixels
 from vaepriors import data, networks
 from vaepriors.app.experiment import Experiment, build
 from vaepriors.data import Dataset
-from vaepriors.distributions import Autoregressive, a_pass_for_each_pixel, watched
+from vaepriors.distributions import Autoregressive, naive_pixel_draws, sampling_progress
 from vaepriors.networks.heads import BernoulliHead, GaussianHead, LogisticHead
 from vaepriors.optim import adam
 
@@ -78,7 +78,7 @@ def test_the_masses_of_all_gray_images_of_two_pixels_sum_to_one():
 
 def by_passes(law):
     blank = lambda shape: torch.zeros(*shape, *law.event_shape, dtype=torch.float64)  # noqa: E731
-    draws = lambda shape: a_pass_for_each_pixel(law.conditionals, blank(shape))  # noqa: E731
+    draws = lambda shape: naive_pixel_draws(law.conditionals, blank(shape))  # noqa: E731
     return Autoregressive(law.conditionals, law.batch_shape, law.event_shape, draws)
 
 
@@ -139,7 +139,7 @@ def test_no_gradient_is_kept_of_a_sample():
 def test_progress_is_told_only_inside_the_block():
     told = []
     law = decoder((1, 2, 3))(z())
-    with watched(lambda done, total: told.append((done, total))):
+    with sampling_progress(lambda done, total: told.append((done, total))):
         law.sample()
     law.sample()
     assert told == [(done, 6) for done in range(1, 7)]
@@ -159,7 +159,7 @@ def test_any_causal_network_will_do():
             return torch.distributions.Independent(Bernoulli(left), 3)
 
     law = Autoregressive(
-        Repeats(), (), (1, 1, 3), lambda shape: a_pass_for_each_pixel(Repeats(), torch.zeros(*shape, 1, 1, 3))
+        Repeats(), (), (1, 1, 3), lambda shape: naive_pixel_draws(Repeats(), torch.zeros(*shape, 1, 1, 3))
     )
     x = torch.tensor([1.0, 1.0, 0.0]).view(1, 1, 3)
     assert law.log_prob(x).exp().item() == pytest.approx(0.5 * 0.9 * 0.1)

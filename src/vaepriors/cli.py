@@ -210,7 +210,7 @@ def sample(
     from vaepriors.app.report.curves import write_curves
     from vaepriors.app.report.pictures import write_pictures
     from vaepriors.app.run import Run
-    from vaepriors.distributions import watched
+    from vaepriors.distributions import sampling_progress
 
     if number < 1:
         raise ValueError(f"number is {number}: at least 1 is needed")
@@ -223,7 +223,7 @@ def sample(
         model, _ = folder.model(dataset, which)
         metrics = folder.metrics()
         torch.manual_seed(seed)
-        with counting_bar(console, "pixels, one by one") as progress, watched(progress):
+        with counting_bar(console, "pixels, one by one") as progress, sampling_progress(progress):
             paths = write_pictures(folder.folder, model, dataset, number) + write_curves(folder.folder, metrics)
     console.print("\n".join(map(str, paths)))
     return 0

@@ -30,10 +30,10 @@ __all__ = [
     "DiscretizedLogistic",
     "IndependentBernoulli",
     "NormalMixture",
-    "a_pass_for_each_pixel",
-    "mean_or_draw",
+    "naive_pixel_draws",
+    "point_estimate",
     "rsample_and_log_prob",
-    "watched",
+    "sampling_progress",
 ]
 
 Shape = torch.Size | list[int] | tuple[int, ...]
@@ -64,10 +64,10 @@ def rsample_and_log_prob(distribution: Distribution, shape: Shape = ()) -> tuple
     return z, distribution.log_prob(z)
 
 
-def mean_or_draw(distribution: Distribution) -> Tensor:
+def point_estimate(distribution: Distribution) -> Tensor:
     """The mean of a distribution, or a draw from one that has no mean in closed form: what to show of it.
 
-    >>> mean_or_draw(DiagonalNormal(torch.ones(2), torch.ones(2)))
+    >>> point_estimate(DiagonalNormal(torch.ones(2), torch.ones(2)))
     tensor([1., 1.])
     """
     try:
@@ -400,11 +400,11 @@ _watcher: ContextVar[Callable[[int, int], None] | None] = ContextVar("watcher", 
 
 
 @contextmanager
-def watched(progress: Callable[[int, int], None]) -> Iterator[None]:
+def sampling_progress(progress: Callable[[int, int], None]) -> Iterator[None]:
     """Within this block, tell of the progress of each `Autoregressive.sample`: pixels done, and pixels in all.
 
     >>> from torch.distributions import Bernoulli
-    >>> with watched(print):
+    >>> with sampling_progress(print):
     ...     _ = Autoregressive(lambda x: Bernoulli(x), (), (1, 1, 2), lambda shape: torch.zeros(2, 1)).sample()
     1 2
     2 2
@@ -430,7 +430,7 @@ class Autoregressive(Distribution):
         batch_shape: Shape of the batch.
         event_shape: Channels, height and width.
         draws: Shape of the sample -> the pixels in their order, each of shape `(*shape, channels)`. How to get them
-            from `conditionals` alone is in `a_pass_for_each_pixel`; a network that keeps what it has computed is
+            from `conditionals` alone is in `naive_pixel_draws`; a network that keeps what it has computed is
             faster by about the number of pixels.
     """
 
@@ -452,7 +452,7 @@ class Autoregressive(Distribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape = ()) -> Tensor:
-        """Images, of shape `(*sample_shape, *batch, *event)`, pixel by pixel (see `watched` for a progress bar)."""
+        """Images, of shape `(*sample_shape, *batch, *event)`, pixel by pixel (see `sampling_progress`)."""
         _, height, width = self.event_shape
         progress, pixels = _watcher.get(), []
         for pixel in self.draws(torch.Size(sample_shape) + self.batch_shape):
@@ -462,7 +462,7 @@ class Autoregressive(Distribution):
         return torch.stack(pixels, -1).unflatten(-1, (height, width))
 
 
-def a_pass_for_each_pixel(conditionals: Callable[[Tensor], Distribution], blank: Tensor) -> Iterator[Tensor]:
+def naive_pixel_draws(conditionals: Callable[[Tensor], Distribution], blank: Tensor) -> Iterator[Tensor]:
     """The pixels of `Autoregressive` draws by the plain loop: a pass over the whole image, of which one pixel is kept.
 
     Args:

@@ -23,7 +23,7 @@ from torch.distributions import Distribution
 from vaepriors.limits import check_size
 from vaepriors.numerics import fixed_numerics
 from vaepriors.priors import VHP
-from vaepriors.vae import VAE, Terms, check_dtype, evaluating
+from vaepriors.vae import VAE, Terms, check_dtype, eval_mode
 
 __all__ = ["Estimate", "bits_per_dim", "check_sizes", "estimate", "log_likelihood", "weigh_examples"]
 
@@ -62,7 +62,7 @@ def estimate(
             of x is not that of the model, or x has values outside the support of p(x|z).
     """
     chunk = check_sizes(model, x, samples, chunk)
-    with evaluating(model):
+    with eval_mode(model):
         _check_data(model, x)
         return weigh_examples(model, model.prior(), x, samples, chunk, progress)
 

@@ -21,7 +21,7 @@ from torch.distributions import Distribution
 
 from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture
 from vaepriors.limits import at_least_one
-from vaepriors.vae import VAE, Marginal, evaluating
+from vaepriors.vae import VAE, Marginal, eval_mode
 
 __all__ = ["VHP", "MixtureOfGaussians", "StandardNormal", "TwoLevelPrior", "VampPrior"]
 
@@ -164,7 +164,7 @@ def _check_bounds(pseudo_inputs: Tensor, bounds: tuple[float, float]) -> None:
 def _check_diagonal_normal(encoder: nn.Module, pseudo_inputs: Tensor) -> None:
     """Hold the density of q(z|u) against that of a diagonal normal, at two points of each component."""
     try:
-        with evaluating(encoder):
+        with eval_mode(encoder):
             q = encoder(pseudo_inputs)
     except (RuntimeError, ValueError, IndexError) as error:
         shape = tuple(pseudo_inputs.shape[1:])
@@ -210,7 +210,7 @@ class VHP(nn.Module):
         super().__init__()
         at_least_one(samples=samples)
         self.vae, self.samples = vae, samples
-        with torch.random.fork_rng(devices=[]), evaluating(vae):
+        with torch.random.fork_rng(devices=[]), eval_mode(vae):
             self.event_shape = vae.sample().shape
         if len(self.event_shape) != 1:
             raise ValueError(f"the VAE draws events of shape {tuple(self.event_shape)}: a prior is over vectors z")

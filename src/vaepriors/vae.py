@@ -204,7 +204,7 @@ class Marginal(Distribution):
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def eval_mode(module: nn.Module) -> Iterator[None]:
     """Put the module in evaluation mode, and every part of it back as it was afterwards."""
     training = {part: part.training for part in module.modules()}
     module.eval()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vaepriors.distributions import Shape
-from vaepriors.vae import VAE, evaluating
+from vaepriors.vae import VAE, eval_mode
 
 __all__ = ["ImpliedPosterior"]
 
@@ -47,7 +47,7 @@ class ImpliedPosterior:
             chunk: Pairs decoded at a time, and a hundred times as many pairs of a point and a set.
         """
         model, x = self.model, self.x
-        with evaluating(model):
+        with eval_mode(model):
             q, prior = model.encoder(x), model.prior()
             known, log_q = model.given(q, prior), q.log_prob(z).double()
             if self.samples == 1:
@@ -69,7 +69,7 @@ class ImpliedPosterior:
     def sample(self, shape: Shape = ()) -> Tensor:
         """Draws, of shape `(*shape, latent)`: of K draws of the encoder, the one that its weight elects."""
         number = math.prod(shape)
-        with evaluating(self.model):
+        with eval_mode(self.model):
             terms = self.model(self.x, self.samples * number)
         log_weight = terms.log_weight.view(number, self.samples)
         elected = torch.distributions.Categorical(logits=log_weight).sample()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vaepriors.distributions import DiagonalNormal, NormalMixture
-from vaepriors.vae import VAE, evaluating
+from vaepriors.vae import VAE, eval_mode
 
 __all__ = ["Surgery", "elbo_surgery"]
 
@@ -66,7 +66,7 @@ def elbo_surgery(model: VAE, x: Tensor, draws: int = 10_000, block: int = 2**22)
     draws = min(draws, len(x))
     if draws < 2:
         raise ValueError(f"{draws} draws of {len(x)} examples: at least 2 are needed")
-    with evaluating(model):
+    with eval_mode(model):
         chosen = x[torch.randperm(len(x), device=x.device)[:draws]]
         prior, parts = model.prior(), []
         for some in chosen.split(1000):

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture, mean_or_draw
-from vaepriors.vae import VAE, Marginal, evaluating
+from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture, point_estimate
+from vaepriors.vae import VAE, Marginal, eval_mode
 
 __all__ = ["active_units", "activity", "divergence_of_units", "levels", "responsibilities"]
 
@@ -31,7 +31,7 @@ def activity(model: VAE, x: Tensor, n: int | None = None, chunk: int = 1000) -> 
     if len(x) < 2:
         raise ValueError(f"a variance over {len(x)} example is not defined: give at least 2")
     n = max(32, 10_000 // len(x)) if n is None else n  # the error of a collapsed unit is about 1 / (n sqrt(batch))
-    with evaluating(model):
+    with eval_mode(model):
         means = [_two_means(model.encoder(batch), n) for batch in x.split(chunk)]
     first, second = torch.cat(means, dim=1).double()  # (batch, latent) each
     return ((first - first.mean(0)) * (second - second.mean(0))).sum(0) / (len(x) - 1)
@@ -40,7 +40,7 @@ def activity(model: VAE, x: Tensor, n: int | None = None, chunk: int = 1000) -> 
 def _two_means(q: Distribution, n: int) -> Tensor:
     """Two estimates of E_q[z], shape `(2, batch, latent)`: independent, or both exact where the mean is known."""
     if isinstance(q, Chain):
-        below = mean_or_draw(q.then(q.first.sample((2, n)))).mean(1)
+        below = point_estimate(q.then(q.first.sample((2, n)))).mean(1)
         return torch.cat([_two_means(q.first, n), below], -1)
     try:
         return torch.stack([q.mean, q.mean])
@@ -79,7 +79,7 @@ def divergence_of_units(model: VAE, x: Tensor, n: int = 4, chunk: int = 100) -> 
         By name of the level (`z`; `z2` and `z1`; `u`), a mean for each unit, float64.
     """
     sums: dict[str, Tensor] = {}
-    with evaluating(model):
+    with eval_mode(model):
         prior = model.prior()
         for some in x.split(chunk):
             for name, parts in _by_level(model.encoder(some), prior, n).items():

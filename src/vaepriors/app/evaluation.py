@@ -24,7 +24,7 @@ from vaepriors.likelihood import Estimate, bits_per_dim, check_sizes, weigh_exam
 from vaepriors.numerics import fixed_numerics, seed_of
 from vaepriors.priors import VHP
 from vaepriors.reading import check
-from vaepriors.vae import VAE, evaluating
+from vaepriors.vae import VAE, eval_mode
 
 __all__ = ["Paused", "digest_of", "evaluate_run", "examples", "summary"]
 
@@ -168,7 +168,7 @@ class _InBlocks:
         size = min(max(_BLOCK, chunk // samples), -(-len(x) // devices))
         found, before = self._restored(x)
         began = saved = time.monotonic()
-        with evaluating(model):
+        with eval_mode(model):
             prior = model.prior()
             while found.shape[1] < len(x):
                 now, done = time.monotonic(), found.shape[1]

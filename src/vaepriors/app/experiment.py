@@ -16,7 +16,7 @@ from vaepriors import networks, priors
 from vaepriors.data import LIKELIHOODS, Dataset
 from vaepriors.distributions import Shape
 from vaepriors.networks.heads import BernoulliHead, GaussianHead, LogisticHead, SoftplusNormalHead
-from vaepriors.networks.layers import gated, rectified, squashed, start_from_glorot
+from vaepriors.networks.layers import gated_layers, relu_layers, start_from_glorot, tanh_layers
 from vaepriors.objectives import ELBO, GECO, IWAE, REWO, Objective
 from vaepriors.vae import VAE
 
@@ -37,7 +37,7 @@ MODELS = tuple(HIDDEN)
 MAY_HAVE_NO_HIDDEN = ("conv", "strided")
 TWO_LEVELS = ("hvae", "convhvae", "pixelhvae")
 # layers of the dense parts, where not gated, and of a hierarchical prior's networks with their sizes in the papers
-LAYERS = {"mlp": rectified, "strided": rectified, "tanh": squashed}
+LAYERS = {"mlp": relu_layers, "strided": relu_layers, "tanh": tanh_layers}
 PRIOR_HIDDEN: dict[str, tuple[int, ...]] = {"mlp": (256, 256, 256, 256), "tanh": (100, 100)}  # else (256, 256)
 PRIORS = ("standard", "mog", "vamp", "vamp-data", "vhp")
 OBJECTIVES = ("elbo", "iwae", "rewo", "rewo-gamma", "geco")
@@ -285,11 +285,11 @@ def _networks(
         case "vae":
             return networks.Encoder(shape, hidden, latent), networks.Decoder(shape, hidden, latent, head)
         case "mlp":
-            encoder = networks.Encoder(shape, hidden, latent, rectified, SoftplusNormalHead)
-            return encoder, networks.Decoder(shape, hidden, latent, head, rectified)
+            encoder = networks.Encoder(shape, hidden, latent, relu_layers, SoftplusNormalHead)
+            return encoder, networks.Decoder(shape, hidden, latent, head, relu_layers)
         case "tanh":
-            encoder = networks.Encoder(shape, hidden, latent, squashed, SoftplusNormalHead)
-            return encoder, networks.Decoder(shape, hidden, latent, head, squashed)
+            encoder = networks.Encoder(shape, hidden, latent, tanh_layers, SoftplusNormalHead)
+            return encoder, networks.Decoder(shape, hidden, latent, head, tanh_layers)
         case "conv":
             return networks.conv_encoder(shape, hidden, latent), networks.conv_decoder(shape, hidden, latent, head)
         case "strided":
@@ -343,7 +343,7 @@ def _prior(experiment: Experiment, encoder: nn.Module, dataset: Dataset) -> nn.M
             return priors.VampPrior(encoder, u, weighted=experiment.weighted, learn=False)
         case "vhp":
             latent, hidden = experiment.latent, experiment.prior_sizes
-            size, layers = experiment.prior_latent or latent, LAYERS.get(experiment.model, gated)
+            size, layers = experiment.prior_latent or latent, LAYERS.get(experiment.model, gated_layers)
             upper = networks.Encoder((latent,), hidden, size, layers, SoftplusNormalHead)
             lower = networks.conditional(size, hidden, latent, layers, SoftplusNormalHead)
             inner = VAE(upper, lower, priors.StandardNormal(size))

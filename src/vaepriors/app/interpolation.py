@@ -9,7 +9,7 @@ from torch import Tensor
 from vaepriors.analysis.paths import Graph, NoPath, resample, smoothness, straight
 from vaepriors.app.run import Run
 from vaepriors.checkpoint import write_json
-from vaepriors.distributions import mean_or_draw
+from vaepriors.distributions import point_estimate
 from vaepriors.limits import check_size
 from vaepriors.numerics import seed_of
 from vaepriors.vae import VAE
@@ -83,7 +83,7 @@ def interpolate_run(
         components.append(graph.components())
         for pair in range(pairs):
             ends = dataset.test[torch.randperm(len(dataset.test))[:2]].to(next(model.parameters()))
-            start, goal = mean_or_draw(model.encoder(ends))
+            start, goal = point_estimate(model.encoder(ends))
             progress(number * pairs + pair + 1, graphs * pairs)
             try:
                 path = graph.path(start, goal)
@@ -110,7 +110,7 @@ def interpolate_run(
 
 
 def _decoded(model: VAE, z: Tensor) -> Tensor:
-    return mean_or_draw(model.decoder(z.to(next(model.parameters()))))
+    return point_estimate(model.decoder(z.to(next(model.parameters()))))
 
 
 def _summary(smoothness: Tensor) -> dict[str, Any]:

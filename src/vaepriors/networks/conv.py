@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vaepriors.distributions import Shape
 from vaepriors.networks.dense import first_event_dim
 from vaepriors.networks.heads import BernoulliHead, NormalHead, SoftplusNormalHead
-from vaepriors.networks.layers import Conv, ConvToEvent, GatedConv, GatedDense, Upsampling, gated, rectified
+from vaepriors.networks.layers import Conv, ConvToEvent, GatedConv, GatedDense, Upsampling, gated_layers, relu_layers
 from vaepriors.networks.levels import ChainEncoder, Joined, SplitDecoder, two_level_encoder
 
 __all__ = [
@@ -39,7 +39,7 @@ STRIDED: tuple[Layer, ...] = (
 )  # fmt: skip
 
 
-def rectified_conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Module:
+def relu_conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Module:
     return nn.Sequential(Conv(in_channels, out_channels, kernel, stride), nn.ReLU())
 
 
@@ -110,7 +110,7 @@ def conv_encoder(
     """
     features = ConvFeatures(event_shape, TOP)
     sizes = [features.out_features, *hidden]
-    return nn.Sequential(features, *gated(*sizes), head(sizes[-1], latent))
+    return nn.Sequential(features, *gated_layers(*sizes), head(sizes[-1], latent))
 
 
 def conv_decoder(
@@ -131,7 +131,7 @@ def conv_decoder(
         ValueError: If one x is no image.
     """
     size = check_images(event_shape).numel()
-    return nn.Sequential(*gated(latent, *hidden, size), _from_plane(event_shape, head))
+    return nn.Sequential(*gated_layers(latent, *hidden, size), _from_plane(event_shape, head))
 
 
 def _from_plane(event_shape: Shape, head: Callable[..., nn.Module]) -> nn.Sequential:
@@ -177,9 +177,9 @@ def strided_encoder(event_shape: Shape, hidden: Sequence[int], latent: int) -> n
         ValueError: If one x is no image of such a size.
     """
     _strided_size(event_shape)
-    features = ConvFeatures(event_shape, STRIDED, rectified_conv)
+    features = ConvFeatures(event_shape, STRIDED, relu_conv)
     sizes = [features.out_features, *hidden]
-    return nn.Sequential(features, *rectified(*sizes), SoftplusNormalHead(sizes[-1], latent))
+    return nn.Sequential(features, *relu_layers(*sizes), SoftplusNormalHead(sizes[-1], latent))
 
 
 def strided_decoder(
@@ -195,7 +195,7 @@ def strided_decoder(
     """
     height, width = _strided_size(event_shape)
     start = (STRIDED[-1][0], height, width)
-    layers: list[nn.Module] = [*rectified(latent, *reversed(hidden), math.prod(start)), nn.Unflatten(-1, start)]
+    layers: list[nn.Module] = [*relu_layers(latent, *reversed(hidden), math.prod(start)), nn.Unflatten(-1, start)]
     for (after, kernel, stride), (before, _, _) in pairwise(reversed(STRIDED)):
         layers += [Upsampling(after, before, kernel) if stride == 2 else Conv(after, before, kernel), nn.ReLU()]
     channels, kernel, _ = STRIDED[0]

@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from vaepriors.distributions import DiagonalNormal, Shape
 from vaepriors.networks.heads import BernoulliHead, NormalHead
-from vaepriors.networks.layers import gated
+from vaepriors.networks.layers import gated_layers
 
 __all__ = ["Decoder", "Encoder", "Features", "first_event_dim"]
 
@@ -40,10 +40,10 @@ class Features(nn.Module):
     Args:
         event_shape: Shape of one x.
         hidden: Sizes of the layers.
-        layers: Sizes -> the layers: `gated` or `rectified`.
+        layers: Sizes -> the layers: `gated_layers` or `relu_layers`.
     """
 
-    def __init__(self, event_shape: Shape, hidden: Sequence[int], layers: Layers = gated) -> None:
+    def __init__(self, event_shape: Shape, hidden: Sequence[int], layers: Layers = gated_layers) -> None:
         super().__init__()
         self.event_shape = torch.Size(event_shape)
         self.layers = layers(self.event_shape.numel(), *hidden)
@@ -60,7 +60,7 @@ class Encoder(nn.Module):
         event_shape: Shape of one x.
         hidden: Sizes of the layers.
         latent: Size of z.
-        layers: Sizes -> the layers: `gated` or `rectified`.
+        layers: Sizes -> the layers: `gated_layers` or `relu_layers`.
         head: (size of the features, size of z) -> a module from features to a normal distribution.
 
     >>> Encoder((1, 28, 28), [300, 300], latent=40)(torch.zeros(100, 1, 28, 28)).batch_shape
@@ -72,7 +72,7 @@ class Encoder(nn.Module):
         event_shape: Shape,
         hidden: Sequence[int],
         latent: int,
-        layers: Layers = gated,
+        layers: Layers = gated_layers,
         head: Callable[[int, int], nn.Module] = NormalHead,
     ) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Decoder(nn.Module):
         hidden: Sizes of the layers.
         latent: Size of z.
         head: Class of the head, by the likelihood.
-        layers: Sizes -> the layers: `gated` or `rectified`.
+        layers: Sizes -> the layers: `gated_layers` or `relu_layers`.
 
     >>> Decoder((1, 28, 28), [300, 300], latent=40)(torch.zeros(5, 100, 40)).mean.shape
     torch.Size([5, 100, 1, 28, 28])
@@ -103,7 +103,7 @@ class Decoder(nn.Module):
         hidden: Sequence[int],
         latent: int,
         head: Callable[[int, Shape], nn.Module] = BernoulliHead,
-        layers: Layers = gated,
+        layers: Layers = gated_layers,
     ) -> None:
         super().__init__()
         self.layers = layers(latent, *hidden)

@@ -28,11 +28,11 @@ __all__ = [
     "MaskedConv",
     "Upsampling",
     "dense",
-    "gated",
+    "gated_layers",
     "over_images",
-    "rectified",
-    "squashed",
+    "relu_layers",
     "start_from_glorot",
+    "tanh_layers",
 ]
 
 
@@ -83,17 +83,17 @@ class GatedDense(nn.Linear):
         return F.glu(total)
 
 
-def gated(*sizes: int) -> nn.Sequential:
-    """Gated dense layers of the given sizes: `gated(784, 300, 300)` has two."""
+def gated_layers(*sizes: int) -> nn.Sequential:
+    """Gated dense layers of the given sizes: `gated_layers(784, 300, 300)` has two."""
     return nn.Sequential(*(GatedDense(a, b) for a, b in pairwise(sizes)))
 
 
-def rectified(*sizes: int) -> nn.Sequential:
+def relu_layers(*sizes: int) -> nn.Sequential:
     """Dense layers of the given sizes, each followed by a ReLU."""
     return nn.Sequential(*(nn.Sequential(dense(a, b), nn.ReLU()) for a, b in pairwise(sizes)))
 
 
-def squashed(*sizes: int) -> nn.Sequential:
+def tanh_layers(*sizes: int) -> nn.Sequential:
     """Dense layers of the given sizes, each followed by a hyperbolic tangent."""
     return nn.Sequential(*(nn.Sequential(dense(a, b), nn.Tanh()) for a, b in pairwise(sizes)))
 

@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from vaepriors.distributions import Chain, Shape
 from vaepriors.networks.dense import Encoder, Features
 from vaepriors.networks.heads import BernoulliHead, NormalHead
-from vaepriors.networks.layers import GatedDense, gated
+from vaepriors.networks.layers import GatedDense, gated_layers
 
 __all__ = [
     "ChainEncoder",
@@ -112,7 +112,7 @@ def conditional(
     in_features: int,
     hidden: Sequence[int],
     latent: int,
-    layers: Callable[..., nn.Sequential] = gated,
+    layers: Callable[..., nn.Sequential] = gated_layers,
     head: Callable[[int, int], nn.Module] = NormalHead,
 ) -> nn.Sequential:
     """p(z1|z2): dense layers and a head, as in `networks.Encoder`."""

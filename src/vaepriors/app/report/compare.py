@@ -16,7 +16,7 @@ from vaepriors.app.report.page import Section, drawn, sheet
 from vaepriors.app.report.pictures import grid
 from vaepriors.app.report.run import likelihood_of, look
 from vaepriors.app.run import Run
-from vaepriors.distributions import mean_or_draw
+from vaepriors.distributions import point_estimate
 from vaepriors.numerics import seed_of
 
 __all__ = ["COLUMNS", "Compared", "compare", "notes", "rows", "write_comparison"]
@@ -80,7 +80,7 @@ def compare(
         latent = look(model, data.test[:number].to(next(model.parameters())))
         picture = None
         if data.has_images:
-            drawn_x = mean_or_draw(model.decoder(model.prior().sample((32,))))
+            drawn_x = point_estimate(model.decoder(model.prior().sample((32,))))
             picture = sheet(f"samples-{done}", grid(drawn_x, 16), f"32 images drawn from {name}.", name)
         record = kinds.get(kind) or next(iter(kinds.values()), None)
         compared.append(

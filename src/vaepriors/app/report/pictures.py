@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaepriors.checkpoint import npy, write_atomically
 from vaepriors.data import Dataset
-from vaepriors.distributions import mean_or_draw
+from vaepriors.distributions import point_estimate
 from vaepriors.priors import VampPrior
 from vaepriors.vae import VAE
 
@@ -81,14 +81,14 @@ def write_pictures(folder: Path, model: VAE, dataset: Dataset, number: int) -> l
     Returns:
         The files, in this order.
     """
-    samples = mean_or_draw(model.decoder(model.prior().sample((number,))))
+    samples = point_estimate(model.decoder(model.prior().sample((number,))))
     write_atomically(folder / "samples.npy", npy(samples))
     if not dataset.has_images:
         return [folder / "samples.npy"]
     shown = min(number, len(dataset.test), 30)
     columns = min(shown, 10)
     examples = dataset.test[: shown - shown % columns].to(samples)  # whole rows
-    pairs = [part for x in examples.split(columns) for part in (x, mean_or_draw(model.reconstruct(x)))]
+    pairs = [part for x in examples.split(columns) for part in (x, point_estimate(model.reconstruct(x)))]
     sheets = {"samples": grid(samples), "reconstructions": grid(torch.cat(pairs), columns)}
     for part in model.modules():
         if isinstance(part, VampPrior):

@@ -19,7 +19,7 @@ from vaepriors.app.report.page import Opening, Section, drawn, sheet
 from vaepriors.app.report.pictures import grid
 from vaepriors.app.run import Run
 from vaepriors.data import Dataset, binarize_once
-from vaepriors.distributions import mean_or_draw
+from vaepriors.distributions import point_estimate
 from vaepriors.likelihood import Estimate, estimate
 from vaepriors.numerics import seed_of
 from vaepriors.priors import TwoLevelPrior, VampPrior
@@ -253,7 +253,7 @@ def _likelihood_pictures(subject: _Subject, split: str, values: np.ndarray) -> l
 
 def _samples(subject: _Subject) -> Section:
     model, x = subject.model, subject.x
-    drawn_x = mean_or_draw(model.decoder(model.prior().sample((64 if subject.data.has_images else 500,))))
+    drawn_x = point_estimate(model.decoder(model.prior().sample((64 if subject.data.has_images else 500,))))
     if not subject.data.has_images:
         figure = figures.coordinates(x, drawn_x)
         alt = "Mean and standard deviation of each coordinate, of test examples and of draws of the model."
@@ -262,7 +262,7 @@ def _samples(subject: _Subject) -> Section:
     shown = x[: min(20, len(x))]
     columns = min(10, len(shown))
     shown = shown[: len(shown) - len(shown) % columns]
-    pairs = [part for some in shown.split(columns) for part in (some, mean_or_draw(model.reconstruct(some)))]
+    pairs = [part for some in shown.split(columns) for part in (some, point_estimate(model.reconstruct(some)))]
     return Section(
         "samples",
         "Draws of the model",
@@ -309,7 +309,7 @@ def _pseudo_inputs(subject: _Subject) -> Section:
                 sheet(f"pseudo-{k + 1}", grid(inputs[k : k + 1]), f"Pseudo-input {k + 1}, {percent}.", width=small),
                 sheet(
                     f"generated-{k + 1}",
-                    grid(mean_or_draw(model.decoder(z)), 8),
+                    grid(point_estimate(model.decoder(z)), 8),
                     f"{GENERATED} images generated from pseudo-input {k + 1}.",
                 ),
             )
