@@ -81,11 +81,11 @@ class LinearGaussian:
         def encoder(x: Tensor) -> Chain:
             y, noise = self._observed(x)
             var = torch.full_like(self.a, self.s**2)
-            return Chain(self._top(y, noise), lambda z2: self._posterior(self.a * z2, var, y, noise), L)
+            return Chain(self._top(y, noise), lambda z2: self._posterior(self.a * z2, var, y, noise), (L, L))
 
         def prior() -> Chain:
             scale = torch.full_like(self.a, self.s)
-            return Chain(StandardNormal(L).double()(), lambda z2: DiagonalNormal(self.a * z2, scale), L)
+            return Chain(StandardNormal(L).double()(), lambda z2: DiagonalNormal(self.a * z2, scale), (L, L))
 
         return VAE(Call(encoder), Call(lambda z: self.likelihood(z[..., L:])), Call(prior))
 

@@ -33,7 +33,7 @@ def assert_same_density(distribution, value):
 @pytest.mark.parametrize("head", [BernoulliHead, LogisticHead, GaussianHead])
 def test_likelihoods_are_in_single_precision(head, n):
     torch.manual_seed(0)
-    decoder = networks.Decoder(SHAPE, [32], 3, head)
+    decoder = networks.Decoder(SHAPE, [32], 3, head=head)
     x = (torch.rand(7, *SHAPE) * 256).floor().add(0.5) / 256
     x = x.round() if head is BernoulliHead else x
     with autocast():
@@ -69,7 +69,7 @@ def test_priors_are_in_single_precision_alone_and_in_a_hierarchy(name):
     torch.manual_seed(0)
     top = top_priors()[name]
     with autocast():
-        flat, chain = top(), priors.TwoLevelPrior(top, networks.conditional(3, [16], 2), 3)()
+        flat, chain = top(), priors.TwoLevelPrior(top, networks.conditional(3, [16], 2), (3, 2))()
         z = chain.sample((5, 7))
         below = chain.then(z[..., :3])
         log_prob = chain.log_prob(z)

@@ -8,14 +8,21 @@ from scipy.stats import chisquare, logistic
 from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily, Normal
 
 from reference import fit_of_samples
+from vaepriors import networks
 from vaepriors.distributions import (
+    Autoregressive,
     Chain,
     DiagonalNormal,
     DiscretizedLogistic,
     IndependentBernoulli,
     NormalMixture,
+    marginal_log_prob,
+    naive_pixel_draws,
     rsample_and_log_prob,
+    support_of,
 )
+from vaepriors.priors import StandardNormal
+from vaepriors.vae import VAE, Marginal
 
 LEVELS = (torch.arange(256, dtype=torch.float64) + 0.5) / 256
 
@@ -132,7 +139,9 @@ def test_mixture_samples_follow_its_density():
 def test_chain_is_the_product_of_its_parts():
     torch.manual_seed(0)
     first = DiagonalNormal(torch.randn(4, 2), torch.rand(4, 2) + 0.1)
-    chain = Chain(first, lambda a: DiagonalNormal(a.sum(-1, keepdim=True).expand(*a.shape[:-1], 3), torch.ones(3)), 2)
+    chain = Chain(
+        first, lambda a: DiagonalNormal(a.sum(-1, keepdim=True).expand(*a.shape[:-1], 3), torch.ones(3)), (2, 3)
+    )
     z, log_prob = chain.rsample_and_log_prob((6,))
     expected = first.log_prob(z[..., :2]) + Normal(z[..., :2].sum(-1, keepdim=True), 1.0).log_prob(z[..., 2:]).sum(-1)
     assert z.shape == (6, 4, 5)
@@ -149,7 +158,7 @@ def test_chain_computes_its_conditional_once():
         calls.append(a)
         return DiagonalNormal(a, torch.ones(2))
 
-    Chain(DiagonalNormal(torch.zeros(2), torch.ones(2)), then, 2).rsample_and_log_prob((3,))
+    Chain(DiagonalNormal(torch.zeros(2), torch.ones(2)), then, (2, 2)).rsample_and_log_prob((3,))
     assert len(calls) == 1
 
 
@@ -255,3 +264,70 @@ def test_bits_are_drawn_by_their_probability():
 def test_bits_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"x has shape \(3, 4\), expected \(\.\.\., 5\)"):
         IndependentBernoulli(torch.zeros(3, 5), 1).log_prob(torch.zeros(3, 4))
+
+
+def pixels(x: torch.Tensor) -> IndependentBernoulli:
+    """Each pixel depends on the one to its left."""
+    return IndependentBernoulli(torch.nn.functional.pad(2 * x[..., :-1] - 1, (1, 0)), 3)
+
+
+def a_vae() -> VAE:
+    torch.manual_seed(0)
+    return VAE(networks.Encoder((5,), [4], 2), networks.conditional(2, [4], 5), StandardNormal(2))
+
+
+EVERY = {
+    "DiagonalNormal": lambda: DiagonalNormal(torch.zeros(4, 1, 5), torch.ones(5)),
+    "NormalMixture": lambda: NormalMixture(torch.randn(3, 5), torch.ones(3, 5)),
+    "Chain": lambda: Chain(
+        DiagonalNormal(torch.zeros(4, 1, 2), torch.ones(2)), lambda a: DiagonalNormal(a, torch.ones(2)), sizes=(2, 2)
+    ),
+    "IndependentBernoulli": lambda: IndependentBernoulli(torch.zeros(4, 1, 5, 2), 2),
+    "DiscretizedLogistic": lambda: DiscretizedLogistic(torch.zeros(4, 1), torch.zeros(())),
+    "Autoregressive": lambda: Autoregressive(
+        pixels,
+        (),
+        (1, 2, 3),
+        draws=lambda shape: naive_pixel_draws(pixels, torch.zeros(*shape, 1, 2, 3)),
+        support=lambda: pixels(torch.zeros(1, 2, 3)).support,
+    ),
+    "Marginal": lambda: Marginal(a_vae(), 3, (5,)),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_distribution_has_true_shapes_and_expands(name):
+    torch.manual_seed(0)
+    p = EVERY[name]()
+    before = torch.get_rng_state()
+    assert repr(p) == f"{name}(batch_shape={tuple(p.batch_shape)}, event_shape={tuple(p.event_shape)})"
+    expanded = p.expand((6, *p.batch_shape[:-1], 3))
+    assert support_of(p) is not None
+    assert torch.equal(torch.get_rng_state(), before)  # looking at a distribution draws nothing
+    assert type(expanded) is type(p)
+    assert (expanded.batch_shape[0], expanded.batch_shape[-1]) == (6, 3)
+    for each in (p, expanded):
+        x = each.sample((2,))
+        assert x.shape == (2, *each.batch_shape, *each.event_shape)
+        assert each.support.check(x).all()
+        assert each.log_prob(x).shape == (2, *each.batch_shape)
+    one = x[(0,) * (x.dim() - len(p.event_shape))]
+    assert expanded.log_prob(one).shape == expanded.batch_shape
+    if name != "Marginal":  # its density is an estimate, which differs in each call
+        torch.testing.assert_close(expanded.log_prob(x), p.log_prob(x))
+    assert x[..., :1, :].ne(x[..., 1:, :]).any() if p.event_shape else x[..., :1].ne(x[..., 1:]).any()
+
+
+def test_a_mixture_has_the_marginals_that_it_integrates_to():
+    torch.manual_seed(0)
+    mixture = NormalMixture(torch.randn(3, 2).double(), torch.ones(3, 2).double(), torch.randn(3).double())
+    axis = torch.linspace(-9, 9, 901, dtype=torch.float64)
+    joint = mixture.log_prob(torch.stack([torch.tensor(0.7).double().expand(901), axis], -1)).exp()
+    z = torch.tensor([0.7, 0.0], dtype=torch.float64)
+    assert marginal_log_prob(mixture, z)[0].exp().item() == pytest.approx(torch.trapezoid(joint, axis).item())
+    assert marginal_log_prob(MixtureSameFamily(Categorical(torch.ones(1)), Normal(torch.zeros(1), 1)), z) is None
+
+
+def test_a_chain_without_a_mean_says_what_to_do():
+    with pytest.raises(NotImplementedError, match="average draws"):
+        _ = networks.hierarchical_encoder((4,), [8], 2)(torch.zeros(3, 4)).mean

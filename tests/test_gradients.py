@@ -45,7 +45,7 @@ def two_levels() -> VAE:
         q = model.encoder(x)
         wide = DiagonalNormal(q.first.loc + shift, q.first.scale)
         lower = lambda z2: DiagonalNormal(q.then(z2).loc + 0.3 * shift * z2, q.then(z2).scale)  # noqa: E731
-        return Chain(wide, lower, q.split)
+        return Chain(wide, lower, q.sizes)
 
     return VAE(Shifted(posterior), model.decoder, model.prior)
 

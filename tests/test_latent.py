@@ -41,7 +41,7 @@ def test_noise_is_not_activity():
 
     def encoder(x):
         first = DiagonalNormal(torch.stack([x, 0 * x], -1), torch.tensor([0.1, 3.0]))
-        return Chain(first, lambda a: DiagonalNormal(a * torch.tensor([2.0, 0.0]), torch.tensor([0.1, 3.0])), 2)
+        return Chain(first, lambda a: DiagonalNormal(a * torch.tensor([2.0, 0.0]), torch.tensor([0.1, 3.0])), (2, 2))
 
     torch.manual_seed(0)
     model, x = VAE(Call(encoder), nn.Identity(), nn.Identity()), torch.randn(20_000)
@@ -60,7 +60,9 @@ COLLAPSED = {
     "known mean": lambda x: DiagonalNormal(x.new_zeros(len(x), 400), torch.ones(400)),
     "no mean": lambda x: Meanless(x.new_zeros(len(x), 400), torch.ones(400)),
     "chain": lambda x: Chain(  # the lower level follows the upper one, and neither follows x
-        DiagonalNormal(x.new_zeros(len(x), 200), torch.ones(200)), lambda a: DiagonalNormal(a, torch.ones(200)), 200
+        DiagonalNormal(x.new_zeros(len(x), 200), torch.ones(200)),
+        lambda a: DiagonalNormal(a, torch.ones(200)),
+        (200, 200),
     ),
 }
 
@@ -300,6 +302,26 @@ def test_a_hierarchical_prior_tells_its_own_units():
         found = divergence_of_units(model, x)
         assert {level: len(each) for level, each in found.items()} == expected
         assert all((each > -0.1).all() for each in found.values())
+
+
+class Opaque(Distribution):
+    """A distribution that knows its joint density only, such as a flow."""
+
+    arg_constraints = {}
+
+    def log_prob(self, value):
+        return -value.square().sum(-1)
+
+
+def test_divergence_of_units_under_unknown_marginals_is_nan_and_not_left_out():
+    linear = LinearGaussian()
+    flow = Opaque(event_shape=torch.Size([3]), validate_args=False)
+    one, two = linear.vae(), linear.hvae()
+    assert divergence_of_units(one.given(prior=flow), linear.x)["z"].isnan().tolist() == [True] * 3
+    bottom = two.prior().then
+    top = divergence_of_units(two.given(prior=Chain(flow, bottom, (3, 3))), linear.x)
+    assert top["z2"].isnan().all()
+    assert top["z1"].isfinite().all()
 
 
 def test_responsibilities_are_bayes():

@@ -22,7 +22,7 @@ LATENT = 3
 def decoder(shape, head=BernoulliHead, seed=0):
     """With weights large enough that pixels depend on each other."""
     torch.manual_seed(seed)
-    net = networks.pixel_hierarchical_decoder(shape, LATENT, head, channels=8).double()
+    net = networks.pixel_hierarchical_decoder(shape, LATENT, head=head, channels=8).double()
     with torch.no_grad():
         for layer in (net.joined.head.first, *net.joined.head.others):
             layer.gain.mul_(1.5)
@@ -79,7 +79,7 @@ def test_the_masses_of_all_gray_images_of_two_pixels_sum_to_one():
 def by_passes(law):
     blank = lambda shape: torch.zeros(*shape, *law.event_shape, dtype=torch.float64)  # noqa: E731
     draws = lambda shape: naive_pixel_draws(law.conditionals, blank(shape))  # noqa: E731
-    return Autoregressive(law.conditionals, law.batch_shape, law.event_shape, draws)
+    return Autoregressive(law.conditionals, law.batch_shape, law.event_shape, draws=draws)
 
 
 @pytest.mark.parametrize("sampler", ["kept features", "a pass for each pixel"])
@@ -159,7 +159,7 @@ def test_any_causal_network_will_do():
             return torch.distributions.Independent(Bernoulli(left), 3)
 
     law = Autoregressive(
-        Repeats(), (), (1, 1, 3), lambda shape: naive_pixel_draws(Repeats(), torch.zeros(*shape, 1, 1, 3))
+        Repeats(), (), (1, 1, 3), draws=lambda shape: naive_pixel_draws(Repeats(), torch.zeros(*shape, 1, 1, 3))
     )
     x = torch.tensor([1.0, 1.0, 0.0]).view(1, 1, 3)
     assert law.log_prob(x).exp().item() == pytest.approx(0.5 * 0.9 * 0.1)

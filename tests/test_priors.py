@@ -37,7 +37,7 @@ def all_priors() -> dict[str, nn.Module]:
         "vamp": vamp(),
         "weighted": weighted,
         "data": vamp(learn=False),
-        "two levels": TwoLevelPrior(MixtureOfGaussians(1, 3).double(), bottom, 1),
+        "two levels": TwoLevelPrior(MixtureOfGaussians(1, 3).double(), bottom, (1, 1)),
     }
 
 
@@ -129,6 +129,8 @@ def test_mistakes_are_named():
         VampPrior(Call(lambda x: Normal(x, 1.0)), torch.rand(4, 2))
     with pytest.raises(ValueError, match="at least 1"):
         MixtureOfGaussians(2, 0)
+    with pytest.raises(ValueError, match="`top` of a hierarchical encoder"):
+        VampPrior(networks.hierarchical_encoder((6,), [8], 2), torch.rand(4, 6))
 
 
 def test_checking_an_encoder_leaves_it_as_it_was():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal
 
-from reference import D, L, LinearGaussian
+from reference import Call, D, L, LinearGaussian
 from vaepriors import likelihood, networks
 from vaepriors.distributions import DiagonalNormal
 from vaepriors.likelihood import estimate
@@ -128,3 +128,40 @@ def test_data_of_other_dtypes_are_refused(dtype):
     for call in (model, lambda x: estimate(model, x, 2)):
         with pytest.raises(ValueError, match=str(dtype)):
             call(torch.ones(3, 4, dtype=dtype))
+
+
+class Reshaping(nn.Module):
+    """A decoder for z of shape (N, 2) only."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.layer, self.shape = nn.Linear(2, 4), shape
+
+    def forward(self, z):
+        return Independent(Normal(self.layer(z).view(self.shape(z)), 1.0), 2)
+
+
+@pytest.mark.parametrize("shape", [lambda z: (len(z), 2, 2), lambda z: (-1, 2, 2)])
+def test_a_decoder_must_take_any_leading_dimensions(shape):
+    model = VAE(networks.Encoder((2, 2), [8], 2), Reshaping(shape), StandardNormal(2))
+    with pytest.raises(ValueError, match=r"any leading dimensions.*z\.shape\[:-1\]"):
+        model(torch.zeros(3, 2, 2), n=5)
+
+
+def test_other_errors_of_a_decoder_are_raised_unchanged():
+    model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 3), StandardNormal(2))
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        model(torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder", "prior"])
+def test_a_part_that_returns_no_distribution_is_named(part):
+    parts = {"encoder": networks.Encoder((4,), [8], 2), "decoder": networks.Decoder((4,), [8], 2)}
+    parts = parts | {"prior": StandardNormal(2)} | {part: Call(lambda *inputs: (torch.zeros(2), torch.ones(2)))}
+    with pytest.raises(ValueError, match=f"the {part} returned a tuple"):
+        VAE(**parts)(torch.zeros(3, 4))
+
+
+def test_a_number_is_no_shape_of_a_sample():
+    with pytest.raises(ValueError, match=r"shape is 3: give a tuple, such as sample\(\(3,\)\)"):
+        LinearGaussian().vae().sample(3)

@@ -1,27 +1,31 @@
-r"""Distributions whose sample and density live in one object.
+r"""Distributions whose sampler and density are one object.
 
-Six laws, all with densities in nats that drop no constant:
+Six distributions. Log-densities are in nats and include all constants.
 
 * `DiagonalNormal`: $N(z; \mu, \mathrm{diag}\,\sigma^2)$, one vector an event;
 * `NormalMixture`: $\sum_k w_k N(z; \mu_k, \mathrm{diag}\,\sigma_k^2)$;
 * `Chain`: $p(a)\, p(b \mid a)$ over the concatenation $[a, b]$;
 * `IndependentBernoulli`: bits, each with its own logit;
-* `DiscretizedLogistic`: the masses a logistic density leaves in equal bins of $[0, 1]$;
+* `DiscretizedLogistic`: the masses of a logistic density in equal bins of $[0, 1]$;
 * `Autoregressive`: $\prod_i p(x_i \mid x_1, \dots, x_{i-1})$ over the pixels of an image.
 
-None of them checks its parameters' values: a check reads the device, and a training step must not.
+They do not check the values of their parameters: a check reads the device, and a training step must not.
+
+`factors`, `marginal_log_prob`, `point_estimate`, `rsample_and_log_prob` and `support_of` ask any distribution, also one
+of torch, for what not every distribution has.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from copy import copy
 from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, Independent, Normal, constraints
 
 __all__ = [
     "Autoregressive",
@@ -30,10 +34,13 @@ __all__ = [
     "DiscretizedLogistic",
     "IndependentBernoulli",
     "NormalMixture",
+    "factors",
+    "marginal_log_prob",
     "naive_pixel_draws",
     "point_estimate",
     "rsample_and_log_prob",
     "sampling_progress",
+    "support_of",
 ]
 
 Shape = torch.Size | list[int] | tuple[int, ...]
@@ -42,8 +49,8 @@ Shape = torch.Size | list[int] | tuple[int, ...]
 def rsample_and_log_prob(distribution: Distribution, shape: Shape = ()) -> tuple[Tensor, Tensor]:
     """Draw z with gradients, and log q(z) of the same draw.
 
-    A distribution that has this as a method of its own (the ones here, and those of zuko) shares the work of
-    the two; any other of torch's is asked for `rsample` and then for `log_prob`.
+    If the distribution has a method of this name (ours and those of zuko do), it is called, as it shares the work of
+    the two. Otherwise `rsample` and `log_prob` are called in turn.
 
     Args:
         distribution: q, with batch shape `batch`.
@@ -65,7 +72,7 @@ def rsample_and_log_prob(distribution: Distribution, shape: Shape = ()) -> tuple
 
 
 def point_estimate(distribution: Distribution) -> Tensor:
-    """The mean of a distribution, or a draw from one that has no mean in closed form: what to show of it.
+    """The mean of a distribution, or a draw if the mean has no closed form.
 
     >>> point_estimate(DiagonalNormal(torch.ones(2), torch.ones(2)))
     tensor([1., 1.])
@@ -76,8 +83,84 @@ def point_estimate(distribution: Distribution) -> Tensor:
         return distribution.sample()
 
 
-class DiagonalNormal(Distribution):
-    r"""Normal law with a diagonal covariance matrix, over vectors.
+def support_of(distribution: Distribution) -> constraints.Constraint | None:
+    """The support of a distribution, or None if it does not define one.
+
+    >>> support_of(IndependentBernoulli(torch.zeros(4), 1))
+    IndependentConstraint(Boolean(), 1)
+    """
+    try:
+        return distribution.support
+    except (NotImplementedError, AttributeError):
+        return None
+
+
+def factors(distribution: Distribution, z: Tensor) -> dict[str, tuple[Distribution, Tensor]]:
+    """The conditional distributions whose product is p(z), by level, each with its part of z.
+
+    Args:
+        distribution: p.
+        z: Values, of shape `(*sample, *batch, *event)`.
+
+    Returns:
+        p(z2) and p(z1|z2) of a `Chain`, as `z2` and `z1`. Otherwise p itself, as `z`.
+
+    >>> list(factors(DiagonalNormal(torch.zeros(2), torch.ones(2)), torch.zeros(2)))
+    ['z']
+    """
+    method = getattr(distribution, "factors", None)
+    return {"z": (distribution, z)} if method is None else method(z)
+
+
+def marginal_log_prob(distribution: Distribution, z: Tensor) -> Tensor | None:
+    r"""Marginal log-density $\log p(z_j)$ of each coordinate.
+
+    Args:
+        distribution: p, over vectors.
+        z: Values, of shape `(*sample, *batch, D)`.
+
+    Returns:
+        Shape `(*sample, *batch, D)`, in nats. None if the marginals are unknown: they are known for `DiagonalNormal`,
+        `NormalMixture` and torch's `Independent`.
+
+    >>> from torch.distributions import Independent, Normal
+    >>> marginal_log_prob(Independent(Normal(torch.zeros(3), 1.0), 1), torch.zeros(5, 3)).shape
+    torch.Size([5, 3])
+    """
+    method = getattr(distribution, "marginal_log_prob", None)
+    if method is not None:
+        return method(z)
+    if isinstance(distribution, Independent) and len(distribution.event_shape) == 1:  # torch's: it has no such method
+        return distribution.base_dist.log_prob(z)
+    return None
+
+
+class ShapedDistribution(Distribution):
+    """What the distributions here share: their `repr` is class and shapes."""
+
+    arg_constraints = {}
+
+    def __init__(self, batch_shape: Shape, event_shape: Shape) -> None:
+        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)})"
+
+    def _check_event(self, value: Tensor, name: str) -> None:
+        """Refuse another event shape: a size of 1 would broadcast to a wrong density."""
+        if value.shape[max(value.dim() - len(self.event_shape), 0) :] != self.event_shape:
+            expected = ", ".join(map(str, ("...", *self.event_shape)))
+            raise ValueError(f"{name} has shape {tuple(value.shape)}, expected ({expected})")
+
+    def _over_batch(self, log_prob: Tensor) -> Tensor:
+        """Log-densities that do not depend on the place in the batch, of the shape that they have with it."""
+        if not self.batch_shape:
+            return log_prob
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
+
+
+class DiagonalNormal(ShapedDistribution):
+    r"""Normal distribution with a diagonal covariance matrix, over vectors.
 
     $$\log N(z; \mu, \sigma) = -\sum_d \tfrac12 \epsilon_d^2 + \log \sigma_d + \tfrac12 \log 2\pi,
       \qquad \epsilon = (z - \mu) / \sigma$$
@@ -96,7 +179,11 @@ class DiagonalNormal(Distribution):
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
         self.loc, self.scale = torch.broadcast_tensors(loc, scale)
-        super().__init__(self.loc.shape[:-1], self.loc.shape[-1:], validate_args=False)
+        super().__init__(self.loc.shape[:-1], self.loc.shape[-1:])
+
+    def expand(self, batch_shape: Shape, _instance: Distribution | None = None) -> "DiagonalNormal":
+        shape = (*batch_shape, *self.event_shape)
+        return DiagonalNormal(self.loc.expand(shape), self.scale.expand(shape))
 
     @property
     def mean(self) -> Tensor:
@@ -115,12 +202,14 @@ class DiagonalNormal(Distribution):
         return -0.5 * epsilon.square().sum(-1) - self.scale.log().sum(-1) - constant
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if value.shape[-1:] != self.event_shape:  # a size of 1 would broadcast to a wrong density
-            raise ValueError(f"z has shape {tuple(value.shape)}, expected (..., {self.event_shape[0]})")
+        self._check_event(value, "z")
         return self._log_density((value - self.loc) / self.scale)
 
+    def marginal_log_prob(self, value: Tensor) -> Tensor:
+        return Normal(self.loc, self.scale, validate_args=False).log_prob(value)
+
     def rsample_and_log_prob(self, sample_shape: Shape = ()) -> tuple[Tensor, Tensor]:
-        """z and log q(z), the density read off the noise itself (see the function of the same name)."""
+        """z and log q(z), whose density is that of the noise (see the function of the same name)."""
         epsilon = torch.randn(
             self._extended_shape(torch.Size(sample_shape)), dtype=self.loc.dtype, device=self.loc.device
         )
@@ -130,30 +219,29 @@ class DiagonalNormal(Distribution):
         return self.rsample_and_log_prob(sample_shape)[0]
 
 
-class NormalMixture(Distribution):
-    r"""Mixture of normal laws with diagonal covariance matrices, over vectors.
+class NormalMixture(ShapedDistribution):
+    r"""Mixture of normal distributions with diagonal covariance matrices, over vectors.
 
-    Expanding the square turns the K exponents into one matrix product with inner size 2D, so that a sample
-    costs memory K and not K x D:
+    Expanding the square turns the K exponents into one matrix product with inner size 2D, so that one value needs
+    memory K instead of K x D:
 
     $$\log w_k N(z; \mu_k, \sigma_k) = c_k + \langle z, \mu_k / \sigma_k^2 \rangle
       - \tfrac12 \langle z^2, 1 / \sigma_k^2 \rangle$$
 
     The terms cancel: in single precision the error is about $2^{-24} \sum_d z_d^2 / \sigma_d^2$, tenths of a nat
-    for small variances. This one product, and what enters it, is therefore computed in float64 whatever the
-    dtype of z (autocast leaves float64 alone). The result is as exact as the dtype of z can hold.
+    for small variances. This product and its inputs are therefore in float64 for any dtype of z (autocast does not
+    change float64). The result is as exact as the dtype of z allows.
 
     Args:
         loc: Means $\mu_k$, of shape `(K, D)`.
         scale: Standard deviations $\sigma_k > 0$, of shape `(K, D)`.
-        logits: Log-weights up to a constant, of shape `(K,)`; equal weights without them.
+        logits: Log-weights up to a constant, of shape `(K,)`; equal weights by default.
 
     >>> mixture = NormalMixture(torch.tensor([[-3.0], [3.0]]), torch.ones(2, 1))
     >>> round(mixture.log_prob(torch.tensor([3.0])).exp().item(), 4)  # half of N(0; 0, 1)
     0.1995
     """
 
-    arg_constraints = {}
     support = constraints.real_vector
 
     def __init__(self, loc: Tensor, scale: Tensor, logits: Tensor | None = None) -> None:
@@ -168,65 +256,90 @@ class NormalMixture(Distribution):
             - 0.5 * math.log(2 * math.pi) * loc.shape[-1]
         )
         self._weights = torch.cat([linear, -0.5 * precision, constant[:, None]], -1)  # (K, 2D + 1)
-        super().__init__(torch.Size(), loc.shape[-1:], validate_args=False)
+        super().__init__((), loc.shape[-1:])
+
+    def expand(self, batch_shape: Shape, _instance: Distribution | None = None) -> "NormalMixture":
+        """The same mixture at each place of a batch."""
+        expanded = copy(self)
+        ShapedDistribution.__init__(expanded, batch_shape, self.event_shape)
+        return expanded
 
     @property
     def mean(self) -> Tensor:
-        return self.logits.softmax(-1) @ self.loc
+        return (self.logits.softmax(-1) @ self.loc).expand(self._extended_shape())
 
     @property
     def variance(self) -> Tensor:
-        spread = self.scale.square() + (self.loc - self.mean).square()
-        return self.logits.softmax(-1) @ spread
+        weights = self.logits.softmax(-1)
+        spread = self.scale.square() + (self.loc - weights @ self.loc).square()
+        return (weights @ spread).expand(self._extended_shape())
 
     def log_prob(self, value: Tensor) -> Tensor:
+        self._check_event(value, "z")
         z = value.double()
         one = z.new_ones(()).expand(*z.shape[:-1], 1)  # a bias would first be copied to every row of the result
         log_joint = F.linear(torch.cat([z, z * z, one], -1), self._weights)  # (..., K): log w_k N_k(z)
-        return log_joint.to(value.dtype).logsumexp(-1)
+        return self._over_batch(log_joint.to(value.dtype).logsumexp(-1))
+
+    def marginal_log_prob(self, value: Tensor) -> Tensor:
+        each = Normal(self.loc, self.scale, validate_args=False).log_prob(value[..., None, :])  # (..., K, D)
+        return (each + self.logits.log_softmax(-1)[:, None]).logsumexp(-2)
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape = ()) -> Tensor:
-        """Draw the component by its weight, then z from it: shape `(*sample_shape, D)`."""
-        shape = torch.Size(sample_shape)
+        """Draw a component by its weight, then z from it: shape `(*sample_shape, *batch, D)`."""
+        shape = torch.Size(sample_shape) + self.batch_shape
         k = torch.multinomial(self.logits.softmax(-1), shape.numel(), replacement=True).view(shape)
         loc = self.loc[k]
         return loc + self.scale[k] * torch.randn_like(loc)
 
 
-class Chain(Distribution):
-    r"""The law of $[a, b]$ where b is drawn given a: $\log p(a, b) = \log p(a) + \log p(b \mid a)$.
+class Chain(ShapedDistribution):
+    r"""Distribution of $[a, b]$, where b is drawn given a: $\log p(a, b) = \log p(a) + \log p(b \mid a)$.
 
     Args:
         first: p(a), over vectors.
-        then: The conditional a -> p(b|a), over vectors. What it needs besides a (features of x), it closes over.
-        split: The size of a, where `[a, b]` is cut.
+        then: a -> p(b|a), over vectors; it may close over other inputs, such as features of x.
+        sizes: The sizes of a and b.
 
     >>> first = DiagonalNormal(torch.zeros(3, 2), torch.ones(3, 2))
-    >>> chain = Chain(first, lambda a: DiagonalNormal(a.sum(-1, keepdim=True), torch.ones(1)), split=2)
+    >>> chain = Chain(first, lambda a: DiagonalNormal(a.sum(-1, keepdim=True), torch.ones(1)), sizes=(2, 1))
     >>> z, log_prob = chain.rsample_and_log_prob((5,))
     >>> z.shape, torch.allclose(log_prob, chain.log_prob(z), atol=1e-5)
     (torch.Size([5, 3, 3]), True)
     """
 
-    arg_constraints = {}
     support = constraints.real_vector
 
-    def __init__(self, first: Distribution, then: Callable[[Tensor], Distribution], split: int) -> None:
-        self.first, self.then, self.split = first, then, split
-        super().__init__(first.batch_shape, torch.Size((split,)), validate_args=False)
+    def __init__(self, first: Distribution, then: Callable[[Tensor], Distribution], sizes: tuple[int, int]) -> None:
+        self.first, self.then, self.sizes = first, then, sizes
+        super().__init__(first.batch_shape, (sum(sizes),))
+
+    def expand(self, batch_shape: Shape, _instance: Distribution | None = None) -> "Chain":
+        return Chain(self.first.expand(torch.Size(batch_shape)), self.then, self.sizes)
 
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]
         return self.first.has_rsample
 
     @property
-    def event_shape(self) -> torch.Size:
-        """The size of [a, b]. Only p(b|a) knows that of b, so a is drawn and b's law looked at."""
-        return torch.Size((self.split + self.then(self.first.sample()).event_shape[0],))
+    def mean(self) -> Tensor:
+        raise NotImplementedError(
+            "the mean of a Chain has no closed form: average draws, or take `first.mean` for the upper level"
+        )
+
+    @property
+    def variance(self) -> Tensor:
+        raise NotImplementedError("the variance of a Chain has no closed form: estimate it from draws")
+
+    def factors(self, value: Tensor) -> dict[str, tuple[Distribution, Tensor]]:
+        """p(a) and p(b|a), as levels `z2` and `z1` (see the function of the same name)."""
+        a, b = value.split(self.sizes, -1)
+        return {"z2": (self.first, a), "z1": (self.then(a), b)}
 
     def log_prob(self, value: Tensor) -> Tensor:
-        a, b = value[..., : self.split], value[..., self.split :]
+        self._check_event(value, "z")
+        a, b = value.split(self.sizes, -1)
         return self.first.log_prob(a) + self.then(a).log_prob(b)
 
     def rsample_and_log_prob(self, sample_shape: Shape = ()) -> tuple[Tensor, Tensor]:
@@ -245,31 +358,33 @@ class Chain(Distribution):
         return torch.cat([a, self.then(a).sample()], -1)
 
 
-class IndependentBernoulli(Distribution):
+class IndependentBernoulli(ShapedDistribution):
     r"""Independent bits, with logits $l$.
 
     $$\log P(x) = \sum_d x_d l_d - \log(1 + e^{l_d}), \qquad
       \frac{\partial \log P}{\partial l_d} = x_d - \sigma(l_d)$$
 
-    The first term is one product, also where one x meets many logits, and the second does not depend on x. Formula and
-    gradient hold for any real x, too, as the bound of data that are probabilities.
+    The first term is one product, also if one x meets many logits, and the second does not depend on x. Formula and
+    gradient also hold for any real x. For data that are probabilities, the result is a bound.
 
     Args:
         logits: $l$, of shape `(*batch, *event)`.
         event_dims: Number of dimensions of an event.
 
-    >>> law = IndependentBernoulli(torch.zeros(4, 28, 28), event_dims=2)
-    >>> law.batch_shape, round(law.log_prob(torch.ones(28, 28))[0].item() / math.log(2))
+    >>> p = IndependentBernoulli(torch.zeros(4, 28, 28), event_dims=2)
+    >>> p.batch_shape, round(p.log_prob(torch.ones(28, 28))[0].item() / math.log(2))
     (torch.Size([4]), -784)
     """
 
     arg_constraints = {"logits": constraints.real}
-    has_rsample = False
 
     def __init__(self, logits: Tensor, event_dims: int) -> None:
         self.logits = logits
         cut = logits.dim() - event_dims
-        super().__init__(logits.shape[:cut], logits.shape[cut:], validate_args=False)
+        super().__init__(logits.shape[:cut], logits.shape[cut:])
+
+    def expand(self, batch_shape: Shape, _instance: Distribution | None = None) -> "IndependentBernoulli":
+        return IndependentBernoulli(self.logits.expand(*batch_shape, *self.event_shape), len(self.event_shape))
 
     @property
     def support(self) -> constraints.Constraint:
@@ -284,10 +399,7 @@ class IndependentBernoulli(Distribution):
         return self.mean * (1 - self.mean)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if value.shape[value.dim() - len(self.event_shape) :] != self.event_shape:
-            raise ValueError(
-                f"x has shape {tuple(value.shape)}, expected (..., {', '.join(map(str, self.event_shape))})"
-            )
+        self._check_event(value, "x")
         logits = self.logits.reshape(*self.batch_shape, -1)
         x = value.reshape(*value.shape[: value.dim() - len(self.event_shape)], -1)
         with _without_autocast(logits.device):
@@ -301,13 +413,13 @@ class IndependentBernoulli(Distribution):
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Within this block, autocast rounds no product to half precision: log-densities are sums of hundreds of terms."""
+    """Disable autocast: log-densities are sums of hundreds of terms, too many for half precision."""
     available = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 class _BernoulliLogProb(torch.autograd.Function):
-    """The formula above over the last dimension, in few passes over the logits, and its gradient as it stands there.
+    """The formula above over the last dimension, in few passes over the logits, and its gradient.
 
     log(1 + exp(l)) is max(l, 0) + log(1 + exp(-|l|)), whose logarithm errs by less than its sum does.
     """
@@ -335,8 +447,8 @@ class _BernoulliLogProb(torch.autograd.Function):
         )
 
 
-class DiscretizedLogistic(Distribution):
-    r"""The masses that a logistic density leaves in L equal bins of [0, 1], the outer two taking the tails.
+class DiscretizedLogistic(ShapedDistribution):
+    r"""The masses of a logistic density in L equal bins of [0, 1]; the outer two include the tails.
 
     With $b = \lfloor L x \rfloor / L$ the bin's lower end, $\delta = 1 / (L s)$ its width in scales,
     $l = (b - \mu) / s$ and $u = l + \delta$,
@@ -348,14 +460,14 @@ class DiscretizedLogistic(Distribution):
     the logarithm, so its masses do not sum to one.)
 
     Args:
-        loc: $\mu$, of any shape: one event a pixel. Wrap it in `torch.distributions.Independent` for an image.
+        loc: $\mu$, of any shape. Each pixel is one event: use `torch.distributions.Independent` for an image.
         log_scale: $\log s$, of a shape that broadcasts with it.
         levels: L.
 
     Samples are the bins' centres, (level + 1/2) / L.
 
-    >>> law = DiscretizedLogistic(torch.tensor(0.3), torch.tensor(-2.0))
-    >>> masses = law.log_prob((torch.arange(256) + 0.5) / 256).exp()
+    >>> p = DiscretizedLogistic(torch.tensor(0.3), torch.tensor(-2.0))
+    >>> masses = p.log_prob((torch.arange(256) + 0.5) / 256).exp()
     >>> round(masses.sum().item(), 5)
     1.0
     """
@@ -366,14 +478,18 @@ class DiscretizedLogistic(Distribution):
     def __init__(self, loc: Tensor, log_scale: Tensor, levels: int = 256) -> None:
         self.loc, self.log_scale = torch.broadcast_tensors(loc, log_scale)
         self.levels = levels
-        super().__init__(self.loc.shape, torch.Size(), validate_args=False)
+        super().__init__(self.loc.shape, ())
+
+    def expand(self, batch_shape: Shape, _instance: Distribution | None = None) -> "DiscretizedLogistic":
+        loc, log_scale = (t.expand(torch.Size(batch_shape)) for t in (self.loc, self.log_scale))
+        return DiscretizedLogistic(loc, log_scale, self.levels)
 
     @property
     def mean(self) -> Tensor:
         """E[x] = (1/2 + sum over t = 1 .. L-1 of P(level >= t)) / L."""
         inverse_scale = torch.exp(-self.log_scale)
         total = torch.full_like(self.loc, 0.5)
-        for t in range(1, self.levels):  # not one (L, ...) tensor: L images of memory would be needed at once
+        for t in range(1, self.levels):  # a tensor of shape (L, ...) would take the memory of L images
             total = total + torch.sigmoid((self.loc - t / self.levels) * inverse_scale)
         return total / self.levels
 
@@ -396,65 +512,82 @@ class DiscretizedLogistic(Distribution):
         return ((x * self.levels).floor().clamp(0, self.levels - 1) + 0.5) / self.levels
 
 
-_watcher: ContextVar[Callable[[int, int], None] | None] = ContextVar("watcher", default=None)
+_progress: ContextVar[Callable[[int, int], None] | None] = ContextVar("progress", default=None)
 
 
 @contextmanager
 def sampling_progress(progress: Callable[[int, int], None]) -> Iterator[None]:
-    """Within this block, tell of the progress of each `Autoregressive.sample`: pixels done, and pixels in all.
+    """Within this block, report the progress of each `Autoregressive.sample`: pixels done, and pixels in all.
 
     >>> from torch.distributions import Bernoulli
     >>> with sampling_progress(print):
-    ...     _ = Autoregressive(lambda x: Bernoulli(x), (), (1, 1, 2), lambda shape: torch.zeros(2, 1)).sample()
+    ...     _ = Autoregressive(lambda x: Bernoulli(x), (), (1, 1, 2), draws=lambda shape: torch.zeros(2, 1)).sample()
     1 2
     2 2
     """
-    token = _watcher.set(progress)
+    token = _progress.set(progress)
     try:
         yield
     finally:
-        _watcher.reset(token)
+        _progress.reset(token)
 
 
-class Autoregressive(Distribution):
-    r"""The law of an image whose pixels are drawn one after another, row by row from the left.
+class Autoregressive(ShapedDistribution):
+    r"""Distribution of an image whose pixels are drawn one after another, row by row from the left.
 
     $$\log p(x) = \sum_i \log p(x_i \mid x_1, \dots, x_{i-1})$$
 
-    (van den Oord, Kalchbrenner & Kavukcuoglu 2016, eq. 1). The channels of a pixel are drawn together. It has no
-    mean in closed form.
+    (van den Oord, Kalchbrenner & Kavukcuoglu 2016, eq. 1). The channels of a pixel are drawn together. The mean has no
+    closed form.
 
     Args:
-        conditionals: x -> a distribution over images in which pixel i is independent of all others and depends on
-            the pixels of x before i only. One pass of it is the density of all.
+        conditionals: x -> a distribution over images in which pixel i is independent of all others and depends only on
+            the pixels of x before i. One call gives the density of all pixels.
         batch_shape: Shape of the batch.
         event_shape: Channels, height and width.
-        draws: Shape of the sample -> the pixels in their order, each of shape `(*shape, channels)`. How to get them
-            from `conditionals` alone is in `naive_pixel_draws`; a network that keeps what it has computed is
-            faster by about the number of pixels.
+        draws: Shape of the sample -> the pixels in order, each of shape `(*shape, channels)`. `naive_pixel_draws` gets
+            them from `conditionals` alone; a network that keeps what it has computed is faster by about the number of
+            pixels.
+        support: () -> the support of x, if known; called when asked for.
     """
-
-    arg_constraints = {}
-    has_rsample = False
 
     def __init__(
         self,
         conditionals: Callable[[Tensor], Distribution],
         batch_shape: Shape,
         event_shape: Shape,
+        *,
         draws: Callable[[torch.Size], Iterable[Tensor]],
+        support: Callable[[], constraints.Constraint] | None = None,
     ) -> None:
-        self.conditionals, self.draws = conditionals, draws
-        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
+        self.conditionals, self.draws, self._support = conditionals, draws, support
+        super().__init__(batch_shape, event_shape)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        if self._support is None:
+            raise NotImplementedError("this Autoregressive was made without a support: pass support=lambda: ...")
+        return self._support()
+
+    @property
+    def mean(self) -> Tensor:
+        raise NotImplementedError("the mean of Autoregressive has no closed form: average draws")
+
+    @property
+    def variance(self) -> Tensor:
+        raise NotImplementedError("the variance of Autoregressive has no closed form: estimate it from draws")
+
+    def expand(self, batch_shape: Shape, _instance: Distribution | None = None) -> "Autoregressive":
+        return Autoregressive(self.conditionals, batch_shape, self.event_shape, draws=self.draws, support=self._support)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self.conditionals(value).log_prob(value)
+        return self._over_batch(self.conditionals(value).log_prob(value))
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape = ()) -> Tensor:
         """Images, of shape `(*sample_shape, *batch, *event)`, pixel by pixel (see `sampling_progress`)."""
         _, height, width = self.event_shape
-        progress, pixels = _watcher.get(), []
+        progress, pixels = _progress.get(), []
         for pixel in self.draws(torch.Size(sample_shape) + self.batch_shape):
             pixels.append(pixel)
             if progress is not None:
@@ -463,7 +596,7 @@ class Autoregressive(Distribution):
 
 
 def naive_pixel_draws(conditionals: Callable[[Tensor], Distribution], blank: Tensor) -> Iterator[Tensor]:
-    """The pixels of `Autoregressive` draws by the plain loop: a pass over the whole image, of which one pixel is kept.
+    """Draw the pixels of an `Autoregressive` by the plain loop: one pass over the whole image for each pixel.
 
     Args:
         conditionals: As in `Autoregressive`.

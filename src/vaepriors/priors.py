@@ -1,8 +1,8 @@
 r"""Priors: modules whose call, without arguments, returns the distribution p(z).
 
 Averaged over the data, the ELBO is largest in p(z) for the aggregated posterior
-$q(z) = \frac1N \sum_n q(z|x_n)$ (Hoffman & Johnson 2016). It overfits and costs a pass over the data, so one
-approaches it with K components (Tomczak & Welling 2018, section 3):
+$q(z) = \frac1N \sum_n q(z|x_n)$ (Hoffman & Johnson 2016). It overfits and costs a pass over the data, so K
+components approximate it (Tomczak & Welling 2018, section 3):
 
 | prior | p(z) |
 |---|---|
@@ -12,12 +12,13 @@ approaches it with K components (Tomczak & Welling 2018, section 3):
 | `VHP` | $\int p(z|u)\, N(u; 0, I)\, du$: a VAE over z |
 | `TwoLevelPrior` | $p(z_2)\, p(z_1|z_2)$, with any of these as $p(z_2)$ |
 
-A call computes the components once; keep the distribution for as long as the parameters stand still.
+A call computes the components once; keep the distribution while the parameters do not change.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture
 from vaepriors.limits import at_least_one
@@ -32,6 +33,8 @@ class StandardNormal(nn.Module):
     >>> StandardNormal(2)().sample((5,)).shape
     torch.Size([5, 2])
     """
+
+    __call__: Callable[..., DiagonalNormal]
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -58,6 +61,8 @@ class MixtureOfGaussians(nn.Module):
     torch.Size([5])
     """
 
+    __call__: Callable[..., NormalMixture]
+
     def __init__(self, features: int, components: int) -> None:
         super().__init__()
         at_least_one(features=features, components=components)
@@ -73,24 +78,24 @@ class VampPrior(nn.Module):
 
     The components are the encoder's own posteriors at K pseudo-inputs: the prior holds the *same* module as the
     model and trains it too. Learned pseudo-inputs are free parameters, clamped to the range of the data before
-    the encoder sees them; a pixel beyond it gets no gradient (see `clamped_share`). With `learn=False` the
-    pseudo-inputs stay as they are: given random training examples, that is the paper's "VampPrior data".
+    the encoder; a pixel outside it gets no gradient (see `clamped_share`). With `learn=False` the pseudo-inputs are
+    fixed: with random training examples, this is the paper's "VampPrior data".
 
-    Any encoder will do whose distribution is a normal with a diagonal covariance matrix over vectors, torch's
-    `Independent(Normal(...), 1)` too. Whether it is one is tested at construction, by its density.
+    The encoder must return normal distributions with diagonal covariance over vectors, such as `DiagonalNormal` or
+    torch's `Independent(Normal(...), 1)`. This is checked at construction, by their density.
 
-    Sampling draws the component by its weight. (The authors' program takes the first n pseudo-inputs.)
+    Sampling draws a component by its weight. (The authors' program takes the first n pseudo-inputs.)
 
     Args:
         encoder: Module, x -> q(z|x). For a hierarchy, the one of the top level.
         pseudo_inputs: Initial $u$, of shape `(K, *event)`, the event shape of the data.
-        weighted: Learn the weights, $w = \mathrm{softmax}(\text{logits})$; else $w_k = 1/K$.
+        weighted: Learn the weights, $w = \mathrm{softmax}(\text{logits})$; otherwise $w_k = 1/K$.
         learn: Learn the pseudo-inputs.
-        bounds: Range of the data, to which learned pseudo-inputs are clamped; None for data without one.
+        bounds: Range of the data, to which learned pseudo-inputs are clamped; None for no clamp.
 
     Raises:
-        ValueError: If pseudo-inputs are not a tensor of at least one event that the encoder takes, lie beyond the
-            bounds, or are not finite; if the encoder's distribution is not a diagonal normal.
+        ValueError: If `pseudo_inputs` is not a tensor of at least one event that the encoder takes, if its values are
+            outside the bounds or not finite, or if the encoder's distribution is not a diagonal normal.
 
     >>> from vaepriors import networks
     >>> prior = VampPrior(networks.Encoder((1, 4, 4), [16], latent=2), torch.rand(10, 1, 4, 4))
@@ -98,10 +103,13 @@ class VampPrior(nn.Module):
     torch.Size([3, 2])
     """
 
+    __call__: Callable[..., NormalMixture]
+
     def __init__(
         self,
         encoder: nn.Module,
         pseudo_inputs: Tensor,
+        *,
         weighted: bool = False,
         learn: bool = True,
         bounds: tuple[float, float] | None = (0.0, 1.0),
@@ -122,7 +130,7 @@ class VampPrior(nn.Module):
         self.logits = nn.Parameter(pseudo_inputs.new_zeros(len(pseudo_inputs))) if weighted else None
 
     def inputs(self) -> Tensor:
-        """The pseudo-inputs as the encoder sees them, of shape `(K, *event)`."""
+        """The clamped pseudo-inputs, of shape `(K, *event)`."""
         return self.pseudo_inputs if self.bounds is None else self.pseudo_inputs.clamp(*self.bounds)
 
     def forward(self) -> NormalMixture:
@@ -131,7 +139,7 @@ class VampPrior(nn.Module):
 
     @torch.no_grad()
     def clamped_share(self) -> Tensor:
-        """Share of pseudo-pixels at or beyond a bound: no gradient reaches those beyond it any more."""
+        """Share of pseudo-pixels at or beyond a bound; those beyond it get no gradient."""
         if self.bounds is None:
             return self.pseudo_inputs.new_zeros(())
         low, high = self.bounds
@@ -162,7 +170,7 @@ def _check_bounds(pseudo_inputs: Tensor, bounds: tuple[float, float]) -> None:
 
 @torch.no_grad()
 def _check_diagonal_normal(encoder: nn.Module, pseudo_inputs: Tensor) -> None:
-    """Hold the density of q(z|u) against that of a diagonal normal, at two points of each component."""
+    """Compare the density of q(z|u) with that of a diagonal normal, at two points of each component."""
     try:
         with eval_mode(encoder):
             q = encoder(pseudo_inputs)
@@ -175,9 +183,16 @@ def _check_diagonal_normal(encoder: nn.Module, pseudo_inputs: Tensor) -> None:
             f"the encoder of {k} pseudo_inputs returned a distribution of batch shape {tuple(q.batch_shape)} and event "
             f"shape {tuple(q.event_shape)}, expected ({k},) and (latent,): one vector z for each input"
         )
+    try:
+        mean, stddev = q.mean, q.stddev
+    except NotImplementedError as error:
+        raise ValueError(
+            f"the encoder returns a {type(q).__name__}, which has no mean in closed form: give an encoder "
+            "of diagonal normals, such as the `top` of a hierarchical encoder"
+        ) from error
     for step in (0.5, -2.0):
-        z = q.mean + step * q.stddev
-        if not torch.allclose(q.log_prob(z), DiagonalNormal(q.mean, q.stddev).log_prob(z), rtol=1e-3, atol=1e-3):
+        z = mean + step * stddev
+        if not torch.allclose(q.log_prob(z), DiagonalNormal(mean, stddev).log_prob(z), rtol=1e-3, atol=1e-3):
             raise ValueError(
                 f"the encoder returns a {type(q).__name__} that is not a normal with diagonal covariance: "
                 "mix such posteriors with torch.distributions.MixtureSameFamily instead"
@@ -189,22 +204,24 @@ class VHP(nn.Module):
 
     $$\log p_K(z) = \log \frac1K \sum_k \frac{p(z|u_k)\, p(u_k)}{q(u_k|z)}, \qquad u_k \sim q(u|z)$$
 
-    is at most $\log p(z)$ in the mean, and $p_K$ is $p$ in the mean: the loss with it is a bound, and the
-    importance-sampled likelihood without bias, for any K. Two calls of `log_prob` differ. Samples are exact: u from
-    N(0, I), z from p(z|u). With K = 1 and an `IWAE` objective the model is the IWAE of two levels.
+    is at most $\log p(z)$ on average, and $p_K$ equals $p$ on average. So the loss is a bound, and the
+    importance-sampled likelihood is unbiased, for any K. Two calls of `log_prob` differ. Samples are exact: u from
+    N(0, I), z from p(z|u). With K = 1 and an `IWAE` objective, the model is the IWAE of two levels.
 
     Args:
         vae: A VAE whose data are z.
         samples: K.
 
     Raises:
-        ValueError: If K is less than 1, or the data of the VAE are no vectors.
+        ValueError: If `samples` < 1, or the data of the VAE are not vectors.
 
     >>> from vaepriors import networks
     >>> inner = VAE(networks.Encoder((2,), [8], 2), networks.conditional(2, [8], 2), StandardNormal(2))
     >>> VHP(inner, samples=16)().log_prob(torch.zeros(5, 2)).shape
     torch.Size([5])
     """
+
+    __call__: Callable[..., Marginal]
 
     def __init__(self, vae: VAE, samples: int) -> None:
         super().__init__()
@@ -215,7 +232,7 @@ class VHP(nn.Module):
         if len(self.event_shape) != 1:
             raise ValueError(f"the VAE draws events of shape {tuple(self.event_shape)}: a prior is over vectors z")
 
-    def forward(self) -> Distribution:
+    def forward(self) -> Marginal:
         return Marginal(self.vae, self.samples, self.event_shape)
 
 
@@ -225,17 +242,19 @@ class TwoLevelPrior(nn.Module):
     Args:
         top: Module, () -> p(z2).
         bottom: Module, z2 -> p(z1|z2).
-        split: Size of z2.
+        sizes: Sizes of z2 and z1.
 
     >>> from vaepriors import networks
-    >>> prior = TwoLevelPrior(StandardNormal(2), networks.conditional(2, [8], 3), split=2)
+    >>> prior = TwoLevelPrior(StandardNormal(2), networks.conditional(2, [8], 3), sizes=(2, 3))
     >>> prior().sample((4,)).shape
     torch.Size([4, 5])
     """
 
-    def __init__(self, top: nn.Module, bottom: nn.Module, split: int) -> None:
-        super().__init__()
-        self.top, self.bottom, self.split = top, bottom, split
+    __call__: Callable[..., Chain]
 
-    def forward(self) -> Distribution:
-        return Chain(self.top(), self.bottom, self.split)
+    def __init__(self, top: nn.Module, bottom: nn.Module, sizes: tuple[int, int]) -> None:
+        super().__init__()
+        self.top, self.bottom, self.sizes = top, bottom, sizes
+
+    def forward(self) -> Chain:
+        return Chain(self.top(), self.bottom, self.sizes)

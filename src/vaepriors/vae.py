@@ -1,32 +1,33 @@
 r"""The variational autoencoder, from three conditional distributions.
 
-Encoder $q(z|x)$, decoder $p(x|z)$ and prior $p(z)$ are modules whose call returns a distribution. Their one
-joint quantity is the log-weight of a draw $z_i \sim q(z|x)$,
+Encoder $q(z|x)$, decoder $p(x|z)$ and prior $p(z)$ are modules whose call returns a distribution. Together they define
+the log-weight of a draw $z_i \sim q(z|x)$,
 
 $$\log w_i = \log p(x|z_i) - \big(\log q(z_i|x) - \log p(z_i)\big), \qquad \mathbb{E}[w_i] = p(x),$$
 
-and everything else is a way to average it:
+and all other quantities are averages of it:
 
     ELBO                       mean_i log w_i                         Kingma & Welling 2014, eq. 3
     importance-weighted bound  log mean_i w_i                         Burda, Grosse & Salakhutdinov 2016, eq. 8
     test likelihood            the same bound with thousands of draws
     rate, distortion           E[log q - log p(z)],  -E[log p(x|z)]   Alemi et al. 2018
 
-The analytic KL is left out on purpose: mixtures have none, and weights must be per draw.
+The analytic KL is not used: mixtures have none, and weights must be per draw.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from copy import copy
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 
-from vaepriors.distributions import Shape, rsample_and_log_prob
+from vaepriors.distributions import Shape, ShapedDistribution, rsample_and_log_prob
 
-__all__ = ["VAE", "Marginal", "Terms"]
+__all__ = ["VAE", "Conditional", "Marginal", "Terms", "check_dtype", "eval_mode"]
 
 
 class Terms(NamedTuple):
@@ -74,6 +75,12 @@ class Terms(NamedTuple):
         return -self.log_likelihood.mean(0)
 
 
+class Conditional(nn.Module):
+    """The type of encoder, decoder and prior: a module whose call returns a distribution. No need to inherit it."""
+
+    __call__: Callable[..., Distribution]
+
+
 class VAE(nn.Module):
     """Variational autoencoder (Kingma & Welling 2014; Rezende, Mohamed & Wierstra 2014).
 
@@ -81,7 +88,7 @@ class VAE(nn.Module):
     concatenation of the levels.
 
     Args:
-        encoder: Module, x -> q(z|x); it must be reparametrised (`rsample`).
+        encoder: Module, x -> q(z|x), which must have `rsample`.
         decoder: Module, z -> p(x|z), for z with any leading dimensions.
         prior: Module, () -> p(z).
 
@@ -92,9 +99,13 @@ class VAE(nn.Module):
     (torch.Size([10]), torch.Size([3, 1, 4, 4]))
     """
 
+    __call__: Callable[..., Terms]
+
     def __init__(self, encoder: nn.Module, decoder: nn.Module, prior: nn.Module) -> None:
         super().__init__()
-        self.encoder, self.decoder, self.prior = encoder, decoder, prior
+        self.encoder = cast(Conditional, encoder)
+        self.decoder = cast(Conditional, decoder)
+        self.prior = cast(Conditional, prior)
 
     def forward(self, x: Tensor, n: int = 1) -> Terms:
         r"""Weigh n draws of z for each x.
@@ -107,37 +118,71 @@ class VAE(nn.Module):
             `Terms` of shape `(n, *batch)`, in nats, differentiable in every parameter.
 
         Raises:
-            ValueError: If x is not float32 or float64, or encoder and decoder disagree about its shape.
+            ValueError: If x is not float32 or float64, if encoder and decoder disagree about its shape, if one of the
+                three modules does not return a distribution, or if the decoder does not take leading dimensions.
         """
         check_dtype(x)
-        z, log_q = rsample_and_log_prob(self.encoder(x), (n,))
+        posterior = _check_distribution("encoder", self.encoder(x))
+        z, log_q = rsample_and_log_prob(posterior, (n,))
         return self.weigh(x, z, log_q)
 
     def weigh(self, x: Tensor, z: Tensor, log_q: Tensor) -> Terms:
-        """Weigh draws that were made already.
+        """Weigh given draws.
 
         Args:
             x: Data, of shape `(*batch, *event)`.
             z: Draws, of shape `(n, *batch, latent)`.
             log_q: Their log-density, of shape `(n, *batch)`.
+
+        Raises:
+            ValueError: As in `forward`.
         """
-        likelihood = self.decoder(z)
+        likelihood = self._decode(z)
         _check_shapes(x, log_q.shape[1:], likelihood.event_shape)
-        return Terms(likelihood.log_prob(x), log_q, self.prior().log_prob(z), z, likelihood)
+        if likelihood.batch_shape != log_q.shape:
+            raise ValueError(_leading(z, f"returned batch shape {tuple(likelihood.batch_shape)}"))
+        prior = _check_distribution("prior", self.prior())
+        return Terms(likelihood.log_prob(x), log_q, prior.log_prob(z), z, likelihood)
+
+    def _decode(self, z: Tensor) -> Distribution:
+        """p(x|z). If the decoder fails only because of z's leading dimensions, say so."""
+        if torch.compiler.is_compiling():
+            return self.decoder(z)
+        try:
+            likelihood = self.decoder(z)
+        except (RuntimeError, ValueError, IndexError) as error:
+            if not isinstance(error, torch.OutOfMemoryError) and self._takes_only_one_dimension(z):
+                raise ValueError(_leading(z, f"failed: {error}")) from error
+            raise
+        return _check_distribution("decoder", likelihood)
+
+    @torch.no_grad()
+    def _takes_only_one_dimension(self, z: Tensor) -> bool:
+        try:
+            self.decoder(z.detach().flatten(0, -2))
+        except (RuntimeError, ValueError, IndexError):
+            return False
+        return True
 
     def given(self, posterior: Distribution | None = None, prior: Distribution | None = None) -> "VAE":
-        """The same model with q(z|x), p(z), or both computed once: for many draws while the parameters stand still."""
+        """The same model with q(z|x), p(z), or both given: for many draws with the same parameters."""
         encoder = self.encoder if posterior is None else _Given(posterior)
         return VAE(encoder, self.decoder, self.prior if prior is None else _Given(prior))
 
     def prior_parameters(self) -> list[nn.Parameter]:
-        """The prior's own parameters: not those that it shares, as a VampPrior does its encoder."""
+        """Parameters of the prior alone, without those that it shares, such as a VampPrior's encoder."""
         shared = {id(p) for part in (self.encoder, self.decoder) for p in part.parameters()}
         return [p for p in self.prior.parameters() if id(p) not in shared]
 
     @torch.no_grad()
     def sample(self, shape: Shape = ()) -> Tensor:
-        """Ancestral draws of x, of shape `(*shape, *event)`: z ~ p(z), then x ~ p(x|z)."""
+        """Ancestral draws of x, of shape `(*shape, *event)`: z ~ p(z), then x ~ p(x|z).
+
+        Raises:
+            ValueError: If `shape` is a number.
+        """
+        if isinstance(shape, int):
+            raise ValueError(f"shape is {shape}: give a tuple, such as sample(({shape},))")
         return self.decoder(self.prior().sample(torch.Size(shape))).sample()
 
     @torch.no_grad()
@@ -156,6 +201,22 @@ def check_dtype(x: Tensor) -> None:
         raise ValueError(f"x is {x.dtype}: convert it with x.float(), or with x.double() for a model in float64")
 
 
+def _check_distribution(part: str, value: Distribution) -> Distribution:
+    if not hasattr(value, "log_prob"):
+        raise ValueError(
+            f"the {part} returned a {type(value).__name__}: return a torch.distributions.Distribution, such as "
+            "Independent(Normal(mean, scale), 1)"
+        )
+    return value
+
+
+def _leading(z: Tensor, what: str) -> str:
+    return (
+        f"the decoder must take any leading dimensions, but for z of shape {tuple(z.shape)} it {what}: "
+        "reshape with z.shape[:-1] instead of len(z) or -1"
+    )
+
+
 def _check_shapes(x: Tensor, batch: torch.Size, event: torch.Size) -> None:
     """Another shape would broadcast to a wrong density."""
     if x.shape != batch + event:
@@ -166,7 +227,7 @@ def _check_shapes(x: Tensor, batch: torch.Size, event: torch.Size) -> None:
 
 
 class _Given(nn.Module):
-    """Returns a distribution that is known, whatever it is called with."""
+    """Returns a given distribution for any input."""
 
     def __init__(self, distribution: Distribution) -> None:
         super().__init__()
@@ -176,12 +237,12 @@ class _Given(nn.Module):
         return self.distribution
 
 
-class Marginal(Distribution):
-    r"""The distribution over x that a VAE is, $p(x) = \int p(x|z)\, p(z)\, dz$.
+class Marginal(ShapedDistribution):
+    r"""The distribution of x under a VAE, $p(x) = \int p(x|z)\, p(z)\, dz$.
 
-    `log_prob` is the importance-weighted bound, an estimate whose exponential is unbiased; two calls of it
-    differ, so never subtract one from another or keep it. `sample` is exact. A VAE can therefore stand
-    wherever a distribution can: as the prior of another VAE (Klushyn et al. 2019, eq. 8 to 10), say.
+    `log_prob` is the importance-weighted bound, an estimate whose exponential is unbiased. Two calls differ: never
+    subtract one from another, and never cache one. `sample` is exact. A VAE can therefore be used like any other
+    distribution, for example as the prior of another VAE (Klushyn et al. 2019, eq. 8 to 10).
 
     Args:
         model: A `VAE`.
@@ -189,23 +250,38 @@ class Marginal(Distribution):
         event_shape: Shape of one x.
     """
 
-    arg_constraints = {}
-    has_rsample = False
-
     def __init__(self, model: VAE, n: int, event_shape: Shape) -> None:
         self.model, self.n = model, n
-        super().__init__(torch.Size(), torch.Size(event_shape), validate_args=False)
+        super().__init__((), event_shape)
+
+    def expand(self, batch_shape: Shape, _instance: Distribution | None = None) -> "Marginal":
+        """The same distribution at each place of a batch."""
+        expanded = copy(self)
+        ShapedDistribution.__init__(expanded, batch_shape, self.event_shape)
+        return expanded
+
+    @property
+    def support(self) -> constraints.Constraint | None:
+        """The support of p(x|z), at one draw of z; torch's generators stay as they were."""
+        with torch.random.fork_rng(), torch.no_grad():
+            return self.model.decoder(self.model.prior().sample()).support
+
+    def posterior_and_prior(self, value: Tensor) -> tuple[Distribution, Distribution]:
+        """The posterior q(z|x) of values x, and p(z)."""
+        return self.model.encoder(value), self.model.prior()
 
     def log_prob(self, value: Tensor) -> Tensor:
+        if self.batch_shape:  # an estimate of its own for each place
+            value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape))
         return self.model(value, self.n).bound
 
     def sample(self, sample_shape: Shape = ()) -> Tensor:
-        return self.model.sample(sample_shape)
+        return self.model.sample(torch.Size(sample_shape) + self.batch_shape)
 
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Put the module in evaluation mode, and every part of it back as it was afterwards."""
+    """Set a module to evaluation mode for the block, and restore the mode of each of its parts after it."""
     training = {part: part.training for part in module.modules()}
     module.eval()
     try:

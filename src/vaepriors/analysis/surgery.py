@@ -91,10 +91,9 @@ def elbo_surgery(model: VAE, x: Tensor, draws: int = 10_000, block: int = 2**22)
 def _aggregated(model: VAE, x: Tensor, z: Tensor, block: int) -> Tensor:
     """log q(z) of draws z, shape `(S, latent)`, under the aggregated posterior of all x: shape `(S,)`, in float64."""
     posteriors = [model.encoder(some) for some in x.split(1000)]
-    if all(isinstance(q, DiagonalNormal) for q in posteriors):
-        mixture = NormalMixture(
-            torch.cat([q.loc for q in posteriors]).double(), torch.cat([q.scale for q in posteriors])
-        )
+    normals = [q for q in posteriors if isinstance(q, DiagonalNormal)]
+    if len(normals) == len(posteriors):
+        mixture = NormalMixture(torch.cat([q.loc for q in normals]).double(), torch.cat([q.scale for q in normals]))
         return torch.cat([mixture.log_prob(zs.double()) for zs in z.split(max(1, block // len(x)))])
     total = torch.full((len(z),), -math.inf, dtype=torch.float64, device=z.device)
     for q, some in zip(posteriors, x.split(1000), strict=True):

@@ -1,28 +1,38 @@
-"""Which units of a latent space are used."""
+r"""Which units of a latent space are used.
+
+A unit j of z is active if its posterior mean follows the data, $\mathrm{Var}_x(\mathbb{E}_q[z_j|x]) > 0.01$
+(Burda, Grosse & Salakhutdinov 2016, section 5.2): `activity`, `active_units`.
+
+`divergence_of_units` measures the same in nats, $\mathbb{E}_x KL(q(z_j|x) \,\|\, p(z_j))$ (Klushyn et al. 2019,
+figure 21). `responsibilities` shows which components of a mixture the codes use, $p(k|z) \propto w_k p_k(z)$.
+"""
+
+import math
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Normal
 
-from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture, point_estimate
-from vaepriors.vae import VAE, Marginal, eval_mode
+from vaepriors.distributions import Chain, NormalMixture, factors, marginal_log_prob, point_estimate
+from vaepriors.vae import VAE, eval_mode
 
 __all__ = ["active_units", "activity", "divergence_of_units", "levels", "responsibilities"]
 
 
 @torch.no_grad()
-def activity(model: VAE, x: Tensor, n: int | None = None, chunk: int = 1000) -> Tensor:
+def activity(model: VAE, x: Tensor, n: int | None = None, *, chunk: int = 1000) -> Tensor:
     r"""$\mathrm{Var}_x(\mathbb{E}_q[z_j|x])$ of each unit, of shape `(latent,)`.
 
-    The posterior mean is exact where q(z|x) has one, also for the upper level of a chain. The mean of a lower level is
-    that of q(z1|x, z2) averaged over draws of z2; of a posterior without a mean in closed form, draws are averaged. The
-    covariance over x of two such averages over independent draws estimates the variance without bias, and a unit that
-    does not follow x has an activity near zero.
+    If q(z|x), or the upper level of a chain, has a mean in closed form, it is used. The mean of a lower level is that
+    of q(z1|x, z2) averaged over draws of z2. Otherwise draws are averaged. The covariance over x of two such averages
+    over independent draws is an unbiased estimate of the variance: a unit that does not follow x has an activity near
+    zero.
 
     Args:
         model: The model.
         x: Data, of shape `(batch, *event)`, at least two.
-        n: Draws in each of the two averages; 32, or more for few examples, unless given.
+        n: Draws in each of the two averages; by default 32, or more for few examples.
         chunk: Examples encoded at a time.
 
     Raises:
@@ -38,7 +48,7 @@ def activity(model: VAE, x: Tensor, n: int | None = None, chunk: int = 1000) -> 
 
 
 def _two_means(q: Distribution, n: int) -> Tensor:
-    """Two estimates of E_q[z], shape `(2, batch, latent)`: independent, or both exact where the mean is known."""
+    """Two estimates of E_q[z], of shape `(2, batch, latent)`: independent, or exact if the mean is known."""
     if isinstance(q, Chain):
         below = point_estimate(q.then(q.first.sample((2, n)))).mean(1)
         return torch.cat([_two_means(q.first, n), below], -1)
@@ -54,70 +64,64 @@ def active_units(model: VAE, x: Tensor, threshold: float = 0.01) -> int:
 
 
 def levels(posterior: Distribution) -> dict[str, slice]:
-    """The levels of z in a posterior, top first, and where each stands in z: `z`, or `z2` and `z1` of a chain."""
-    size = posterior.event_shape[0]
-    if isinstance(posterior, Chain):
-        return {"z2": slice(0, posterior.split), "z1": slice(posterior.split, size)}
-    return {"z": slice(0, size)}
+    """The levels of z in a posterior, top first, and their places in z: `z`, or `z2` and `z1` of a chain."""
+    sizes = getattr(posterior, "sizes", posterior.event_shape)
+    ends = list(accumulate(sizes, initial=0))
+    names = [f"z{level}" for level in range(len(sizes), 0, -1)] if len(sizes) > 1 else ["z"]
+    return {name: slice(*place) for name, place in zip(names, pairwise(ends), strict=True)}
 
 
 @torch.no_grad()
-def divergence_of_units(model: VAE, x: Tensor, n: int = 4, chunk: int = 100) -> dict[str, Tensor]:
+def divergence_of_units(model: VAE, x: Tensor, n: int = 4, *, chunk: int = 100) -> dict[str, Tensor]:
     r"""$\mathbb{E}_x KL(q(z_j|x) \,\|\, p(z_j))$ of each unit of each level, in nats (Klushyn et al. 2019, figure 21).
 
-    Of a chain the lower level is taken given the upper one, $\mathbb{E}\, KL(q(z_{1j}|x, z_2) \,\|\, p(z_{1j}|z_2))$.
-    For priors that are not independent across units (mixtures), $p(z_j)$ is the marginal law, and the sum over units is
-    not the rate. A `VHP` has no such law for z; its own latent variables u have, and are told instead.
+    The lower level of a chain is given the upper one, $\mathbb{E}\, KL(q(z_{1j}|x, z_2) \,\|\, p(z_{1j}|z_2))$.
+    If the units of a prior are dependent (mixtures), $p(z_j)$ is the marginal, and the sum over units is not the rate.
+    The marginals of z under a `VHP` are unknown; those of its own latent variables u are reported instead. For any
+    other distribution whose marginals are unknown (flows), the values of that level are NaN.
 
     Args:
-        model: The model, its posteriors normal with diagonal covariance, or chains of such.
+        model: The model.
         x: Data, of shape `(batch, *event)`.
         n: Draws of z for each example.
         chunk: Examples at a time.
 
     Returns:
-        By name of the level (`z`; `z2` and `z1`; `u`), a mean for each unit, float64.
+        By name of the level (`z`; `z2` and `z1`; `u`), a mean for each unit, float64; NaN where it is unknown.
     """
     sums: dict[str, Tensor] = {}
     with eval_mode(model):
         prior = model.prior()
         for some in x.split(chunk):
-            for name, parts in _by_level(model.encoder(some), prior, n).items():
+            q = model.encoder(some)
+            for name, parts in _by_level(q, prior, q.sample((n,))).items():
                 sums[name] = sums.get(name, torch.zeros((), device=x.device)) + parts.double().mean(0).sum(0)
     return {name: total / len(x) for name, total in sums.items()}
 
 
-def _by_level(q: Distribution, p: Distribution, n: int) -> dict[str, Tensor]:
-    """log q(z_j|x) - log p(z_j) of n draws, by level, each of shape `(n, batch, units)`."""
-    if isinstance(q, Chain) and isinstance(p, Chain):
-        top = q.first.sample((n,))
-        found = _of_level("z2", q.first, p.first, top)
-        below = q.then(top)
-        return found | _of_level("z1", below, p.then(top), below.sample())
-    return _of_level("z", q, p, q.sample((n,)))
+def _by_level(q: Distribution, p: Distribution, z: Tensor) -> dict[str, Tensor]:
+    """log q(z_j|x) - log p(z_j) of draws, by level, each of shape `(n, batch, units)`."""
+    posteriors, priors = factors(q, z), factors(p, z)
+    if posteriors.keys() != priors.keys():  # a chain and one distribution of all levels
+        return {"z": torch.full_like(z, math.nan)}
+    ratios: dict[str, Tensor] = {}
+    for name, (posterior, part) in posteriors.items():
+        ratios |= _of_level(name, posterior, priors[name][0], part)
+    return ratios
 
 
 def _of_level(name: str, q: Distribution, p: Distribution, z: Tensor) -> dict[str, Tensor]:
-    if isinstance(p, Marginal):  # a VAE over z: its own level
-        inner = _by_level(p.model.encoder(z), p.model.prior(), 1)
-        return {"u" + key.removeprefix("z"): value[0] for key, value in inner.items()}
-    own, prior = _of_coordinates(q, z), _of_coordinates(p, z)
-    return {} if own is None or prior is None else {name: own - prior}
-
-
-def _of_coordinates(p: Distribution, z: Tensor) -> Tensor | None:
-    """log p_j(z_j) of the marginal law of each coordinate, or None where it is not known."""
-    if isinstance(p, NormalMixture):
-        each = Normal(p.loc, p.scale).log_prob(z[..., None, :])  # (..., K, D)
-        return (each + p.logits.log_softmax(-1)[:, None]).logsumexp(-2)
-    if isinstance(p, DiagonalNormal) or (isinstance(p, Independent) and isinstance(p.base_dist, Normal)):
-        return Normal(p.mean, p.stddev).log_prob(z)
-    return None
+    posterior_and_prior = getattr(p, "posterior_and_prior", None)
+    if posterior_and_prior is not None:  # p is a `Marginal`, with its own level u
+        inner, prior = posterior_and_prior(z)
+        return {"u" + key.removeprefix("z"): value for key, value in _by_level(inner, prior, inner.sample()).items()}
+    log_q, log_p = marginal_log_prob(q, z), marginal_log_prob(p, z)
+    return {name: torch.full_like(z, math.nan) if log_q is None or log_p is None else log_q - log_p}
 
 
 @torch.no_grad()
 def responsibilities(mixture: NormalMixture, z: Tensor, chunk: int = 50) -> Tensor:
-    r"""The share of each component in codes, $\frac1B \sum_b p(k|z_b)$ with $p(k|z) \propto w_k N(z; \mu_k, \sigma_k)$.
+    r"""Mean responsibility of a component, $\frac1B \sum_b p(k|z_b)$ with $p(k|z) \propto w_k N(z; \mu_k, \sigma_k)$.
 
     Args:
         mixture: Of K components.

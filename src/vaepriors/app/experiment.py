@@ -268,7 +268,7 @@ def build(experiment: Experiment, dataset: Dataset) -> tuple[VAE, Objective]:
     if experiment.model in TWO_LEVELS:
         bottom = networks.conditional(latent, hidden, latent)
         top = _prior(experiment, encoder.get_submodule("top"), dataset)
-        prior: nn.Module = priors.TwoLevelPrior(top, bottom, latent)
+        prior: nn.Module = priors.TwoLevelPrior(top, bottom, (latent, latent))
     else:
         prior = _prior(experiment, encoder, dataset)
     model = VAE(encoder, decoder, prior)
@@ -283,27 +283,27 @@ def _networks(
     """Encoder and decoder of a model."""
     match model:
         case "vae":
-            return networks.Encoder(shape, hidden, latent), networks.Decoder(shape, hidden, latent, head)
+            return networks.Encoder(shape, hidden, latent), networks.Decoder(shape, hidden, latent, head=head)
         case "mlp":
-            encoder = networks.Encoder(shape, hidden, latent, relu_layers, SoftplusNormalHead)
-            return encoder, networks.Decoder(shape, hidden, latent, head, relu_layers)
+            encoder = networks.Encoder(shape, hidden, latent, head=SoftplusNormalHead, layers=relu_layers)
+            return encoder, networks.Decoder(shape, hidden, latent, head=head, layers=relu_layers)
         case "tanh":
-            encoder = networks.Encoder(shape, hidden, latent, tanh_layers, SoftplusNormalHead)
-            return encoder, networks.Decoder(shape, hidden, latent, head, tanh_layers)
+            encoder = networks.Encoder(shape, hidden, latent, head=SoftplusNormalHead, layers=tanh_layers)
+            return encoder, networks.Decoder(shape, hidden, latent, head=head, layers=tanh_layers)
         case "conv":
-            return networks.conv_encoder(shape, hidden, latent), networks.conv_decoder(shape, hidden, latent, head)
+            return networks.conv_encoder(shape, hidden, latent), networks.conv_decoder(shape, hidden, latent, head=head)
         case "strided":
-            decoder = networks.strided_decoder(shape, hidden, latent, head)
+            decoder = networks.strided_decoder(shape, hidden, latent, head=head)
             return networks.strided_encoder(shape, hidden, latent), decoder
         case "hvae":
             levels = networks.hierarchical_encoder(shape, hidden, latent)
-            return levels, networks.hierarchical_decoder(shape, hidden, latent, head)
+            return levels, networks.hierarchical_decoder(shape, hidden, latent, head=head)
         case "convhvae":
             levels = networks.conv_hierarchical_encoder(shape, hidden, latent)
-            return levels, networks.conv_hierarchical_decoder(shape, hidden, latent, head)
+            return levels, networks.conv_hierarchical_decoder(shape, hidden, latent, head=head)
         case "pixelhvae":
             levels = networks.conv_hierarchical_encoder(shape, hidden, latent)
-            return levels, networks.pixel_hierarchical_decoder(shape, latent, head)
+            return levels, networks.pixel_hierarchical_decoder(shape, latent, head=head)
     raise ValueError(f"unknown model '{model}'")
 
 
@@ -344,8 +344,8 @@ def _prior(experiment: Experiment, encoder: nn.Module, dataset: Dataset) -> nn.M
         case "vhp":
             latent, hidden = experiment.latent, experiment.prior_sizes
             size, layers = experiment.prior_latent or latent, LAYERS.get(experiment.model, gated_layers)
-            upper = networks.Encoder((latent,), hidden, size, layers, SoftplusNormalHead)
-            lower = networks.conditional(size, hidden, latent, layers, SoftplusNormalHead)
+            upper = networks.Encoder((latent,), hidden, size, head=SoftplusNormalHead, layers=layers)
+            lower = networks.conditional(size, hidden, latent, head=SoftplusNormalHead, layers=layers)
             inner = VAE(upper, lower, priors.StandardNormal(size))
             return priors.VHP(inner, 16 if experiment.prior_samples is None else experiment.prior_samples)
     return priors.StandardNormal(experiment.latent)

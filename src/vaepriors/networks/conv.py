@@ -1,9 +1,9 @@
 r"""Convolutional networks.
 
 * Gated convolutions: the ConvHVAE of Tomczak & Welling 2018, supplement, and the one-level image networks of Klushyn et
-  al. 2019, Table 3 (MNIST, Fashion-MNIST, OMNIGLOT), which take the same layers.
+  al. 2019, Table 3 (MNIST, Fashion-MNIST, OMNIGLOT), which have the same layers.
 * Convolutions with ReLU and strides, for the 64 x 64 images of Klushyn et al. 2019, Table 3 (faces, chairs). The
-  decoder is the encoder read backwards, a transposed convolution for each stride.
+  decoder has the encoder's layers in reverse order, with a transposed convolution for each stride.
 
 A layer is written (channels, kernel, stride).
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vaepriors.distributions import Shape
 from vaepriors.networks.dense import first_event_dim
-from vaepriors.networks.heads import BernoulliHead, NormalHead, SoftplusNormalHead
+from vaepriors.networks.heads import BernoulliHead, Network, NormalHead, SoftplusNormalHead
 from vaepriors.networks.layers import Conv, ConvToEvent, GatedConv, GatedDense, Upsampling, gated_layers, relu_layers
 from vaepriors.networks.levels import ChainEncoder, Joined, SplitDecoder, two_level_encoder
 
@@ -39,15 +39,15 @@ STRIDED: tuple[Layer, ...] = (
 )  # fmt: skip
 
 
-def relu_conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Module:
-    return nn.Sequential(Conv(in_channels, out_channels, kernel, stride), nn.ReLU())
+def relu_conv(in_channels: int, out_channels: int, kernel: int, *, stride: int = 1) -> nn.Module:
+    return nn.Sequential(Conv(in_channels, out_channels, kernel, stride=stride), nn.ReLU())
 
 
 def check_images(event_shape: Shape) -> torch.Size:
-    """The event shape, if it is that of images.
+    """Check that one x is an image, and return its shape.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If `event_shape` does not have three dimensions.
     """
     if len(event_shape) != 3:
         raise ValueError(
@@ -63,7 +63,7 @@ class ConvFeatures(nn.Module):
     Args:
         event_shape: Channels, height and width of one x.
         layers: (channels, kernel, stride) of each.
-        layer: (channels in, channels out, kernel, stride) -> one of them.
+        layer: (channels in, channels out, kernel, stride=stride) -> one of them.
 
     Attributes:
         out_features: Size of h.
@@ -73,6 +73,8 @@ class ConvFeatures(nn.Module):
     (294, torch.Size([5, 4, 294]))
     """
 
+    __call__: Callable[..., Tensor]
+
     def __init__(
         self, event_shape: Shape, layers: Sequence[Layer], layer: Callable[..., nn.Module] = GatedConv
     ) -> None:
@@ -81,7 +83,7 @@ class ConvFeatures(nn.Module):
         channels, height, width = self.event_shape
         parts = []
         for out_channels, kernel, stride in layers:
-            parts.append(layer(channels, out_channels, kernel, stride))
+            parts.append(layer(channels, out_channels, kernel, stride=stride))
             channels, height, width = out_channels, -(-height // stride), -(-width // stride)
         self.layers = nn.Sequential(*parts)
         self.out_features = channels * height * width
@@ -95,8 +97,9 @@ def conv_encoder(
     event_shape: Shape,
     hidden: Sequence[int],
     latent: int,
+    *,
     head: Callable[[int, int], nn.Module] = SoftplusNormalHead,
-) -> nn.Sequential:
+) -> Network:
     """q(z|x): five gated convolutions, gated dense layers if any, and a head.
 
     Args:
@@ -106,38 +109,39 @@ def conv_encoder(
         head: (size of the features, size of z) -> a module from features to a normal distribution.
 
     Raises:
-        ValueError: If one x is no image.
+        ValueError: If one x is not an image.
     """
     features = ConvFeatures(event_shape, TOP)
     sizes = [features.out_features, *hidden]
-    return nn.Sequential(features, *gated_layers(*sizes), head(sizes[-1], latent))
+    return Network(features, *gated_layers(*sizes), head(sizes[-1], latent))
 
 
 def conv_decoder(
     event_shape: Shape,
     hidden: Sequence[int],
     latent: int,
+    *,
     head: Callable[..., nn.Module] = BernoulliHead,
-) -> nn.Sequential:
+) -> Network:
     """p(x|z): gated dense layers up to the size of x, four gated convolutions of 64 channels, a 1 x 1 convolution.
 
     Args:
         event_shape: Channels, height and width of one x.
         hidden: Sizes of the dense layers before the one of the size of x; the papers have none.
         latent: Size of z.
-        head: Class of the head, by the likelihood.
+        head: Class of the head, such as `BernoulliHead`.
 
     Raises:
-        ValueError: If one x is no image.
+        ValueError: If one x is not an image.
     """
     size = check_images(event_shape).numel()
-    return nn.Sequential(*gated_layers(latent, *hidden, size), _from_plane(event_shape, head))
+    return Network(*gated_layers(latent, *hidden, size), _from_plane(event_shape, head))
 
 
-def _from_plane(event_shape: Shape, head: Callable[..., nn.Module]) -> nn.Sequential:
+def _from_plane(event_shape: Shape, head: Callable[..., nn.Module]) -> Network:
     """As many features as pixels, as an image -> p(x|z)."""
     layers = [GatedConv(a, b, 3) for a, b in pairwise([event_shape[0], 64, 64, 64, 64])]
-    return nn.Sequential(nn.Unflatten(-1, tuple(event_shape)), *layers, head(64, event_shape, ConvToEvent))
+    return Network(nn.Unflatten(-1, tuple(event_shape)), *layers, head(64, event_shape, ConvToEvent))
 
 
 def conv_hierarchical_encoder(event_shape: Shape, hidden: Sequence[int], latent: int) -> ChainEncoder:
@@ -147,25 +151,26 @@ def conv_hierarchical_encoder(event_shape: Shape, hidden: Sequence[int], latent:
     >>> encoder(torch.zeros(7, 1, 8, 8)).sample((5,)).shape
     torch.Size([5, 7, 6])
     """
-    top, features = conv_encoder(event_shape, (), latent, NormalHead), ConvFeatures(event_shape, BOTTOM)
-    return two_level_encoder(top, features, features.out_features, hidden[-1], latent)
+    top, features = conv_encoder(event_shape, (), latent, head=NormalHead), ConvFeatures(event_shape, BOTTOM)
+    return two_level_encoder(top, features, size=features.out_features, joint=hidden[-1], latent=latent)
 
 
 def conv_hierarchical_decoder(
     event_shape: Shape,
     hidden: Sequence[int],
     latent: int,
+    *,
     head: Callable[..., nn.Module] = BernoulliHead,
 ) -> SplitDecoder:
     """The decoder of ConvHVAE, a module of z = [z2, z1]; `hidden[0]` is the width of the first layer of each level."""
     width, size = hidden[0], check_images(event_shape).numel()
     joint = GatedDense(2 * width, size)
-    return SplitDecoder(
-        Joined(GatedDense(latent, width), GatedDense(latent, width), joint, _from_plane(event_shape, head)), latent
-    )
+    first, second = GatedDense(latent, width), GatedDense(latent, width)
+    joined = Joined(first, second, joint, head=_from_plane(event_shape, head))
+    return SplitDecoder(joined, (latent, latent))
 
 
-def strided_encoder(event_shape: Shape, hidden: Sequence[int], latent: int) -> nn.Sequential:
+def strided_encoder(event_shape: Shape, hidden: Sequence[int], latent: int) -> Network:
     """q(z|x): eight convolutions with ReLU, every other one of stride 2, dense layers with ReLU, and a head.
 
     Args:
@@ -174,20 +179,21 @@ def strided_encoder(event_shape: Shape, hidden: Sequence[int], latent: int) -> n
         latent: Size of z.
 
     Raises:
-        ValueError: If one x is no image of such a size.
+        ValueError: If one x is not an image of such a size.
     """
     _strided_size(event_shape)
     features = ConvFeatures(event_shape, STRIDED, relu_conv)
     sizes = [features.out_features, *hidden]
-    return nn.Sequential(features, *relu_layers(*sizes), SoftplusNormalHead(sizes[-1], latent))
+    return Network(features, *relu_layers(*sizes), SoftplusNormalHead(sizes[-1], latent))
 
 
 def strided_decoder(
     event_shape: Shape,
     hidden: Sequence[int],
     latent: int,
+    *,
     head: Callable[..., nn.Module] = BernoulliHead,
-) -> nn.Sequential:
+) -> Network:
     """p(x|z): the layers of `strided_encoder` backwards; the last transposed convolution is the pixels' head.
 
     >>> strided_decoder((3, 32, 32), [16], latent=2)(torch.zeros(4, 2)).mean.shape
@@ -199,14 +205,14 @@ def strided_decoder(
     for (after, kernel, stride), (before, _, _) in pairwise(reversed(STRIDED)):
         layers += [Upsampling(after, before, kernel) if stride == 2 else Conv(after, before, kernel), nn.ReLU()]
     channels, kernel, _ = STRIDED[0]
-    return nn.Sequential(*layers, head(channels, event_shape, lambda c, shape: Upsampling(c, shape[0], kernel)))
+    return Network(*layers, head(channels, event_shape, lambda c, shape: Upsampling(c, shape[0], kernel)))
 
 
 def _strided_size(event_shape: Shape) -> tuple[int, int]:
-    """Height and width behind all strides.
+    """Height and width after all strides.
 
     Raises:
-        ValueError: If one x is no image whose size the strides divide.
+        ValueError: If one x is not an image whose size the strides divide.
     """
     _, height, width = check_images(event_shape)
     factor = math.prod(stride for _, _, stride in STRIDED)

@@ -1,7 +1,7 @@
 """Dense networks of one level.
 
-Tomczak & Welling 2018, section 5, take two gated layers of 300 units; Klushyn et al. 2019, Table 3, four layers of 256
-with ReLU for vectors and for the images of a pendulum.
+Tomczak & Welling 2018, section 5, use two gated layers of 300 units. Klushyn et al. 2019, Table 3, use four ReLU layers
+of 256 units, for vectors and for the images of a pendulum.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ def first_event_dim(x: Tensor, event_shape: torch.Size) -> int:
     if x.shape[max(start, 0) :] != event_shape:
         raise ValueError(
             f"x has shape {tuple(x.shape)}, the encoder expects events of shape {tuple(event_shape)} "
-            "behind any leading dimensions: reshape the data"
+            "after any leading dimensions: reshape the data"
         )
     return start
 
@@ -40,8 +40,10 @@ class Features(nn.Module):
     Args:
         event_shape: Shape of one x.
         hidden: Sizes of the layers.
-        layers: Sizes -> the layers: `gated_layers` or `relu_layers`.
+        layers: Sizes -> the layers: `gated_layers`, `relu_layers` or `tanh_layers`.
     """
+
+    __call__: Callable[..., Tensor]
 
     def __init__(self, event_shape: Shape, hidden: Sequence[int], layers: Layers = gated_layers) -> None:
         super().__init__()
@@ -60,20 +62,23 @@ class Encoder(nn.Module):
         event_shape: Shape of one x.
         hidden: Sizes of the layers.
         latent: Size of z.
-        layers: Sizes -> the layers: `gated_layers` or `relu_layers`.
         head: (size of the features, size of z) -> a module from features to a normal distribution.
+        layers: Sizes -> the layers: `gated_layers`, `relu_layers` or `tanh_layers`.
 
     >>> Encoder((1, 28, 28), [300, 300], latent=40)(torch.zeros(100, 1, 28, 28)).batch_shape
     torch.Size([100])
     """
+
+    __call__: Callable[..., DiagonalNormal]
 
     def __init__(
         self,
         event_shape: Shape,
         hidden: Sequence[int],
         latent: int,
-        layers: Layers = gated_layers,
+        *,
         head: Callable[[int, int], nn.Module] = NormalHead,
+        layers: Layers = gated_layers,
     ) -> None:
         super().__init__()
         self.features = Features(event_shape, hidden, layers)
@@ -90,18 +95,21 @@ class Decoder(nn.Module):
         event_shape: Shape of one x.
         hidden: Sizes of the layers.
         latent: Size of z.
-        head: Class of the head, by the likelihood.
-        layers: Sizes -> the layers: `gated_layers` or `relu_layers`.
+        head: (size of the features, event shape) -> a module from features to p(x|z).
+        layers: Sizes -> the layers: `gated_layers`, `relu_layers` or `tanh_layers`.
 
     >>> Decoder((1, 28, 28), [300, 300], latent=40)(torch.zeros(5, 100, 40)).mean.shape
     torch.Size([5, 100, 1, 28, 28])
     """
+
+    __call__: Callable[..., Distribution]
 
     def __init__(
         self,
         event_shape: Shape,
         hidden: Sequence[int],
         latent: int,
+        *,
         head: Callable[[int, Shape], nn.Module] = BernoulliHead,
         layers: Layers = gated_layers,
     ) -> None:

@@ -1,4 +1,13 @@
-"""Heads: modules from features to a distribution."""
+r"""Heads: modules from features h to a distribution.
+
+| head | distribution | parameters |
+|---|---|---|
+| `NormalHead` | $N(z; \mu, \mathrm{diag}\,\sigma^2)$ | $\log\sigma^2$ clamped to [-6, 2] |
+| `SoftplusNormalHead` | the same | $\sigma = \mathrm{softplus}(\cdot) + 10^{-4}$ |
+| `BernoulliHead` | independent bits | logits |
+| `LogisticHead` | 256 equal bins of [0, 1] | see `DiscretizedLogistic` |
+| `GaussianHead` | $N(x; \mu, \sigma^2 I)$ | one $\sigma$ for all coordinates |
+"""
 
 import math
 from collections.abc import Callable
@@ -12,7 +21,7 @@ from torch.distributions import Distribution, Independent, Normal
 from vaepriors.distributions import DiagonalNormal, DiscretizedLogistic, IndependentBernoulli, Shape
 from vaepriors.networks.layers import DenseToEvent, dense
 
-__all__ = ["BernoulliHead", "GaussianHead", "LogisticHead", "NormalHead", "SoftplusNormalHead", "ToEvent"]
+__all__ = ["BernoulliHead", "GaussianHead", "LogisticHead", "Network", "NormalHead", "SoftplusNormalHead", "ToEvent"]
 
 
 ToEvent = Callable[[int, Shape], nn.Module]
@@ -20,12 +29,20 @@ ToEvent = Callable[[int, Shape], nn.Module]
 
 
 def _single(h: Tensor) -> Tensor:
-    """At least single precision: a distribution's parameters are not to be rounded to bfloat16 by autocast."""
+    """Convert to at least single precision: autocast must not round a distribution's parameters to bfloat16."""
     return h.to(torch.promote_types(h.dtype, torch.float32))
+
+
+class Network(nn.Sequential):
+    """Layers and a head: a sequence of modules whose call returns a distribution."""
+
+    __call__: Callable[..., Distribution]
 
 
 class NormalHead(nn.Module):
     """h -> N(z; mean, diag variance), with the log-variance clamped to [-6, 2] as in Tomczak & Welling 2018."""
+
+    __call__: Callable[..., DiagonalNormal]
 
     def __init__(self, in_features: int, features: int) -> None:
         super().__init__()
@@ -38,10 +55,12 @@ class NormalHead(nn.Module):
 
 
 class SoftplusNormalHead(nn.Module):
-    """h -> N(z; mean, diag scale^2), with scale = softplus(linear(h)) + floor: as small as the data ask for.
+    """h -> N(z; mean, diag scale^2), with scale = softplus(linear(h)) + floor.
 
-    For the networks of Klushyn et al. 2019, who do not say how theirs is bounded (the floor is our choice).
+    For the networks of Klushyn et al. 2019, who do not say how their scale is bounded (the floor is our choice).
     """
+
+    __call__: Callable[..., DiagonalNormal]
 
     def __init__(self, in_features: int, features: int, floor: float = 1e-4) -> None:
         super().__init__()
@@ -59,8 +78,10 @@ class BernoulliHead(nn.Module):
     Args:
         in_features: Size of the features, or their channels.
         event_shape: Shape of one x.
-        layer: What turns features into parameters of that shape: `DenseToEvent`, `ConvToEvent`, or your own.
+        layer: Class of the layer from features to logits of that shape: `DenseToEvent`, `ConvToEvent` or a custom one.
     """
+
+    __call__: Callable[..., Distribution]
 
     def __init__(self, in_features: int, event_shape: Shape, layer: ToEvent = DenseToEvent) -> None:
         super().__init__()
@@ -78,13 +99,15 @@ class LogisticHead(nn.Module):
     `BernoulliHead`; a convolution's log-scale starts near -2.
     """
 
+    __call__: Callable[..., Distribution]
+
     def __init__(self, in_features: int, event_shape: Shape, layer: ToEvent = DenseToEvent) -> None:
         super().__init__()
         self.event_dims = len(event_shape)
         self.loc = layer(in_features, event_shape)
         log_scale: Any = layer(in_features, event_shape)
         if log_scale.bias.numel() < torch.Size(event_shape).numel():
-            # a bias that all pixels share may start beyond 0, where the clamp leaves none of them a gradient
+            # a bias that all pixels share may start above 0, where the clamp would give all of them no gradient
             nn.init.constant_(log_scale.bias, -2)
         self.log_scale = log_scale
 
@@ -97,15 +120,18 @@ class LogisticHead(nn.Module):
 class GaussianHead(nn.Module):
     """h -> independent normal coordinates with one standard deviation, for real x.
 
-    Unless that is given, it is learned, and at least `floor`: without one the density of data that lie on a surface has
-    no bound. Other arguments as for `BernoulliHead`.
+    Without `scale`, the standard deviation is learned and at least `floor`: with no floor, the density of data on a
+    surface is unbounded. Other arguments as for `BernoulliHead`.
     """
+
+    __call__: Callable[..., Distribution]
 
     def __init__(
         self,
         in_features: int,
         event_shape: Shape,
         layer: ToEvent = DenseToEvent,
+        *,
         scale: float | None = None,
         floor: float = 1e-3,
     ) -> None:
@@ -122,5 +148,5 @@ class GaussianHead(nn.Module):
         return _independent(Normal(loc, scale, validate_args=False), self.event_dims)
 
 
-def _independent(law: Distribution, event_dims: int) -> Distribution:
-    return Independent(law, event_dims, validate_args=False)
+def _independent(each: Distribution, event_dims: int) -> Distribution:
+    return Independent(each, event_dims, validate_args=False)

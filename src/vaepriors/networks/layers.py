@@ -1,11 +1,14 @@
 r"""Layers of the papers' networks.
 
-Every layer takes any leading dimensions: dense ones work on the last dimension, convolutions on the last three,
-channels, height and width.
+Every layer takes any leading dimensions: dense layers act on the last dimension, convolutions on the last three
+(channels, height and width).
+
+    GatedDense, GatedConv   y = (A h + a) * sigmoid(B h + b)
+    MaskedConv              y_i depends on h_j for j < i only (type A), or for j <= i (type B)
 
 Dense weights, heads included, start as normal draws of standard deviation $\sqrt{2 / \text{fan in}}$ (He et al. 2015),
-as in the authors' program of Tomczak & Welling 2018; biases and convolutions start at torch's default. The paper's
-text names Glorot's law, $\sqrt{2 / (\text{fan in} + \text{fan out})}$; `start_from_glorot` takes that.
+as in the program of Tomczak & Welling 2018; biases and convolutions start at torch's default. The text of the paper
+names Glorot's distribution, $\sqrt{2 / (\text{fan in} + \text{fan out})}$, as `start_from_glorot` does.
 """
 
 import math
@@ -45,7 +48,7 @@ def dense(in_features: int, out_features: int) -> nn.Linear:
 
 
 def start_from_glorot(module: nn.Module) -> None:
-    """Draw the weights of all dense layers of a module anew, from the normal law of Glorot & Bengio 2010."""
+    """Draw the weights of all dense layers of a module again, from the normal distribution of Glorot & Bengio 2010."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             for matrix in part.weight.data.chunk(2 if isinstance(part, GatedDense) else 1):
@@ -67,6 +70,8 @@ class GatedDense(nn.Linear):
     >>> GatedDense(5, 2)(torch.ones(4, 3), torch.ones(10, 4, 2)).shape
     torch.Size([10, 4, 2])
     """
+
+    __call__: Callable[..., Tensor]
 
     def __init__(self, in_features: int, out_features: int) -> None:
         at_least_one(in_features=in_features, out_features=out_features)
@@ -111,9 +116,11 @@ def over_images(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 class Conv(nn.Conv2d):
     """Convolution of odd kernel, padded by (kernel - 1) / 2, for any leading dimensions."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
+    __call__: Callable[..., Tensor]
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1) -> None:
         at_least_one(in_channels=in_channels, out_channels=out_channels, kernel=kernel, stride=stride)
-        super().__init__(in_channels, out_channels, kernel, stride, padding=kernel // 2)
+        super().__init__(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return over_images(super().forward, x)
@@ -126,35 +133,39 @@ class GatedConv(nn.Module):
     torch.Size([10, 4, 32, 14, 14])
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
+    __call__: Callable[..., Tensor]
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1) -> None:
         super().__init__()
-        self.value_and_gate = Conv(in_channels, 2 * out_channels, kernel, stride)
+        self.value_and_gate = Conv(in_channels, 2 * out_channels, kernel, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.glu(self.value_and_gate(x), dim=-3)
 
 
 class MaskedConv(nn.Module):
-    r"""Convolution that sees, of each neighbourhood, the pixels before in raster order, with normalised weights.
+    r"""Convolution over the pixels of a neighbourhood that come first in raster order, with normalised weights.
 
     $$y_i = b + g \sum_{j} \frac{v_{j - i}}{\|v\|} h_j, \qquad j < i \text{ (type A) or } j \le i \text{ (type B)}$$
 
-    (van den Oord, Kalchbrenner & Kavukcuoglu 2016, section 3.4). Those taps are the first ones of the kernel in raster
+    (van den Oord, Kalchbrenner & Kavukcuoglu 2016, section 3.4). These taps are the first ones of the kernel in raster
     order, and only they exist: no masked weight is multiplied, trained, or counted in a gradient's norm. Weight
-    normalisation (Salimans & Kingma 2016) stands in for statistics of the batch, which would show a pixel the others.
-    With $g = \sqrt 2$ at the start, this is the initial law of He et al. 2015 at the number of taps there are.
+    normalisation (Salimans & Kingma 2016) replaces batch statistics, which would show a pixel the others. With
+    $g = \sqrt 2$ at the start, initial weights follow the distribution of He et al. 2015 for this number of taps.
 
     Args:
         in_channels: Channels of h.
         out_channels: Channels of y.
         kernel: Side of the neighbourhood, odd.
-        own: Whether a pixel sees the features at its own place: type B, else type A.
+        own: Whether a pixel sees the features at its own place (type B) or not (type A).
 
     >>> MaskedConv(1, 8, 3, own=False)(torch.ones(5, 1, 4, 4)).shape
     torch.Size([5, 8, 4, 4])
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, own: bool) -> None:
+    __call__: Callable[..., Tensor]
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, own: bool) -> None:
         at_least_one(in_channels=in_channels, out_channels=out_channels, kernel=kernel)
         super().__init__()
         self.reach, self.size = kernel // 2, (kernel // 2 + 1, kernel)  # rows below never count
@@ -169,12 +180,14 @@ class MaskedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight, height = self.weight(), x.shape[-2]
-        # padded below as above, which gives rows that no pixel has
+        # padding below adds rows that no pixel has
         return over_images(lambda h: F.conv2d(h, weight, self.bias, padding=self.reach)[..., :height, :], x)
 
 
 class Upsampling(nn.ConvTranspose2d):
     """Transposed convolution that doubles height and width: the mirror of a `Conv` of stride 2."""
+
+    __call__: Callable[..., Tensor]
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
         at_least_one(in_channels=in_channels, out_channels=out_channels, kernel=kernel)
@@ -187,6 +200,8 @@ class Upsampling(nn.ConvTranspose2d):
 
 class DenseToEvent(nn.Linear):
     """Dense layer, features `(..., in_features)` -> `(..., *event_shape)`."""
+
+    __call__: Callable[..., Tensor]
 
     def __init__(self, in_features: int, event_shape: Shape) -> None:
         shape = torch.Size(event_shape)

@@ -4,8 +4,8 @@ r"""Two levels of latent variables, z = [z2, z1] (Tomczak & Welling 2018, sectio
     prior     p(z2) p(z1|z2)             `vaepriors.priors.TwoLevelPrior` with `conditional`
     decoder   p(x|z2, z1)                `SplitDecoder`
 
-Where a network takes two inputs, each has its own first layer and a joint layer follows: `Joined`. The dense networks
-of the HVAE stand here; those with convolutions in `networks.conv` and `networks.pixelcnn`.
+A network with two inputs has a first layer for each of them, then a joint layer: `Joined`. The dense networks of the
+HVAE are here; those with convolutions are in `networks.conv` and `networks.pixelcnn`.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 
 from vaepriors.distributions import Chain, Shape
 from vaepriors.networks.dense import Encoder, Features
-from vaepriors.networks.heads import BernoulliHead, NormalHead
+from vaepriors.networks.heads import BernoulliHead, Network, NormalHead
 from vaepriors.networks.layers import GatedDense, gated_layers
 
 __all__ = [
@@ -39,7 +39,9 @@ class Joined(nn.Module):
         head: Module from features to a distribution.
     """
 
-    def __init__(self, first: nn.Module, second: nn.Module, joint: nn.Module, head: nn.Module) -> None:
+    __call__: Callable[..., Distribution]
+
+    def __init__(self, first: nn.Module, second: nn.Module, joint: nn.Module, *, head: nn.Module) -> None:
         super().__init__()
         self.first, self.second, self.joint, self.head = first, second, joint, head
 
@@ -51,19 +53,21 @@ class ChainEncoder(nn.Module):
     """q(z2|x) q(z1|x, z2), with the features of x computed once for all draws of z2.
 
     Args:
-        top: Module, x -> q(z2|x); the one a VampPrior shares.
+        top: Module, x -> q(z2|x); the one that a VampPrior shares.
         features: Module, x -> h.
         bottom: Module, (h, z2) -> q(z1|x, z2).
-        split: Size of z2.
+        sizes: Sizes of z2 and z1.
     """
 
-    def __init__(self, top: nn.Module, features: nn.Module, bottom: nn.Module, split: int) -> None:
+    __call__: Callable[..., Chain]
+
+    def __init__(self, top: nn.Module, features: nn.Module, bottom: nn.Module, *, sizes: tuple[int, int]) -> None:
         super().__init__()
-        self.top, self.features, self.bottom, self.split = top, features, bottom, split
+        self.top, self.features, self.bottom, self.sizes = top, features, bottom, sizes
 
     def forward(self, x: Tensor) -> Chain:
         h = self.features(x)
-        return Chain(self.top(x), lambda z2: self.bottom(h, z2), self.split)
+        return Chain(self.top(x), lambda z2: self.bottom(h, z2), self.sizes)
 
 
 class SplitDecoder(nn.Module):
@@ -71,19 +75,22 @@ class SplitDecoder(nn.Module):
 
     Args:
         joined: Module, (z1, z2) -> p(x|z2, z1).
-        split: Size of z2.
+        sizes: Sizes of z2 and z1.
     """
 
-    def __init__(self, joined: Joined, split: int) -> None:
+    __call__: Callable[..., Distribution]
+
+    def __init__(self, joined: Joined, sizes: tuple[int, int]) -> None:
         super().__init__()
-        self.joined, self.split = joined, split
+        self.joined, self.sizes = joined, sizes
 
     def forward(self, z: Tensor) -> Distribution:
-        return self.joined(z[..., self.split :], z[..., : self.split])
+        z2, z1 = z.split(self.sizes, -1)
+        return self.joined(z1, z2)
 
 
-def two_level_encoder(top: nn.Module, features: nn.Module, size: int, joint: int, latent: int) -> ChainEncoder:
-    """q(z2|x) and, from features of x and a gated layer of z2 of their size, a gated joint layer and q(z1|x, z2).
+def two_level_encoder(top: nn.Module, features: nn.Module, *, size: int, joint: int, latent: int) -> ChainEncoder:
+    """q(z2|x), and q(z1|x, z2) from features of x, a gated layer of z2 of their size, and a gated joint layer.
 
     Args:
         top: Module, x -> q(z2|x).
@@ -92,8 +99,9 @@ def two_level_encoder(top: nn.Module, features: nn.Module, size: int, joint: int
         joint: Size of the joint layer.
         latent: Size of each level.
     """
-    bottom = Joined(nn.Identity(), GatedDense(latent, size), GatedDense(2 * size, joint), NormalHead(joint, latent))
-    return ChainEncoder(top, features, bottom, latent)
+    layer, head = GatedDense(latent, size), NormalHead
+    bottom = Joined(nn.Identity(), layer, GatedDense(2 * size, joint), head=head(joint, latent))
+    return ChainEncoder(top, features, bottom, sizes=(latent, latent))
 
 
 def hierarchical_encoder(event_shape: Shape, hidden: Sequence[int], latent: int) -> ChainEncoder:
@@ -105,28 +113,31 @@ def hierarchical_encoder(event_shape: Shape, hidden: Sequence[int], latent: int)
     torch.Size([5, 7, 6])
     """
     features = Features(event_shape, hidden[:1])
-    return two_level_encoder(Encoder(event_shape, hidden, latent), features, hidden[0], hidden[-1], latent)
+    top = Encoder(event_shape, hidden, latent)
+    return two_level_encoder(top, features, size=hidden[0], joint=hidden[-1], latent=latent)
 
 
 def conditional(
     in_features: int,
     hidden: Sequence[int],
     latent: int,
-    layers: Callable[..., nn.Sequential] = gated_layers,
+    *,
     head: Callable[[int, int], nn.Module] = NormalHead,
-) -> nn.Sequential:
+    layers: Callable[..., nn.Sequential] = gated_layers,
+) -> Network:
     """p(z1|z2): dense layers and a head, as in `networks.Encoder`."""
-    return nn.Sequential(layers(in_features, *hidden), head(hidden[-1], latent))
+    return Network(layers(in_features, *hidden), head(hidden[-1], latent))
 
 
 def hierarchical_decoder(
     event_shape: Shape,
     hidden: Sequence[int],
     latent: int,
+    *,
     head: Callable[[int, Shape], nn.Module] = BernoulliHead,
-) -> nn.Module:
+) -> SplitDecoder:
     """The dense decoder of the HVAE, a module of z = [z2, z1]."""
     width, last = hidden[0], hidden[-1]
     joint = GatedDense(2 * width, last)
-    joined = Joined(GatedDense(latent, width), GatedDense(latent, width), joint, head(last, event_shape))
-    return SplitDecoder(joined, latent)
+    joined = Joined(GatedDense(latent, width), GatedDense(latent, width), joint, head=head(last, event_shape))
+    return SplitDecoder(joined, (latent, latent))

@@ -5,15 +5,14 @@ $$p(x|z) = \prod_i p(x_i \mid x_1, \dots, x_{i-1}, z)$$
 Masked convolutions (van den Oord, Kalchbrenner & Kavukcuoglu 2016) give all factors in one pass. Where this differs
 from the authors' program, and why:
 
-* z enters as planes beside the image, and only the image is masked. (There the planes are masked like the image: the
+* z enters as planes next to the image, and only the image is masked. (There, the planes are masked like the image: the
   first pixel cannot depend on z at all, and no pixel sees z at its own place.)
-* Weights are normalised, not the batch. (Statistics of the batch show a pixel the other images, and the pixels after it
-  of its own: what is trained is then no density.)
-* Masked weights do not exist. (There their gradients count in the norm that gradients are divided by.)
+* Weights are normalised, not the batch. (Batch statistics show a pixel the other images, and later pixels of its own
+  image: the model is then not a density.)
+* Masked weights do not exist. (There, their gradients count in the norm that gradients are divided by.)
 
-Eight layers of 3 x 3 see eight rows up, but not everything in them: with each row the view widens by one pixel only,
-which leaves a blind spot to the upper right. That limits the model and not its correctness; what is out of sight, z
-must bring.
+Eight layers of 3 x 3 see eight rows up, but with each row the view widens by one pixel only, which leaves a blind spot
+to the upper right. This limits the model, not its correctness: z must encode what the pixels cannot see.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,25 +33,28 @@ __all__ = ["PixelCNN", "pixel_hierarchical_decoder"]
 
 
 class PixelCNN(nn.Module):
-    """Features of z -> p(x|z): masked convolutions of 3 x 3 with ReLU, type A once and type B then, and a head.
+    """Features of z -> p(x|z): masked convolutions of 3 x 3 with ReLU (one of type A, then type B), and a head.
 
     Args:
         event_shape: Channels, height and width of one x.
-        head: Class of the head, by the likelihood.
+        head: Class of the head, such as `BernoulliHead`.
         channels: Channels of the hidden layers, and of the features of z.
         layers: Number of masked convolutions.
 
     Raises:
-        ValueError: If one x is no image.
+        ValueError: If one x is not an image.
 
-    >>> law = PixelCNN((1, 4, 4), channels=8)(torch.zeros(5, 8, 4, 4))
-    >>> law.log_prob(torch.zeros(3, 5, 1, 4, 4)).shape, law.sample().shape
+    >>> p = PixelCNN((1, 4, 4), channels=8)(torch.zeros(5, 8, 4, 4))
+    >>> p.log_prob(torch.zeros(3, 5, 1, 4, 4)).shape, p.sample().shape
     (torch.Size([3, 5]), torch.Size([5, 1, 4, 4]))
     """
+
+    __call__: Callable[..., Autoregressive]
 
     def __init__(
         self,
         event_shape: Shape,
+        *,
         head: Callable[..., nn.Module] = BernoulliHead,
         channels: int = 64,
         layers: int = 8,
@@ -77,19 +79,20 @@ class PixelCNN(nn.Module):
             return self.head(h)
 
         draws = lambda shape: self.draws(context, shape)  # noqa: E731
-        return Autoregressive(conditionals, context.shape[:-3], self.event_shape, draws)
+        support = lambda: self.head(context).support  # noqa: E731
+        return Autoregressive(conditionals, context.shape[:-3], self.event_shape, draws=draws, support=support)
 
     @torch.no_grad()
     def draws(self, context: Tensor, shape: Shape) -> Iterator[Tensor]:
-        """The pixels of a sample in their order, each of shape `(*shape, channels of x)`.
+        """The pixels of a sample in order, each of shape `(*shape, channels of x)`.
 
-        What a layer has computed at a pixel never changes, for it depends on pixels before only. So it is kept, and a
-        new pixel costs each layer one product of the size of its weights: all pixels together, the arithmetic of one
-        pass of `forward`, and not of a pass for each pixel.
+        What a layer computes at a pixel depends only on pixels before it, so it never changes and is kept. A new pixel
+        costs each layer one product of the size of its weights. All pixels together cost one pass of `forward`,
+        instead of one pass for each pixel.
 
         Args:
             context: As in `forward`.
-            shape: Shape of the sample, with the batch shape of the context at its end.
+            shape: Shape of the sample, which ends in the batch shape of the context.
         """
         layers = [self.first, *self.others]
         weights = [layer.weight().movedim(1, -1).flatten(1) for layer in layers]
@@ -121,7 +124,7 @@ class _Planes(nn.Module):
 
 
 class _Context(nn.Module):
-    """Planes of both levels -> features for the masked convolutions, by one 3 x 3 convolution that is not masked."""
+    """Planes of both levels -> features for the masked convolutions, by one 3 x 3 convolution without a mask."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
@@ -132,20 +135,21 @@ class _Context(nn.Module):
 
 
 def pixel_hierarchical_decoder(
-    event_shape: Shape, latent: int, head: Callable[..., nn.Module] = BernoulliHead, channels: int = 64
+    event_shape: Shape, latent: int, *, head: Callable[..., nn.Module] = BernoulliHead, channels: int = 64
 ) -> SplitDecoder:
     """The decoder of PixelHVAE, a module of z = [z2, z1], each of which becomes a plane of the size of x.
 
     Args:
         event_shape: Channels, height and width of one x.
         latent: Size of each level.
-        head: Class of the head, by the likelihood.
+        head: Class of the head, such as `BernoulliHead`.
         channels: Channels of the masked convolutions.
 
     Raises:
-        ValueError: If one x is no image.
+        ValueError: If one x is not an image.
     """
     shape = check_images(event_shape)
     context = _Context(2 * shape[0], channels)
-    pixels = PixelCNN(shape, head, channels)
-    return SplitDecoder(Joined(_Planes(latent, shape), _Planes(latent, shape), context, pixels), latent)
+    pixels = PixelCNN(shape, head=head, channels=channels)
+    joined = Joined(_Planes(latent, shape), _Planes(latent, shape), context, head=pixels)
+    return SplitDecoder(joined, (latent, latent))

@@ -335,16 +335,17 @@ def _units(subject: _Subject) -> Section:
     text = [
         f"Active by the variance of their posterior mean over {len(subject.x)} test examples, above 0.01: {counts}."
     ]
-    if latent.divergence:
-        sums = ", ".join(f"{name} {values.sum().item():.2f}" for name, values in latent.divergence.items())
+    divergence = {name: values for name, values in latent.divergence.items() if values.isfinite().all()}
+    if divergence:
+        sums = ", ".join(f"{name} {values.sum().item():.2f}" for name, values in divergence.items())
         text.append(
             f"Divergence of the units from the prior, summed over each level, in nats: {sums}; the rate of the same "
             f"model is {subject.elbo.rate.mean().item():.2f}. The sums differ from the rate where units depend on each "
             "other under the prior, as under a mixture: each unit is compared with its own marginal distribution."
         )
-    else:
-        text.append("The prior has no known marginals of single units, so their divergence is left out.")
-    figure = figures.units(latent.activity, latent.divergence)
+    if unknown := ", ".join(latent.divergence.keys() - divergence.keys()):
+        text.append(f"The divergence of the units of {unknown} is not shown: the prior has no known marginals there.")
+    figure = figures.units(latent.activity, divergence)
     return Section(
         "units", "Active units", text, [drawn("units", figure, f"Units, sorted, by level: {counts} active.")]
     )
