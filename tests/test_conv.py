@@ -22,7 +22,7 @@ from vaepriors.optim import adam
     "layer",
     [
         Conv(2, 5, 3),
-        GatedConv(2, 5, 5, 2),
+        GatedConv(2, 5, 5, stride=2),
         MaskedConv(2, 5, 3, own=True),
         Upsampling(2, 5, 5),
         ConvToEvent(2, (5, 6, 8)),
@@ -39,7 +39,7 @@ def test_every_layer_takes_any_leading_dimensions(layer, lead):
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (7, 1), (5, 2)])
 def test_gated_convolution_is_its_formula(kernel, stride):
-    layer = GatedConv(2, 4, kernel, stride).double()
+    layer = GatedConv(2, 4, kernel, stride=stride).double()
     x = torch.randn(3, 2, 7, 6, dtype=torch.float64)
     weights, biases = layer.value_and_gate.weight.chunk(2), layer.value_and_gate.bias.chunk(2)
     value, gate = (F.conv2d(x, w, b, stride, (kernel - 1) // 2) for w, b in zip(weights, biases, strict=True))
@@ -50,7 +50,7 @@ def test_gated_convolution_is_its_formula(kernel, stride):
 @pytest.mark.parametrize("own", [False, True])
 def test_masked_convolution_is_a_convolution_with_a_mask(kernel, own):
     torch.manual_seed(0)
-    layer = MaskedConv(2, 4, kernel, own).double()
+    layer = MaskedConv(2, 4, kernel, own=own).double()
     nn.init.normal_(layer.gain)
     nn.init.normal_(layer.bias)
     middle = kernel // 2

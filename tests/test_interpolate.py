@@ -1,9 +1,11 @@
-"""Paths through graphs: on a known manifold they follow it, A* is the shortest, and nothing is bridged in silence."""
+"""Paths through graphs: on a known manifold they follow it, they are the shortest, and components are not bridged."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 from sklearn.neighbors import kneighbors_graph
 
@@ -29,16 +31,27 @@ def test_a_path_on_a_circle_follows_it():
     assert (steps.sum().abs() - math.pi).abs() < 1e-4
 
 
-def test_a_star_finds_the_shortest_path():
+def test_a_path_is_the_shortest_by_its_definition():
+    """Start and goal as two more nodes, joined to their own 5 nearest: Dijkstra on all 302 nodes gives the path."""
     torch.manual_seed(0)
     nodes = torch.randn(300, 3, dtype=torch.float64)
     graph = Graph(nodes, 5)
-    table = dijkstra(kneighbors_graph(nodes.numpy(), 5, mode="distance"), directed=False)
     assert graph.components() == [300]
-    for a, b in torch.randint(300, (20, 2)).tolist():
-        path = graph.path(nodes[a], nodes[b])
-        length = (path[1:] - path[:-1]).norm(dim=1).sum().item()
-        assert length <= table[a, b] + 1e-9  # the ends may use edges of their own
+    inner = kneighbors_graph(nodes.numpy(), 5, mode="distance").toarray()
+    for _ in range(20):
+        ends = torch.randn(2, 3, dtype=torch.float64)
+        lengths = np.zeros((302, 302))
+        lengths[:300, :300] = inner
+        distances = torch.cdist(ends, nodes).numpy()
+        for end, near in enumerate(distances.argsort(1)[:, :5]):
+            lengths[300 + end, near] = distances[end, near]
+        shortest, before = dijkstra(csr_array(lengths), directed=False, indices=300, return_predecessors=True)
+        expected = [301]
+        while expected[-1] != 300:
+            expected.append(before[expected[-1]])
+        path = graph.path(*ends)
+        assert torch.equal(path, torch.cat([nodes, ends])[expected[::-1]])
+        assert (path[1:] - path[:-1]).norm(dim=1).sum().item() == pytest.approx(shortest[301], rel=1e-12)
 
 
 def test_an_edge_is_there_if_either_side_lists_it():
@@ -46,7 +59,14 @@ def test_an_edge_is_there_if_either_side_lists_it():
     assert {tuple(sorted(edge)) for edge in graph.edges().tolist()} == {(0, 1), (1, 2), (2, 3)}
 
 
-def test_separate_pieces_are_told_and_not_bridged():
+def test_equal_nodes_are_joined_by_an_edge_of_length_zero():
+    graph = Graph(torch.tensor([[0.0], [0.0], [0.0], [1.0], [1.0]]), 2)
+    assert graph.components() == [5]
+    path = graph.path(torch.tensor([-0.5]), torch.tensor([1.5]))
+    assert (path[1:] - path[:-1]).norm(dim=1).sum().item() == 2
+
+
+def test_components_are_reported_and_not_bridged():
     torch.manual_seed(0)
     nodes = torch.cat([torch.randn(60, 2), torch.randn(40, 2) + 100])
     graph = Graph(nodes, 5)

@@ -2,24 +2,28 @@ r"""Interpolation along the latent manifold: shortest paths in a graph of prior 
 
 (Klushyn et al. 2019, section 2.3, after Chen et al. 2018.)
 
-Nodes are N draws of the prior, edges join each to its k nearest neighbours (either side's list counts) and are as long
-as the Euclidean distance. The ends of a path are the posterior means of two data points, joined to their own k nearest
-nodes. A* finds the shortest path, with the distance to the goal as its bound from below; the nodes on it are decoded.
+Nodes are N draws of the prior. Each is joined to its k nearest neighbours (an edge exists if either node lists the
+other), by an edge as long as the Euclidean distance. The ends of a path are the posterior means of two data points,
+each joined to its own k nearest nodes. If $d$ is the distance within the graph and A and B are the nodes joined to
+start s and goal g, the shortest path has length
 
-A graph may fall into several components. That is reported (`Graph.components`), and a path from one to another is an
-error: no edge is ever put in to bridge them.
+$$\min_{a \in A,\, b \in B} \|s - a\| + d(a, b) + \|b - g\|$$
 
-How smoothly a decoded path $x_1, \dots, x_T$ moves is told by the root mean square of its second differences (the
-paper's figure 8), for each coordinate j:
+The nodes on it are decoded. A graph may have several components. They are reported (`Graph.components`), and a path
+from one to another is an error: no edge is added to bridge them.
+
+The smoothness of a decoded path $x_1, \dots, x_T$ is the root mean square of its second differences (the paper's
+figure 8), for each coordinate j:
 
 $$s_j = \sqrt{\frac{1}{T - 1} \sum_t (x_{t+1,j} - 2 x_{t,j} + x_{t-1,j})^2}$$
 
-More nodes on a path make smaller steps and so a smaller $s$. `resample` gives paths a common number of points, at equal
-distances.
+More nodes on a path make smaller steps, and so a smaller $s$. `resample` gives paths a common number of points, at
+equal distances.
 """
 
 import numpy as np
 import torch
+from scipy.sparse.csgraph import connected_components, dijkstra
 from torch import Tensor
 
 __all__ = ["Graph", "NoPath", "resample", "smoothness", "straight"]
@@ -37,7 +41,7 @@ class Graph:
         neighbors: k, of each node.
 
     Raises:
-        ValueError: If there are not more nodes than neighbours, or some node is not finite.
+        ValueError: If `neighbors` is not in [1, N - 1], or some node is not finite.
 
     >>> line = Graph(torch.arange(5.0)[:, None], neighbors=1)
     >>> line.path(torch.tensor([0.1]), torch.tensor([3.9])).flatten().tolist()
@@ -54,48 +58,44 @@ class Graph:
             raise ValueError("some nodes are not finite: has the training of the model diverged?")
         self.nodes = nodes.detach().cpu()
         self.neighbors = neighbors
-        import networkx  # these take seconds, so only a graph imports them
-        from sklearn.neighbors import NearestNeighbors
+        from sklearn.neighbors import NearestNeighbors  # takes seconds, so only a graph imports it
 
         self._search = NearestNeighbors(n_neighbors=neighbors).fit(self.nodes.numpy())
-        self._graph = networkx.from_scipy_sparse_array(self._search.kneighbors_graph(mode="distance"))
+        self._graph = self._search.kneighbors_graph(mode="distance")  # (i, j): i lists j; SciPy adds the other way
 
     def components(self) -> list[int]:
         """The number of nodes in each connected component, the largest first."""
-        import networkx
-
-        return sorted((len(part) for part in networkx.connected_components(self._graph)), reverse=True)
+        _, labels = connected_components(self._graph, directed=False)
+        return sorted(np.bincount(labels).tolist(), reverse=True)
 
     def edges(self) -> Tensor:
-        """The two nodes' numbers of each edge, of shape `(E, 2)`."""
-        return torch.tensor(list(self._graph.edges), dtype=torch.int64).view(-1, 2)
+        """The two nodes' numbers of each edge, of shape `(E, 2)`, the smaller first."""
+        listed = self._graph.tocoo()
+        return torch.from_numpy(np.unique(np.sort([listed.row, listed.col], 0), axis=1).T).long()
 
     def path(self, start: Tensor, goal: Tensor) -> Tensor:
         """The shortest path from start to goal, both of shape `(D,)`, through nodes of the graph.
 
         Returns:
-            The points on it, of shape `(T, D)`, the first being `start` and the last `goal`.
+            The points on it, of shape `(T, D)`; the first is `start` and the last is `goal`.
 
         Raises:
             NoPath: If start and goal are joined to different components.
         """
-        import networkx
-
-        points = torch.cat([self.nodes, start.detach().cpu()[None], goal.detach().cpu()[None]])
-        n = len(self.nodes)
-        graph = self._graph.copy()
-        distances, nearest = self._search.kneighbors(points[n:].numpy())
-        for end in (0, 1):
-            for distance, node in zip(distances[end], nearest[end], strict=True):
-                graph.add_edge(n + end, int(node), weight=float(distance))
-        bound = lambda a, b: float((points[a] - points[b]).norm())  # noqa: E731
-        try:
-            return points[networkx.astar_path(graph, n, n + 1, heuristic=bound)]
-        except networkx.NetworkXNoPath:
+        ends = torch.stack([start.detach().cpu(), goal.detach().cpu()])
+        (first, last), (near_start, near_goal) = self._search.kneighbors(ends.numpy())
+        within, before = dijkstra(self._graph, directed=False, indices=near_start, return_predecessors=True)
+        lengths = first[:, None] + within[:, near_goal] + last  # (k, k): by way of these two nodes
+        row, column = np.unravel_index(lengths.argmin(), lengths.shape)
+        if np.isinf(lengths[row, column]):
             raise NoPath(
-                f"no path: the graph of {n} nodes with {self.neighbors} neighbours each falls into components of "
-                f"{self.components()} nodes, and the two ends lie in different ones; take more nodes or neighbours"
-            ) from None
+                f"no path: the graph of {len(self.nodes)} nodes with {self.neighbors} neighbours each has components "
+                f"of {self.components()} nodes, and the two ends lie in different ones; take more nodes or neighbours"
+            )
+        nodes = [near_goal[column]]
+        while nodes[-1] != near_start[row]:
+            nodes.append(before[row, nodes[-1]])
+        return torch.cat([ends[:1], self.nodes[np.array(nodes[::-1])], ends[1:]])
 
 
 def straight(start: Tensor, goal: Tensor, points: int = 50) -> Tensor:
@@ -112,7 +112,7 @@ def resample(path: Tensor, points: int = 50) -> Tensor:
 
     Args:
         path: Of shape `(T, D)`, T at least 1.
-        points: How many.
+        points: Number of points.
 
     Returns:
         Shape `(points, D)`.
