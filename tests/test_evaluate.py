@@ -52,7 +52,7 @@ class Recorder(VAE):
 @pytest.mark.parametrize("chunk", [1, 3, 7, 10, 16, 40, 1000])
 def test_every_draw_counts_once_for_any_chunk(chunk):
     model, samples = Recorder(), 10
-    found = estimate(model, torch.zeros(5, 1), samples, chunk)
+    found = estimate(model, torch.zeros(5, 1), samples, chunk=chunk)
     log_w = torch.arange(10, dtype=torch.float64)
     w = log_w.exp()
     expected = [w.mean().log(), log_w.mean(), log_w.mean() - 1, 1 - 2 * log_w.mean(), w.sum() ** 2 / (w**2).sum()]
@@ -86,7 +86,7 @@ def test_log_likelihood_is_that_of_the_estimate():
     torch.manual_seed(0)
     values = likelihood.log_likelihood(linear.vae(), linear.x, samples=50, chunk=20)
     torch.manual_seed(0)
-    assert torch.equal(values, estimate(linear.vae(), linear.x, 50, 20).log_likelihood)
+    assert torch.equal(values, estimate(linear.vae(), linear.x, 50, chunk=20).log_likelihood)
 
 
 def test_evaluation_turns_dropout_off_and_on_again():
@@ -108,7 +108,7 @@ def test_very_small_likelihoods_do_not_underflow():
         return lambda x, n: (terms := weigh(x, n))._replace(log_likelihood=terms.log_likelihood - 1e5)
 
     model.given = shifted
-    found = estimate(model, torch.zeros(1, 1), 10, 4)
+    found = estimate(model, torch.zeros(1, 1), 10, chunk=4)
     expected = torch.arange(10, dtype=torch.float64).logsumexp(0) - math.log(10) - 1e5
     torch.testing.assert_close(found.log_likelihood[0], expected, rtol=0, atol=1e-9)
 
@@ -174,7 +174,7 @@ def test_an_interrupted_evaluation_keeps_what_is_done(tmp_path, images, monkeypa
 def test_nothing_to_estimate_is_refused(samples, chunk, images):
     linear = LinearGaussian()
     with pytest.raises(ValueError, match="is 0: at least 1 is needed"):
-        estimate(linear.vae(), linear.x[:images], samples, chunk)
+        estimate(linear.vae(), linear.x[:images], samples, chunk=chunk)
 
 
 def test_fewer_pairs_at_a_time_suit_convolutions_on_a_cpu():
@@ -199,7 +199,7 @@ def test_fewer_pairs_at_a_time_suit_convolutions_on_a_cpu():
     ],
 )
 def test_data_outside_of_the_support_are_refused(head, x, words):
-    model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2, head), StandardNormal(2))
+    model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2, head=head), StandardNormal(2))
     data = torch.zeros(3, 4)
     assert estimate(model, data, 2).log_likelihood.isfinite().all()
     data[1, 2] = x

@@ -17,30 +17,30 @@ __all__ = ["Graphed", "compiled"]
 
 
 def compiled(module: nn.Module, mode: str = "default") -> Any:
-    """The module under torch.compile, or as it is where that does not work: found out on a sum, before any work.
+    """The module under torch.compile, or unchanged if that does not work here, which a compiled sum decides first.
 
     Args:
         module: The module.
-        mode: Of torch.compile; `reduce-overhead` replays CUDA graphs.
+        mode: The mode of torch.compile; `reduce-overhead` replays CUDA graphs.
     """
     try:
         torch.compile(torch.add)(torch.ones(1), torch.ones(1))
     except Exception as error:
-        print(f"torch.compile does not work here ({type(error).__name__}): going on without", file=sys.stderr)
+        print(f"torch.compile does not work here ({type(error).__name__}): continuing without it", file=sys.stderr)
         return module
     return torch.compile(module, mode=mode)
 
 
 class Graphed:
-    """A function from a tensor to a tensor on a CUDA device, from its fourth call on as one CUDA graph.
+    """A function from a tensor to a tensor on a CUDA device, which runs as one CUDA graph from its fourth call on.
 
-    The first three calls run as they are, on a stream of their own, as libraries set themselves up in them. The graph
-    is recorded without being run, so each call is one call of the function and no more. The result is overwritten by
-    the next call. Random numbers follow torch's generator, anew in each call.
+    The first three calls run eagerly on a separate stream, as libraries initialise in them. Recording the graph does
+    not run it, so each call is exactly one call of the function. The next call overwrites the result. Each call draws
+    new random numbers from torch's generator.
 
     Args:
-        function: What to call: of static shapes, without a look at the device, and with all that it keeps (parameters,
-            buffers, the optimiser's state) in tensors that are changed in place.
+        function: The function. Its shapes are static, it does not read the device, and it changes all its state
+            (parameters, buffers, the optimiser's state) in place.
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
@@ -62,7 +62,7 @@ class Graphed:
 
 
 def aside(function: Callable[[], Tensor]) -> Tensor:
-    """Call a function on a CUDA stream of its own."""
+    """Call a function on a separate CUDA stream."""
     here, side = torch.cuda.current_stream(), torch.cuda.Stream()
     side.wait_stream(here)
     with torch.cuda.stream(side):
@@ -73,7 +73,7 @@ def aside(function: Callable[[], Tensor]) -> Tensor:
 
 
 def recorded(function: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
-    """Record a function as a CUDA graph, without running it: what runs it, and where its result will be."""
+    """Record a function as a CUDA graph without running it; return the call that runs it, and its result."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         result = function()

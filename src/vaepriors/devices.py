@@ -1,4 +1,4 @@
-"""Devices: which there are, what they are, and how much memory they have used."""
+"""Devices: open them, name them, and measure the memory that they have used."""
 
 import platform
 import sys
@@ -19,7 +19,7 @@ def open_devices(accelerator: str, devices: int = 1, nodes: int = 1, precision: 
     """Devices of a kind: `cpu`, `cuda`, or `auto`, which is cuda where there is one.
 
     Raises:
-        ValueError: If they are not there.
+        ValueError: If torch sees fewer devices of this kind, or there are too many processes for this machine.
     """
     there = torch.cuda.is_available()
     if accelerator == "cuda" and not there:

@@ -1,15 +1,14 @@
-r"""How good a model is: bounds and importance-sampled likelihoods, streamed.
+r"""Importance-sampled likelihoods and bounds, streamed over draws.
 
 With S draws $z_s \sim q(z|x)$ and their log-weights (see `vaepriors.vae`),
 
 $$\log p(x) \approx \log \sum_s w_s - \log S$$
 
 (Burda, Grosse & Salakhutdinov 2016; S = 5,000 in Tomczak & Welling 2018). The estimate is a lower bound in
-expectation and its exponential is unbiased. How far it can be trusted is told by the effective sample size of the
-weights, $(\sum w_s)^2 / \sum w_s^2$: near 1, a single draw decides and more of them are needed.
+expectation, and its exponential is unbiased. The effective sample size of the weights,
+$(\sum w_s)^2 / \sum w_s^2$, says how reliable it is: near 1, a single draw dominates and more draws are needed.
 
-The prior's components are computed once per call and the encoder once per image; memory depends on `chunk`, never
-on S.
+The prior's components are computed once per call, and the encoder once per image. Memory depends on `chunk`, not on S.
 """
 
 import math
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from vaepriors.distributions import support_of
 from vaepriors.limits import check_size
 from vaepriors.numerics import fixed_numerics
 from vaepriors.priors import VHP
@@ -29,7 +29,7 @@ __all__ = ["Estimate", "bits_per_dim", "check_sizes", "estimate", "log_likelihoo
 
 
 class Estimate(NamedTuple):
-    """What S draws tell of each x; all of shape `(batch,)`, in nats but for the last."""
+    """Estimates from S draws for each x, of shape `(batch,)`; in nats, except the last."""
 
     log_likelihood: Tensor  # log mean w
     elbo: Tensor  # mean log w
@@ -39,27 +39,32 @@ class Estimate(NamedTuple):
 
 
 def _ignore(images: int) -> None:
-    """The progress of those who do not ask."""
+    """The default progress: nothing is reported."""
 
 
 @fixed_numerics()
 @torch.no_grad()
 def estimate(
-    model: VAE, x: Tensor, samples: int = 5000, chunk: int | None = None, progress: Callable[[int], None] = _ignore
+    model: VAE,
+    x: Tensor,
+    samples: int = 5000,
+    *,
+    chunk: int | None = None,
+    progress: Callable[[int], None] = _ignore,
 ) -> Estimate:
     """Estimate log p(x), the ELBO, rate and distortion from the same draws.
 
     Args:
-        model: The model; put in evaluation mode for the time of the call.
+        model: The model, in evaluation mode during the call.
         x: Data, of shape `(batch, *event)`.
         samples: S, the draws of z for each x.
-        chunk: Pairs (x, z) decoded at a time; what suits the model and the device unless given. It bounds the memory,
-            and changes no result but for the draws.
+        chunk: Pairs (x, z) decoded at a time; by default, what suits the model and the device. It bounds the memory and
+            changes results only through the order of the draws.
         progress: Called with the number of images just finished.
 
     Raises:
-        ValueError: If `samples` or `chunk` is less than 1, there is no x, a chunk does not fit into memory, the dtype
-            of x is not that of the model, or x has values outside the support of p(x|z).
+        ValueError: If `samples` < 1, `chunk` < 1, x is empty, a chunk does not fit into memory, x and the model differ
+            in dtype, or x has values outside the support of p(x|z).
     """
     chunk = check_sizes(model, x, samples, chunk)
     with eval_mode(model):
@@ -68,7 +73,7 @@ def estimate(
 
 
 def check_sizes(model: VAE, x: Tensor, samples: int, chunk: int | None) -> int:
-    """The chunk, or what suits the model and the device."""
+    """Check the sizes, and return the chunk: the given one, or what suits the model and the device."""
     chunk = _chunk(model, x.device) if chunk is None else chunk
     for name, value in (("samples", samples), ("chunk", chunk), ("the number of images", len(x))):
         if value < 1:
@@ -81,17 +86,14 @@ def check_sizes(model: VAE, x: Tensor, samples: int, chunk: int | None) -> int:
 
 
 def _check_data(model: VAE, x: Tensor) -> None:
-    """Compare x with what the model takes, once for an evaluation: a look at the values reads the device."""
+    """Compare dtype and values of x with the model, once for an evaluation: a look at values reads the device."""
     check_dtype(x)
     dtype = next((p.dtype for p in model.parameters()), x.dtype)
     if x.dtype != dtype:
         raise ValueError(f"x is {x.dtype} and the model {dtype}: convert one of them, for example with x.to({dtype})")
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         likelihood = model.decoder(model.encoder(x[:1]).sample())
-    try:
-        support: Any = getattr(likelihood, "support", None)
-    except NotImplementedError:  # of torch, for a distribution that does not say
-        support = None
+    support: Any = support_of(likelihood)
     if support is None:
         return
     inside = support.check(x).reshape(len(x), -1).all(-1) & x.isfinite().reshape(len(x), -1).all(-1)
@@ -106,6 +108,7 @@ def _check_data(model: VAE, x: Tensor) -> None:
 def weigh_examples(
     model: VAE, prior: Distribution, x: Tensor, samples: int, chunk: int, progress: Callable[[int], None]
 ) -> Estimate:
+    """The estimates of each x under a given prior distribution, `chunk` pairs at a time (see `estimate`)."""
     images, draws = max(1, chunk // samples), min(samples, chunk)
     parts = []
     for batch in x.split(images):
@@ -121,14 +124,14 @@ def weigh_examples(
 
 
 def _chunk(model: VAE, device: torch.device) -> int:
-    """As many pairs as a device is fast with: on a CPU with convolutions, few enough for the cache."""
+    """The number of pairs for which the device is fast: on a CPU with convolutions, few enough for the cache."""
     if device.type != "cpu":
         return 10_000  # 10 GiB of features of the ConvHVAE
     return 64 if any(parameter.dim() == 4 for parameter in model.decoder.parameters()) else 1000
 
 
 class _Sums:
-    """Sums over draws, in float64: of w and of its square as logarithms, of the two halves of log w as they are."""
+    """Sums over draws in float64: the logarithms of those of w and w^2, and those of the two parts of log w."""
 
     def __init__(self, x: Tensor) -> None:
         zero = torch.zeros(len(x), dtype=torch.float64, device=x.device)
@@ -154,9 +157,9 @@ class _Sums:
         )
 
 
-def log_likelihood(model: VAE, x: Tensor, samples: int = 5000, chunk: int | None = None) -> Tensor:
+def log_likelihood(model: VAE, x: Tensor, samples: int = 5000, *, chunk: int | None = None) -> Tensor:
     """Importance-sampled log p(x) of each x, of shape `(batch,)`, in nats (see `estimate`)."""
-    return estimate(model, x, samples, chunk).log_likelihood
+    return estimate(model, x, samples, chunk=chunk).log_likelihood
 
 
 def bits_per_dim(nats: float, dimensions: int) -> float:

@@ -1,4 +1,4 @@
-"""What this machine can hold: memory and processes, to refuse what cannot fit before any work."""
+"""Limits of this machine, memory and processes, so that what cannot fit is refused before any work."""
 
 import math
 import os
@@ -10,23 +10,23 @@ __all__ = ["available_memory", "check_processes", "check_size", "in_words", "mem
 
 VARIABLE = "VAEPRIORS_MEMORY"
 REMEDY = f"the environment variable {VARIABLE} sets it, in GiB"
-PROCESSES = 8  # on each processor: more of them only wait for each other
+PROCESSES = 8  # on each processor; more would only wait for each other
 
 
 def available_memory() -> float:
-    """Bytes that a new process may use: what is free, and no more than its control group may have; or infinity."""
+    """Bytes that a new process may use: free memory, at most the limit of its control group; infinity if unknown."""
     return min(_free_memory(), _group_limit())
 
 
 def memory_limit(share: float = 1.0, device: torch.device | None = None) -> float:
-    """Bytes that may be used: a share of what there is, or all of the GiB that VAEPRIORS_MEMORY names.
+    """Bytes that may be used: a share of the memory, or the number of GiB in VAEPRIORS_MEMORY.
 
     Args:
-        share: Of what is available to this process, or of all that a CUDA device has.
-        device: Where; the CPU unless given.
+        share: Share of the memory that is available to this process, or of all memory of a CUDA device.
+        device: The device; the CPU by default.
 
     Raises:
-        ValueError: the variable holds no positive number.
+        ValueError: If the variable is not a positive number.
     """
     named = os.environ.get(VARIABLE)
     if not named:
@@ -42,15 +42,15 @@ def memory_limit(share: float = 1.0, device: torch.device | None = None) -> floa
 
 
 def check_size(what: str, size: int, device: torch.device | None = None) -> None:
-    """Refuse what needs more bytes than there are.
+    """Refuse work that needs more memory than there is.
 
     Args:
-        what: What is asked for, as the subject of a sentence.
-        size: The bytes it needs at least.
-        device: Where; the CPU unless given.
+        what: The work, as the subject of a sentence.
+        size: Bytes that it needs at least.
+        device: The device; the CPU by default.
 
     Raises:
-        ValueError: It does not fit.
+        ValueError: If it does not fit.
     """
     limit = memory_limit(device=device)
     if size > limit:
@@ -64,7 +64,7 @@ def check_processes(devices: int) -> None:
     """Refuse more processes than the processors of this machine can serve.
 
     Raises:
-        ValueError: There are more than eight for each processor.
+        ValueError: If there are more than eight for each processor.
     """
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = PROCESSES * processors
@@ -100,7 +100,7 @@ def _free_memory() -> float:
 
 
 def _group_limit(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
-    """The least limit of this process's control group and those above it, of version 1 or 2; infinity without one."""
+    """The smallest limit of this process's control group (version 1 or 2) and its parents; infinity without one."""
     limits = [math.inf]
     for line in process.read_text().splitlines() if process.is_file() else []:
         _, kinds, group = line.split(":", 2)
@@ -112,7 +112,7 @@ def _group_limit(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/
         for each in (path, *(parent for parent in path.parents if parent.is_relative_to(folder))):
             try:
                 limits.append(int((each / name).read_text()))
-            except (OSError, ValueError):  # not to be seen from a container, or "max"
+            except (OSError, ValueError):  # invisible from a container, or "max"
                 continue
     return min(limits)
 
@@ -121,7 +121,7 @@ def at_least_one(**sizes: int) -> None:
     """Refuse sizes of zero or less.
 
     Raises:
-        ValueError: If one of them is less than 1.
+        ValueError: If a size is less than 1.
     """
     for name, size in sizes.items():
         if size < 1:

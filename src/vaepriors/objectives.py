@@ -5,15 +5,16 @@ r"""Objectives: called with a model and data, they return a scalar loss in nats 
     ELBO      -E[log p(x|z)] + beta KL, beta warmed up over epochs
     IWAE      - log mean_k w_k, with three estimators of its gradient
     REWO      beta driven by the reconstruction error, up to the ELBO (Klushyn et al. 2019)
-    GECO      the reconstruction error held at a bound (Rezende & Viola 2018)
+    GECO      the reconstruction error kept at a bound (Rezende & Viola 2018)
 
-An objective asks the model for as many draws as it needs, and for the estimator of the gradient. What it needs over
-time is in buffers, so it checkpoints itself and runs without reading the device. In evaluation mode an objective stays
-as it is, and is the plain bound it trains towards.
+An objective asks the model for as many draws as it needs, and for the estimator of the gradient. Its state is in
+buffers, so it is saved with a checkpoint and no step reads the device. In evaluation mode the state does not change,
+and the loss is the plain bound that is trained for.
 """
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, distributed, nn
@@ -32,6 +33,8 @@ class Objective(nn.Module, ABC):
         samples: Draws of z for each x.
     """
 
+    __call__: Callable[..., tuple[Tensor, Terms]]
+
     def __init__(self, samples: int) -> None:
         super().__init__()
         at_least_one(samples=samples)
@@ -42,14 +45,14 @@ class Objective(nn.Module, ABC):
         """The loss, a scalar, in nats per data point, and the terms that it was computed from."""
 
     def count_epochs(self, steps: int) -> None:
-        """Take so many calls in training mode for an epoch, if nothing else was asked for."""
+        """Set the number of calls in training mode that make an epoch, unless it was given."""
 
     def metrics(self) -> dict[str, Tensor]:
-        """Scalars worth a line in the log, on the device; read once an epoch."""
+        """Scalars for the log, on the device; read once an epoch."""
         return {}
 
     def prior_gate(self) -> Tensor | None:
-        """1 where the prior's own parameters are trained in this step and 0 where not, on the device; None: always."""
+        """1 if the prior's own parameters are trained in this step, otherwise 0, on the device; None if always."""
         return None
 
 
@@ -62,9 +65,9 @@ class ELBO(Objective):
     with epochs counted from 1, as in Tomczak & Welling 2018. In evaluation mode $\beta = 1$.
 
     Args:
-        warmup: Epochs until $\beta = 1$; none for 0.
-        steps_per_epoch: Calls in training mode that make an epoch. `fit` sets it unless it is given; in a loop of your
-            own without it, the warm-up counts calls.
+        warmup: Epochs until $\beta = 1$; 0 for no warm-up.
+        steps_per_epoch: Calls in training mode that make an epoch. `fit` sets it unless it is given; in a custom loop
+            without it, the warm-up counts calls.
         samples: Draws of z for each x.
 
     Raises:
@@ -139,7 +142,7 @@ class IWAE(Objective):
     True
     """
 
-    def __init__(self, samples: int, estimator: str = "plain", groups: int = 1, elbo_weight: float = 0.0) -> None:
+    def __init__(self, samples: int, estimator: str = "plain", groups: int = 1, *, elbo_weight: float = 0.0) -> None:
         if estimator not in ("plain", "stl", "dreg"):
             raise ValueError(f"unknown estimator '{estimator}': choose one of plain, stl, dreg")
         at_least_one(samples=samples, groups=groups)
@@ -160,10 +163,10 @@ class IWAE(Objective):
         return -(self.elbo_weight * log_weight.mean() + (1 - self.elbo_weight) * bound), terms
 
     def _without_score(self, model: VAE, x: Tensor) -> Terms:
-        """Terms in which the gradient of log q(z|x) has no score term, the one with z held still.
+        """Terms in which the gradient of log q(z|x) has no score term, the gradient at fixed z.
 
-        Its mean is zero: the values are the same, and the gradient reaches the encoder through the draws alone. This
-        costs another pass of the encoder.
+        The score term has mean zero. The values are the same, and the gradient reaches the encoder through the draws
+        only. This costs another pass of the encoder.
         """
         check_dtype(x)
         z = model.encoder(x).rsample((self.samples,))
@@ -172,7 +175,7 @@ class IWAE(Objective):
 
 
 class _LogProb(nn.Module):
-    """(x, z) -> log q(z|x): all of it in one call, for a chain calls its encoder again for the lower level."""
+    """(x, z) -> log q(z|x), all in one call: a chain calls its encoder again for the lower level."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -183,9 +186,9 @@ class _LogProb(nn.Module):
 
 
 class _Constrained(Objective):
-    """What REWO and GECO have in common: the moving average of the reconstruction error, and a weight of their own.
+    """What REWO and GECO share: a weight, and the moving average of the reconstruction error.
 
-    The first value of the average is that of the first batch; see `REWO` for the other symbols.
+    The average starts with the error of the first batch; see `REWO` for the other symbols.
     """
 
     def __init__(self, kappa: float, nu: float, alpha: float, beta: float, samples: int) -> None:
@@ -206,7 +209,7 @@ class _Constrained(Objective):
         self.register_buffer("log_beta", torch.tensor(math.log(beta)))
 
     def excess(self, x: Tensor, terms: Terms) -> Tensor:
-        """Take the batch's error, (x - E[x|z])^2, into the average; by how much this is beyond kappa^2."""
+        """Add the batch's error, (x - E[x|z])^2, to the moving average; return the average minus kappa^2."""
         assert terms.likelihood is not None
         squares = (x - terms.likelihood.mean.detach()).square()
         error = _mean_over_devices(squares.mean().to(self.average.dtype))
@@ -222,7 +225,7 @@ class _Constrained(Objective):
 
 
 def _mean_over_devices(value: Tensor) -> Tensor:
-    """The same number on all devices, or their phases would part and with them the models."""
+    """The mean over all devices: with different values, their phases and then their models would differ."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(value)
         value = value / distributed.get_world_size()
@@ -240,13 +243,12 @@ class REWO(_Constrained):
     $$\beta \leftarrow \beta \exp(\nu f \delta), \qquad
       f = \tanh(\tau (\beta - 1)) \text{ if } \delta < 0, \text{ else } -1, \qquad \log\beta \in [-16, 0]$$
 
-    This begins when $\delta < 0$ for the first time. Until then, in the initial phase, $\beta$ stands still and the
+    Updates begin when $\delta < 0$ for the first time. Until then, in the initial phase, $\beta$ is constant and the
     prior's own parameters are not trained (`prior_gate`). While the error is within the bound, $\beta$ rises towards
-    1, the ELBO, by at most $\nu \kappa^2 \tanh\tau$ a step in its logarithm; beyond it, $\beta$ falls.
+    1, the ELBO, by at most $\nu \kappa^2 \tanh\tau$ a step in its logarithm; otherwise $\beta$ falls.
 
-    The paper does not say what $\hat C$ is of; the mean squared error per dimension (of the batch over all devices) is
-    the reading under which its $\kappa$ are feasible, for Gaussian and Bernoulli decoders. The clamp and the start are
-    our choice.
+    The paper does not define $\hat C$. With the mean squared error per dimension (of the batch over all devices), its
+    values of $\kappa$ are feasible for Gaussian and Bernoulli decoders. The clamp and the start are our choice.
 
     `scheme="gamma"` is the variant of appendix B.1: $\gamma \leftarrow \gamma \exp(\nu\delta)$,
     $\beta = 1 / (1 + \tau\gamma)$.
@@ -261,7 +263,8 @@ class REWO(_Constrained):
         scheme: `tanh` or `gamma`.
 
     Raises:
-        ValueError: If one of them is out of its range.
+        ValueError: If `kappa`, `nu`, `tau` or `beta` is not positive, `beta` is not below 1, `alpha` is outside [0, 1),
+            `samples` < 1, or `scheme` is unknown.
 
     >>> from vaepriors import networks, priors
     >>> model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2), priors.StandardNormal(2))
@@ -276,6 +279,7 @@ class REWO(_Constrained):
         kappa: float,
         nu: float = 1.0,
         tau: float = 3.0,
+        *,
         alpha: float = 0.99,
         beta: float = 1e-3,
         samples: int = 1,
@@ -320,18 +324,22 @@ class GECO(_Constrained):
     $$\text{loss} = \text{mean}\big[ \log q(z|x) - \log p(z) - \lambda \log p(x|z) \big], \qquad
       \log\lambda \leftarrow \log\lambda + \nu (\hat C - \kappa^2) \in [-16, 16]$$
 
-    from the first step on, with $\hat C$ as in `REWO`: the error is held at its bound from both sides, so that
-    $\beta = 1 / \lambda$ may pass 1. All parameters are trained always.
+    from the first step on, with $\hat C$ as in `REWO`. The error is kept at its bound from both sides, so
+    $\beta = 1 / \lambda$ may exceed 1. All parameters are trained in all steps.
 
     Args:
-        kappa, nu, alpha, beta, samples: As for `REWO`.
+        kappa: $\kappa$, the bound on the root mean squared error per dimension.
+        nu: $\nu$, the speed of $\lambda$.
+        alpha: Weight of the past in the moving average.
+        beta: $1 / \lambda$ at the start.
+        samples: Draws of z for each x.
 
     Raises:
-        ValueError: If one of them is out of its range.
+        ValueError: If `kappa`, `nu` or `beta` is not positive, `alpha` is outside [0, 1), or `samples` < 1.
     """
 
     def __init__(
-        self, kappa: float, nu: float = 1.0, alpha: float = 0.99, beta: float = 1e-3, samples: int = 1
+        self, kappa: float, nu: float = 1.0, *, alpha: float = 0.99, beta: float = 1e-3, samples: int = 1
     ) -> None:
         super().__init__(kappa, nu, alpha, beta, samples)
 

@@ -1,7 +1,7 @@
 r"""Adam on normalised gradients (Yu, Lin, Salakhutdinov & Carbonell 2017, arXiv:1707.04822).
 
-Before torch's own Adam sees it, the gradient $g$ of each parameter tensor becomes $g / (\|g\|_2 + \epsilon)$.
-Adam forgets a constant factor, so what this changes is how much each step of a long history counts.
+Before Adam's step, the gradient $g$ of each parameter tensor becomes $g / (\|g\|_2 + \epsilon)$. Adam ignores a
+constant factor, so this changes only how much each step of the history counts.
 """
 
 from collections.abc import Iterable
@@ -31,47 +31,55 @@ def normalize_gradients(parameters: Iterable[nn.Parameter], eps: float = 1e-7) -
 
 
 def adam(
-    model: VAE, objective: Objective, lr: float = 5e-4, *, normalize: bool = True, eps: float = 1e-8,
+    model: VAE,
+    objective: Objective,
+    lr: float = 5e-4,
+    *,
+    normalize: bool = True,
+    eps: float = 1e-8,
     capturable: bool = False,
-) -> torch.optim.Adam:  # fmt: skip
-    """Adam for a model under an objective, which may hold the prior still for a while (see `gated_adam`).
+) -> torch.optim.Adam:
+    """Adam for a model and an objective, whose gate may freeze the prior for a while (see `gated_adam`).
 
     Args:
-        model: What to train.
-        objective: What decides in which steps the prior's own parameters are trained.
+        model: The model to train.
+        objective: The objective, whose `prior_gate` decides in which steps the prior's own parameters are trained.
         lr: Learning rate.
         normalize: Whether `normalize_gradients` runs before each step.
-        eps: What is added to the root of the second moment.
-        capturable: Whether its steps shall be part of a CUDA graph, with the learning rate on the device.
+        eps: Constant added to the root of the second moment.
+        capturable: Whether a CUDA graph can capture its steps; the learning rate is then on the device.
 
     >>> from vaepriors import networks, objectives, priors
     >>> model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2), priors.StandardNormal(2))
     >>> optimizer = adam(model, objectives.ELBO(), lr=1e-3)
     """
     gated, gate = model.prior_parameters(), objective.prior_gate()
-    return gated_adam(model.parameters(), lr, normalize, gated, gate, eps, capturable)
+    return gated_adam(
+        model.parameters(), lr, normalize=normalize, gated=gated, gate=gate, eps=eps, capturable=capturable
+    )
 
 
 def gated_adam(
     parameters: Iterable[nn.Parameter],
     lr: float,
+    *,
     normalize: bool = True,
     gated: Iterable[nn.Parameter] = (),
     gate: Tensor | None = None,
     eps: float = 1e-8,
     capturable: bool = False,
 ) -> torch.optim.Adam:
-    """torch's Adam (betas 0.9 and 0.999), by default on normalised gradients, of which some may be held still.
+    """torch's Adam (betas 0.9 and 0.999), by default on normalised gradients, with a gate for some parameters.
 
     Args:
-        parameters: What to train.
+        parameters: The parameters to train.
         lr: Learning rate.
         normalize: Whether `normalize_gradients` runs before each step.
-        gated: Parameters that stay as they are, and as new to Adam, while the gate is 0. (With gradients of zero alone
-            Adam's count of steps would go on, and its first true steps be several times too long.)
+        gated: Parameters that do not change while the gate is 0, and are then still new to Adam. (With zero gradients
+            alone, Adam would count these steps, and its first real steps would be several times too long.)
         gate: A scalar, 0 or 1, on the device of the parameters; read in each step.
-        eps: What is added to the root of the second moment.
-        capturable: Whether its steps shall be part of a CUDA graph, with the learning rate on the device.
+        eps: Constant added to the root of the second moment.
+        capturable: Whether a CUDA graph can capture its steps; the learning rate is then on the device.
     """
     parameters, gated = list(parameters), list(gated)
     rate = torch.tensor(lr, device=parameters[0].device) if capturable else lr
@@ -93,7 +101,7 @@ def gated_adam(
 
 
 def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate, on the device if it is there."""
+    """Set the learning rate, on the device if that is where it is."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr)
@@ -105,7 +113,7 @@ def staged_rate(lr: float, epoch: int, stages: int) -> float:
     r"""The learning rate of an epoch, $\text{lr} \cdot 10^{-i / (n - 1)}$ in stage $i < n$, which has $3^i$ epochs.
 
     Epochs are counted from 1, and those after the last stage have its rate. With one stage the rate is constant. The
-    schedule of Burda, Grosse & Salakhutdinov 2016 has 8 of them, which are 3,280 epochs, from 1e-3 down to 1e-4.
+    schedule of Burda, Grosse & Salakhutdinov 2016 has 8 stages, 3,280 epochs, from 1e-3 down to 1e-4.
 
     >>> [round(staged_rate(1e-3, epoch, 3), 6) for epoch in (1, 2, 4, 5, 13, 14)]
     [0.001, 0.000316, 0.000316, 0.0001, 0.0001, 0.0001]

@@ -1,4 +1,9 @@
-"""What a user should know of a trained model, in sentences."""
+"""What a user should know about a trained model, in sentences.
+
+A unit has collapsed if its activity is at most 0.01 (see `units`). A likelihood rests on few draws if its effective
+sample size is below 10 (see `vaepriors.likelihood`). A better prior could help if the marginal KL exceeds a quarter of
+the rate and 1 nat (see `surgery`).
+"""
 
 from torch import Tensor
 
@@ -11,14 +16,14 @@ FEW_EFFECTIVE_SAMPLES = 10
 
 
 def diagnose(
-    activity: dict[str, Tensor], surgery: "Surgery | None" = None, effective_samples: float | None = None
+    activity: dict[str, Tensor], surgery: Surgery | None = None, effective_samples: float | None = None
 ) -> list[str]:
-    """What a user should know of a latent space and its likelihood, in sentences; none if there is nothing to say.
+    """What a user should know about a latent space and its likelihood; an empty list if there is nothing to say.
 
     Args:
-        activity: Of the units of each level (see `activity`).
+        activity: Activity of the units of each level (see `units`).
         surgery: The parts of the ELBO.
-        effective_samples: Of the likelihood's estimate, on average.
+        effective_samples: Mean effective sample size of the likelihood's estimate.
     """
     sentences = []
     for name, values in activity.items():
@@ -42,7 +47,7 @@ def diagnose(
     return sentences
 
 
-def _diagnose_surgery(surgery: "Surgery") -> list[str]:
+def _diagnose_surgery(surgery: Surgery) -> list[str]:
     if surgery.limited_by_n:
         least = max(0.0, surgery.rate - surgery.log_n)
         return [

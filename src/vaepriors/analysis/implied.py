@@ -1,4 +1,8 @@
-"""The posterior that importance weighting implies."""
+r"""The posterior that importance weighting implies (Cremer, Morris & Duvenaud 2017).
+
+A model trained by the importance-weighted bound has another posterior than its encoder: the one that resampling K draws
+of q(z|x) by their weights implies.
+"""
 
 import math
 
@@ -29,7 +33,7 @@ class ImpliedPosterior:
         samples: K.
 
     Raises:
-        ValueError: If K is less than 1.
+        ValueError: If `samples` < 1.
     """
 
     def __init__(self, model: VAE, x: Tensor, samples: int) -> None:
@@ -39,11 +43,11 @@ class ImpliedPosterior:
 
     @torch.no_grad()
     def log_prob(self, z: Tensor, draws: int = 1000, chunk: int = 10_000) -> Tensor:
-        """log q_EW(z) of points, in nats and float64, shape `(G,)`; the mean in it is over so many draws of the others.
+        """log q_EW(z) of points, in nats and float64, of shape `(G,)`.
 
         Args:
             z: Points, of shape `(G, latent)`.
-            draws: Sets of K - 1 draws to average over; the same for all points.
+            draws: Number of sets of K - 1 draws to average over; the same sets for all points.
             chunk: Pairs decoded at a time, and a hundred times as many pairs of a point and a set.
         """
         model, x = self.model, self.x
@@ -67,11 +71,11 @@ class ImpliedPosterior:
 
     @torch.no_grad()
     def sample(self, shape: Shape = ()) -> Tensor:
-        """Draws, of shape `(*shape, latent)`: of K draws of the encoder, the one that its weight elects."""
+        """Draws, of shape `(*shape, latent)`: one of K draws of the encoder, chosen by weight."""
         number = math.prod(shape)
         with eval_mode(self.model):
             terms = self.model(self.x, self.samples * number)
         log_weight = terms.log_weight.view(number, self.samples)
-        elected = torch.distributions.Categorical(logits=log_weight).sample()
+        chosen = torch.distributions.Categorical(logits=log_weight).sample()
         assert terms.z is not None
-        return terms.z.view(number, self.samples, -1)[torch.arange(number), elected].view(*shape, -1)
+        return terms.z.view(number, self.samples, -1)[torch.arange(number), chosen].view(*shape, -1)

@@ -1,4 +1,10 @@
-"""The parts of the ELBO."""
+r"""The parts of the ELBO (Hoffman & Johnson 2016, "ELBO surgery").
+
+With the aggregated posterior $q(z) = \frac1N \sum_n q(z|x_n)$, the divergence of the ELBO has two parts, the mutual
+information of an example's number and its code, and the divergence of q(z) from the prior:
+
+$$\frac1N \sum_n KL(q(z|x_n) \,\|\, p(z)) = I(n; z) + KL(q(z) \,\|\, p(z)), \qquad 0 \le I \le \log N$$
+"""
 
 import math
 from typing import NamedTuple
@@ -13,16 +19,16 @@ __all__ = ["Surgery", "elbo_surgery"]
 
 
 class Surgery(NamedTuple):
-    """The parts of the ELBO of a set of data, in nats, with the standard errors over the draws of the two that count.
+    """The parts of the ELBO of a data set, in nats, with the standard errors of the last two over the draws.
 
-    `-elbo = distortion + rate`, and `rate = mutual_information + marginal_kl` on the very same draws.
+    `-elbo = distortion + rate`, and `rate = mutual_information + marginal_kl` on the same draws.
     """
 
     distortion: float  # - E[log p(x|z)]
     rate: float  # E[log q(z|x) - log p(z)]
     mutual_information: float  # I(n; z), of an example's number and its code
     marginal_kl: float  # KL(q(z) || p(z))
-    log_n: float  # the most that I can be
+    log_n: float  # the upper limit of I
     mutual_information_se: float
     marginal_kl_se: float
 
@@ -37,8 +43,8 @@ class Surgery(NamedTuple):
 
 
 @torch.no_grad()
-def elbo_surgery(model: VAE, x: Tensor, draws: int = 10_000, block: int = 2**22) -> Surgery:
-    r"""Split the ELBO of N examples (see above), by the sum over all N in the aggregated posterior.
+def elbo_surgery(model: VAE, x: Tensor, draws: int = 10_000, *, block: int = 2**22) -> Surgery:
+    r"""Split the ELBO of N examples (see above), with the sum over all N in the aggregated posterior.
 
     With examples $n_s$ drawn without replacement and $z_s \sim q(z|x_{n_s})$,
 
@@ -47,9 +53,9 @@ def elbo_surgery(model: VAE, x: Tensor, draws: int = 10_000, block: int = 2**22)
       KL(q \| p) \approx \text{mean} \log \frac{q(z_s)}{p(z_s)}$$
 
     which is unbiased for these N examples; sums over a batch instead of all N are not. Both parts depend on N: as
-    $I \le \log N$, the marginal KL is at least the rate less log N. It is what a better prior could gain only where I
-    is well below log N (see `Surgery.limited_by_n`), so give many examples, as of the training set. Under a prior
-    whose density is an estimate (`VHP`), rate and marginal KL are upper bounds in the mean.
+    $I \le \log N$, the marginal KL is at least the rate minus log N. It is what a better prior could gain only if I is
+    well below log N (see `Surgery.limited_by_n`), so give many examples, such as the training set. If the density of
+    the prior is an estimate (`VHP`), rate and marginal KL are upper bounds on average.
 
     One level costs a matrix product. For two levels q(z1|x_m, z2) must be computed for every pair of a draw and an
     example: give some hundred draws, or fewer examples.
@@ -57,8 +63,8 @@ def elbo_surgery(model: VAE, x: Tensor, draws: int = 10_000, block: int = 2**22)
     Args:
         model: The model.
         x: The N examples, of shape `(N, *event)`.
-        draws: How many $z_s$; at most N.
-        block: Numbers held at a time, which bounds the memory.
+        draws: Number of $z_s$; at most N.
+        block: Numbers in memory at a time.
 
     Raises:
         ValueError: If there are fewer than two draws or examples.
