@@ -115,5 +115,5 @@ def fit_of_samples(distribution: Distribution, low: float, high: float, n: int =
     often = expected * n > 5
     f_obs = torch.cat([observed[often], (n - observed[often].sum())[None]])
     f_exp = torch.cat([expected[often], (1 - expected[often].sum())[None]]) * n
-    assert math.isclose(expected.sum().item(), 1, abs_tol=1e-2), "the grid does not cover the law, or it is not one"
+    assert math.isclose(expected.sum().item(), 1, abs_tol=1e-2), "the grid does not cover it, or it is no density"
     return float(chisquare(f_obs, f_exp).pvalue)

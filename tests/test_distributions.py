@@ -53,9 +53,9 @@ def test_diagonal_normal_does_not_broadcast_a_wrong_size():
 
 
 def test_joint_draw_of_a_foreign_distribution():
-    law = Independent(Normal(torch.zeros(4, 3), torch.ones(4, 3)), 1)
-    z, log_prob = rsample_and_log_prob(law, (5,))
-    assert torch.equal(log_prob, law.log_prob(z))
+    p = Independent(Normal(torch.zeros(4, 3), torch.ones(4, 3)), 1)
+    z, log_prob = rsample_and_log_prob(p, (5,))
+    assert torch.equal(log_prob, p.log_prob(z))
 
 
 def test_gradients_flow_through_draw_and_density():
@@ -131,9 +131,9 @@ def test_mixture_samples_follow_its_density():
     torch.manual_seed(1)
     loc = torch.tensor([[-2.0, 0.0], [2.0, 1.0], [0.0, -2.5]], dtype=torch.float64)
     scale = torch.tensor([[0.5, 1.0], [1.0, 0.3], [0.7, 0.7]], dtype=torch.float64)
-    law = NormalMixture(loc, scale, torch.tensor([0.0, 1.0, -1.0], dtype=torch.float64))
-    assert fit_of_samples(law, -6, 6) > 1e-3
-    assert law.sample().shape == (2,)
+    p = NormalMixture(loc, scale, torch.tensor([0.0, 1.0, -1.0], dtype=torch.float64))
+    assert fit_of_samples(p, -6, 6) > 1e-3
+    assert p.sample().shape == (2,)
 
 
 def test_chain_is_the_product_of_its_parts():
@@ -179,24 +179,24 @@ def test_logistic_masses_are_those_of_scipy():
         edges = torch.arange(1, 256) / 256
         cdf = logistic.cdf(edges, loc, torch.tensor(log_scale).exp())
         masses = torch.diff(torch.cat([torch.zeros(1), torch.from_numpy(cdf), torch.ones(1)]))
-        law = DiscretizedLogistic(torch.tensor(loc).double(), torch.tensor(log_scale).double())
-        torch.testing.assert_close(law.log_prob(LEVELS).exp(), masses.double(), rtol=1e-5, atol=1e-9)
-        torch.testing.assert_close(law.mean, (masses * LEVELS).sum(), rtol=1e-6, atol=0)
+        p = DiscretizedLogistic(torch.tensor(loc).double(), torch.tensor(log_scale).double())
+        torch.testing.assert_close(p.log_prob(LEVELS).exp(), masses.double(), rtol=1e-5, atol=1e-9)
+        torch.testing.assert_close(p.mean, (masses * LEVELS).sum(), rtol=1e-6, atol=0)
 
 
 def test_logistic_takes_every_value_of_a_bin_alike():
-    law = DiscretizedLogistic(torch.tensor(0.4), torch.tensor(-2.0))
-    assert law.log_prob(torch.tensor(100 / 256)) == law.log_prob(torch.tensor(100.99 / 256))
-    assert law.log_prob(torch.tensor(1.0)) == law.log_prob(torch.tensor(255.5 / 256))
+    p = DiscretizedLogistic(torch.tensor(0.4), torch.tensor(-2.0))
+    assert p.log_prob(torch.tensor(100 / 256)) == p.log_prob(torch.tensor(100.99 / 256))
+    assert p.log_prob(torch.tensor(1.0)) == p.log_prob(torch.tensor(255.5 / 256))
 
 
 @pytest.mark.parametrize(("loc", "log_scale"), [(0.5, -3.0), (0.02, -2.0), (0.9, 0.0)])
 def test_logistic_samples_follow_its_masses(loc, log_scale):
     torch.manual_seed(0)
-    law = DiscretizedLogistic(torch.tensor(loc).double(), torch.tensor(log_scale).double())
+    p = DiscretizedLogistic(torch.tensor(loc).double(), torch.tensor(log_scale).double())
     n = 50_000
-    counts = torch.bincount((law.sample((n,)) * 256).long(), minlength=256).double()
-    expected = law.log_prob(LEVELS).exp() * n
+    counts = torch.bincount((p.sample((n,)) * 256).long(), minlength=256).double()
+    expected = p.log_prob(LEVELS).exp() * n
     often = expected > 5
     observed = torch.cat([counts[often], (n - counts[often].sum())[None]])
     rest = torch.cat([expected[often], (n - expected[often].sum())[None]])
@@ -252,13 +252,13 @@ def test_single_precision_of_bits_is_as_good_as_torchs():
 
 def test_bits_are_drawn_by_their_probability():
     torch.manual_seed(0)
-    law = IndependentBernoulli(torch.tensor([[-3.0, 0.0, 1.0], [0.5, 9.0, -9.0]]), 1)
-    draws = law.sample((20_000,))
+    p = IndependentBernoulli(torch.tensor([[-3.0, 0.0, 1.0], [0.5, 9.0, -9.0]]), 1)
+    draws = p.sample((20_000,))
     assert draws.shape == (20_000, 2, 3)
     assert set(draws.unique().tolist()) == {0.0, 1.0}
-    assert ((draws.mean(0) - law.mean).abs() <= 4.5 * (law.variance / 20_000).sqrt()).all()
+    assert ((draws.mean(0) - p.mean).abs() <= 4.5 * (p.variance / 20_000).sqrt()).all()
     pairs = (draws[:, 0, 0] * draws[:, 0, 1]).mean()
-    assert abs(pairs - law.mean[0, 0] * law.mean[0, 1]) < 0.01
+    assert abs(pairs - p.mean[0, 0] * p.mean[0, 1]) < 0.01
 
 
 def test_bits_of_another_shape_are_refused():

@@ -165,12 +165,12 @@ def test_heads_clamp_what_the_paper_clamps():
     scale = NormalHead(4, 3)(h).stddev
     torch.testing.assert_close(scale.min(), torch.tensor(-3.0).exp())
     torch.testing.assert_close(scale.max(), torch.tensor(1.0).exp())
-    law = LogisticHead(4, (2, 2))(h).base_dist
-    assert (law.loc.min().item(), law.loc.max().item()) == (1 / 512, 1 - 1 / 512)
-    assert (law.log_scale.min().item(), law.log_scale.max().item()) == (-4.5, 0)
+    p = LogisticHead(4, (2, 2))(h).base_dist
+    assert (p.loc.min().item(), p.loc.max().item()) == (1 / 512, 1 - 1 / 512)
+    assert (p.log_scale.min().item(), p.log_scale.max().item()) == (-4.5, 0)
 
 
-def test_heads_are_torchs_laws():
+def test_heads_return_torchs_distributions():
     h = torch.randn(5, 4)
     x = torch.rand(5, 2, 2).round()
     head = BernoulliHead(4, (2, 2))

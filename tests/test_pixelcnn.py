@@ -41,9 +41,9 @@ def binary_images(*shape):
 
 def test_each_pixel_depends_on_those_before_it_only():
     shape = (1, 4, 5)
-    law = decoder(shape)(z())
+    p = decoder(shape)(z())
     x = torch.rand(shape, dtype=torch.float64)
-    logits = lambda x: law.conditionals(x).logits.flatten()  # noqa: E731
+    logits = lambda x: p.conditionals(x).logits.flatten()  # noqa: E731
     jacobian = torch.autograd.functional.jacobian(logits, x).view(20, 20)
     assert not jacobian.triu().any()
     for row, column in [(0, 1), (1, 0), (1, 3), (3, 4)]:
@@ -64,33 +64,33 @@ def test_every_pixel_depends_on_both_levels_of_z():
 
 @pytest.mark.parametrize("shape", [(1, 3, 3), (2, 2, 2)])
 def test_the_masses_of_all_binary_images_sum_to_one(shape):
-    law = decoder(shape)(z(4))
-    total = law.log_prob(binary_images(*shape)[:, None]).exp().sum(0)
+    p = decoder(shape)(z(4))
+    total = p.log_prob(binary_images(*shape)[:, None]).exp().sum(0)
     torch.testing.assert_close(total, torch.ones(4, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
 def test_the_masses_of_all_gray_images_of_two_pixels_sum_to_one():
-    law = decoder((1, 1, 2), LogisticHead)(z())
+    p = decoder((1, 1, 2), LogisticHead)(z())
     level = (torch.arange(256, dtype=torch.float64) + 0.5) / 256
     images = torch.cartesian_prod(level, level).view(-1, 1, 1, 2)
-    assert abs(law.log_prob(images).exp().sum().item() - 1) < 1e-10
+    assert abs(p.log_prob(images).exp().sum().item() - 1) < 1e-10
 
 
-def by_passes(law):
-    blank = lambda shape: torch.zeros(*shape, *law.event_shape, dtype=torch.float64)  # noqa: E731
-    draws = lambda shape: naive_pixel_draws(law.conditionals, blank(shape))  # noqa: E731
-    return Autoregressive(law.conditionals, law.batch_shape, law.event_shape, draws=draws)
+def by_passes(p):
+    blank = lambda shape: torch.zeros(*shape, *p.event_shape, dtype=torch.float64)  # noqa: E731
+    draws = lambda shape: naive_pixel_draws(p.conditionals, blank(shape))  # noqa: E731
+    return Autoregressive(p.conditionals, p.batch_shape, p.event_shape, draws=draws)
 
 
 @pytest.mark.parametrize("sampler", ["kept features", "a pass for each pixel"])
 def test_samples_follow_the_density(sampler):
     shape, n = (1, 2, 3), 40_000
-    law = decoder(shape)(z())
-    law = law if sampler == "kept features" else by_passes(law)
+    p = decoder(shape)(z())
+    p = p if sampler == "kept features" else by_passes(p)
     images = binary_images(*shape)
-    expected = law.log_prob(images).exp().detach() * n
+    expected = p.log_prob(images).exp().detach() * n
     torch.manual_seed(3)
-    places = law.sample((n,)).flatten(1) @ (2.0 ** torch.arange(5, -1, -1, dtype=torch.float64))
+    places = p.sample((n,)).flatten(1) @ (2.0 ** torch.arange(5, -1, -1, dtype=torch.float64))
     counts = torch.bincount(places.long(), minlength=64).double()
     assert (expected > 5).sum() > 20
     often = expected > 5
@@ -103,17 +103,17 @@ def test_samples_follow_the_density(sampler):
 @pytest.mark.parametrize("head", [BernoulliHead, LogisticHead, GaussianHead])
 @pytest.mark.parametrize(("batch", "sample_shape"), [((), ()), ((4,), ()), ((2, 3), (5,))])
 def test_kept_features_are_those_of_a_whole_pass(head, batch, sample_shape):
-    """Pixel by pixel, the law it was drawn from is the one that a pass over the finished image gives it."""
+    """Pixel by pixel, the distribution it was drawn from is the one that a pass over the finished image gives it."""
     shape = (2, 4, 5)
     net = decoder(shape, head)
-    law = net(z(*batch))
+    p = net(z(*batch))
     means = []
     hook = net.joined.head.head.register_forward_hook(lambda module, inputs, output: means.append(output.mean))
-    x = law.sample(sample_shape)
+    x = p.sample(sample_shape)
     hook.remove()
     assert x.shape == (*sample_shape, *batch, *shape)
     drawn_from = torch.cat([mean.flatten(-2) for mean in means], -1).unflatten(-1, shape[1:])
-    torch.testing.assert_close(drawn_from, law.conditionals(x).mean, rtol=0, atol=1e-12)
+    torch.testing.assert_close(drawn_from, p.conditionals(x).mean, rtol=0, atol=1e-12)
 
 
 def test_an_image_is_alone_in_its_batch_also_in_training():
@@ -125,27 +125,27 @@ def test_an_image_is_alone_in_its_batch_also_in_training():
 
 
 def test_the_density_of_an_image_under_many_codes():
-    law = decoder((1, 4, 5))(z(7, 3))
+    p = decoder((1, 4, 5))(z(7, 3))
     x = torch.rand(3, 1, 4, 5, dtype=torch.float64).round()
-    expected = law.conditionals(x.expand(7, 3, 1, 4, 5)).log_prob(x)
-    torch.testing.assert_close(law.log_prob(x), expected, rtol=0, atol=1e-12)
-    assert law.batch_shape == (7, 3)
+    expected = p.conditionals(x.expand(7, 3, 1, 4, 5)).log_prob(x)
+    torch.testing.assert_close(p.log_prob(x), expected, rtol=0, atol=1e-12)
+    assert p.batch_shape == (7, 3)
 
 
 def test_no_gradient_is_kept_of_a_sample():
     assert not decoder((1, 2, 3))(z()).sample().requires_grad
 
 
-def test_progress_is_told_only_inside_the_block():
-    told = []
-    law = decoder((1, 2, 3))(z())
-    with sampling_progress(lambda done, total: told.append((done, total))):
-        law.sample()
-    law.sample()
-    assert told == [(done, 6) for done in range(1, 7)]
+def test_progress_is_reported_only_inside_the_block():
+    reports = []
+    p = decoder((1, 2, 3))(z())
+    with sampling_progress(lambda done, total: reports.append((done, total))):
+        p.sample()
+    p.sample()
+    assert reports == [(done, 6) for done in range(1, 7)]
 
 
-def test_a_law_without_a_mean_says_so():
+def test_a_distribution_without_a_mean_says_so():
     with pytest.raises(NotImplementedError):
         _ = decoder((1, 2, 3))(z()).mean
 
@@ -158,13 +158,13 @@ def test_any_causal_network_will_do():
             left = torch.cat([torch.full_like(x[..., :1], 0.5), 0.1 + 0.8 * x[..., :-1]], -1)
             return torch.distributions.Independent(Bernoulli(left), 3)
 
-    law = Autoregressive(
+    p = Autoregressive(
         Repeats(), (), (1, 1, 3), draws=lambda shape: naive_pixel_draws(Repeats(), torch.zeros(*shape, 1, 1, 3))
     )
     x = torch.tensor([1.0, 1.0, 0.0]).view(1, 1, 3)
-    assert law.log_prob(x).exp().item() == pytest.approx(0.5 * 0.9 * 0.1)
+    assert p.log_prob(x).exp().item() == pytest.approx(0.5 * 0.9 * 0.1)
     torch.manual_seed(0)
-    draws = law.sample((20_000,)).view(-1, 3)
+    draws = p.sample((20_000,)).view(-1, 3)
     assert (draws[:, 0] == draws[:, 1]).float().mean().item() == pytest.approx(0.9, abs=0.01)
     assert (draws[:, 0] == draws[:, 2]).float().mean().item() == pytest.approx(0.82, abs=0.015)
 

@@ -106,15 +106,15 @@ def test_any_normal_encoder_will_do():
 
 
 @pytest.mark.parametrize(
-    "law",
+    "posterior",
     [
         lambda x: Independent(Laplace(x, torch.ones(2)), 1),
         lambda x: MultivariateNormal(x, torch.tensor([[1.0, 0.9], [0.9, 1.0]])),
     ],
 )
-def test_posteriors_that_are_no_diagonal_normals_are_refused(law):
+def test_posteriors_that_are_no_diagonal_normals_are_refused(posterior):
     with pytest.raises(ValueError, match="not a normal with diagonal covariance"):
-        VampPrior(Call(law), torch.rand(4, 2))
+        VampPrior(Call(posterior), torch.rand(4, 2))
 
 
 def test_mistakes_are_named():
@@ -181,8 +181,8 @@ def test_a_vhp_is_unbiased_whatever_its_posterior_and_tightens_with_its_samples(
     z, n = MARGINAL.sample((20,)), 20_000
     means = []
     for samples in (1, 4, 16):
-        law = vhp(samples)()
-        estimates = law.log_prob(z.expand(n, 20, 2))
+        p = vhp(samples)()
+        estimates = p.log_prob(z.expand(n, 20, 2))
         ratio = (estimates - MARGINAL.log_prob(z)).exp()
         assert ((ratio.mean(0) - 1).abs() < 4.5 * ratio.std(0) / math.sqrt(n)).all()
         means.append(estimates.mean(0))

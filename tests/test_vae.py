@@ -93,9 +93,9 @@ def test_marginal_density_approaches_the_exact_one():
 
 def test_reconstruction_is_a_distribution_over_x():
     linear = LinearGaussian()
-    law = linear.hvae().reconstruct(linear.x)
-    assert law.batch_shape == (7,)
-    assert law.event_shape == (D,)
+    p = linear.hvae().reconstruct(linear.x)
+    assert p.batch_shape == (7,)
+    assert p.event_shape == (D,)
 
 
 def test_posterior_of_another_size_than_the_prior_is_refused():
