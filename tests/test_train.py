@@ -560,7 +560,11 @@ class ValuesDecoder(nn.Module):
 
     def forward(self, z):
         values = Normal(self.layer(z), 1.0)
-        return SimpleNamespace(log_prob=lambda x: values.log_prob(x[..., :3]).sum(-1), event_shape=torch.Size([5]))
+        return SimpleNamespace(
+            log_prob=lambda x: values.log_prob(x[..., :3]).sum(-1),
+            event_shape=torch.Size([5]),
+            batch_shape=z.shape[:-1],
+        )
 
 
 def noisy(experiment, dataset):
