@@ -109,7 +109,7 @@ def options_of(command: str) -> dict[str, Any]:
     found = {name: hints[name] for name in inspect.signature(getattr(cli, command)).parameters}
     if command == "train":
         found |= typing.get_type_hints(Experiment)
-    return {name: hint for name, hint in found.items() if name not in ("experiment", "run", "runs", *SLOW)}
+    return {name: hint for name, hint in found.items() if name not in ("options", "run", "runs", *SLOW)}
 
 
 def usual(command: str) -> dict[str, tuple[str, ...]]:

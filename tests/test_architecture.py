@@ -10,10 +10,10 @@ import vaepriors
 ROOT = Path(vaepriors.__file__).parent
 FLOORS = [
     {"limits", "numerics", "checkpoint", "reading"},
-    {"distributions", "data", "devices", "compilation"},
+    {"distributions", "devices", "compilation"},
     {"vae"},
     {"networks"},
-    {"priors", "objectives"},
+    {"data", "priors", "objectives"},
     {"optim"},
     {"likelihood", "analysis", "store"},
     {"training"},

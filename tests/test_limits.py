@@ -16,7 +16,7 @@ from vaepriors.likelihood import estimate
 @pytest.mark.parametrize("model", MODELS)
 def test_all_weights_are_counted(model, prior):
     dataset = data.stand_in("pendulum")
-    mixture = {} if prior in ("standard", "vhp") else {"components": 3}
+    mixture = {"components": 3} if "components" in PRIORS[prior].options else {}
     experiment = Experiment(model=model, prior=prior, latent=3, hidden=(5,), **mixture)
     built, _ = build(experiment, dataset)
     memory = least_memory(experiment, dataset)
@@ -32,7 +32,9 @@ def test_the_limit_can_be_set(monkeypatch):
     monkeypatch.setenv("VAEPRIORS_MEMORY", str(size / 2**30))
     check_memory(experiment, dataset)
     monkeypatch.setenv("VAEPRIORS_MEMORY", str(size / 2**31))
-    with pytest.raises(ValueError, match=r"networks \(latent 40\).* needs at least .* MiB .*VAEPRIORS_MEMORY"):
+    with pytest.raises(
+        ValueError, match=r"networks \(latent 40, hidden \(300, 300\)\).* needs at least .* MiB .*VAEPRIORS_MEMORY"
+    ):
         check_memory(experiment, dataset)
 
 

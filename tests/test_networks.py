@@ -10,31 +10,29 @@ from torch import nn
 from vaepriors import networks
 from vaepriors.app.experiment import MODELS, PRIORS, TWO_LEVELS, Experiment, build
 from vaepriors.checkpoint import load_module, module_tensors
-from vaepriors.data import Dataset
+from vaepriors.data import LIKELIHOODS, Dataset
 from vaepriors.networks.heads import BernoulliHead, GaussianHead, LogisticHead, NormalHead
 from vaepriors.networks.layers import Conv, GatedConv, GatedDense, MaskedConv
 from vaepriors.objectives import ELBO
 from vaepriors.vae import eval_mode
 
 SHAPE = (1, 4, 3)
+SMALL = {"components": 6, "weighted": True, "prior_hidden": (8, 8), "prior_samples": 2}
 SHAPES = {"strided": (1, 16, 32)}  # for its strides
 
 
 def dataset(likelihood: str, shape: tuple[int, ...] = SHAPE) -> Dataset:
     torch.manual_seed(0)
-    bits = torch.rand(30, *shape).round()
-    x = {"bernoulli": bits, "logistic256": (255 * bits + 0.5) / 256, "gaussian": 3 * bits - 1}[likelihood]
+    x = LIKELIHOODS[likelihood].example(torch.rand(30, *shape))
     return Dataset("test", x[:20], x[20:25], x[25:], likelihood, pseudo=(0.5, 0.1))
 
 
 def experiment(model: str, prior: str) -> Experiment:
-    options = {"standard": {}, "vhp": {"prior_hidden": (8, 8), "prior_samples": 2}}.get(prior, {"components": 6})
-    return Experiment(
-        model=model, prior=prior, latent=3, hidden=(8, 8), weighted=prior.startswith("vamp"), warmup=0, **options
-    )
+    options = {name: value for name, value in SMALL.items() if name in PRIORS[prior].options}
+    return Experiment(model=model, prior=prior, latent=3, hidden=(8, 8), warmup=0, **options)
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "logistic256", "gaussian"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize(("model", "prior"), [*itertools.product(MODELS, PRIORS)])
 def test_contract(model, prior, likelihood):
     """Shapes for any batch; a gradient in every parameter; saved and rebuilt, the same numbers."""
@@ -112,10 +110,10 @@ def test_the_two_levels_of_the_iwae_paper_have_its_sizes():
 
 def test_hidden_sizes_are_those_of_the_model_unless_given():
     data = dataset("bernoulli")
-    relu_layers, _ = build(Experiment(model="mlp"), data)
-    assert [layer[0].out_features for layer in relu_layers.encoder.features.layers] == [256] * 4
-    assert Experiment(model="conv").sizes == ()
-    assert Experiment(model="conv", hidden=(7,)).sizes == (7,)
+    mlp, _ = build(Experiment(model="mlp"), data)
+    assert [layer[0].out_features for layer in mlp.encoder.features.layers] == [256] * 4
+    assert Experiment(model="conv").hidden == ()
+    assert Experiment(model="conv", hidden=(7,)).hidden == (7,)
     gated, _ = build(Experiment(model="conv", hidden=(7,)), data)
     assert gated.encoder[1].out_features == 2 * gated.decoder[1].in_features == 14
 

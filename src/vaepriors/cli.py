@@ -18,7 +18,8 @@ import torch
 import tyro
 
 import vaepriors
-from vaepriors.app.experiment import Experiment
+from vaepriors.app.custom import imported, is_custom
+from vaepriors.app.experiment import CommandLine, Experiment
 from vaepriors.app.parsing import parse
 from vaepriors.app.terminal import counting_bar, make_console, use_plain_signs
 from vaepriors.data import CATALOGUE, Dataset, absolute, fetch, load
@@ -37,7 +38,7 @@ console = make_console()
 
 
 def train(
-    experiment: Annotated[Experiment, tyro.conf.arg(name="")] = Experiment(),  # noqa: B008
+    options: Annotated[CommandLine, tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes] = CommandLine(),  # noqa: B008
     out: Path | None = None,
     resume: bool = False,
     save_every: float = 30.0,
@@ -47,7 +48,7 @@ def train(
     """Train a model; options that are not given have the values of the paper.
 
     Args:
-        experiment: What to run.
+        options: What to run.
         out: Folder of the run; runs/DATA-MODEL-PRIOR-SEED unless given.
         resume: Resume the run in that folder, if there is one, with its own options. These may change: epochs,
             patience, accelerator, devices, nodes, compile, graph.
@@ -61,6 +62,7 @@ def train(
     from vaepriors.app.train import fit, make_fabric
     from vaepriors.training import Diverged
 
+    experiment = options.experiment()
     _check_saving(save_every, snapshots, experiment.epochs)
     experiment = dataclasses.replace(experiment, data=absolute(experiment.data))
     run = Run(out or default_folder(experiment))
@@ -85,7 +87,9 @@ def train(
     loss = f"validation loss {report.best_loss:.4f} at epoch {report.best_epoch}"
     console.print(f"{report.reason} after epoch {report.epoch}: best {loss}; run in {run.folder}")
     if report.reason == "interrupted":
-        console.print(f"to continue: {shlex.join(['vaepriors', 'train', '--out', str(run.folder), '--resume'])}")
+        code = ["--model", experiment.model] if is_custom(experiment.model) else []
+        command = shlex.join(["vaepriors", "train", "--out", str(run.folder), "--resume", *code])
+        console.print(f"to continue: {command}")
         return 130
     return 0
 
@@ -99,7 +103,7 @@ def _show(dataset: Dataset) -> None:
 
 def default_folder(experiment: Experiment) -> Path:
     data = Path(experiment.data).stem
-    return Path("runs") / f"{data}-{experiment.model}-{experiment.prior}-{experiment.seed}"
+    return Path("runs") / f"{data}-{experiment.model.replace(':', '.')}-{experiment.prior}-{experiment.seed}"
 
 
 def _check_saving(save_every: float, snapshots: Sequence[int], epochs: int) -> None:
@@ -140,6 +144,7 @@ def evaluate(
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
     prior_samples: int | None = None,
     devices: int = 1,
+    model: str | None = None,
 ) -> int:
     """Estimate the log-likelihood of a trained model, its ELBO, rate and distortion, and the active units.
 
@@ -155,16 +160,17 @@ def evaluate(
         accelerator: Where to compute.
         prior_samples: Draws of u for each z in the density of the prior vhp; as in the training unless given.
         devices: How many devices share the examples.
+        model: Where the run has a custom model: its package.module:function again, to import it.
     """
     from vaepriors.analysis import diagnose
     from vaepriors.app.evaluation import evaluate_run
-    from vaepriors.app.run import Run
 
+    folder = _open(run, model)
     with counting_bar(console, f"{samples} samples") as progress:
         options = (samples, split, number, chunk, which, seed, accelerator, progress, prior_samples, devices)
-        result = evaluate_run(Run(run), *options)
+        result = evaluate_run(folder, *options)
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        console.print(_table(Run(run), result))
+        console.print(_table(folder, result))
         for sentence in diagnose({}, effective_samples=result["effective_samples_mean"]):
             console.print(sentence)
     return 0
@@ -196,6 +202,7 @@ def sample(
     number: int = 64,
     which: str = "best",
     seed: int = 0,
+    model: str | None = None,
 ) -> int:
     """Draw from a trained model; also draw reconstructions, pseudo-inputs and the curves of the training.
 
@@ -206,25 +213,25 @@ def sample(
         number: How many images or vectors to draw.
         which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of the draws.
+        model: Where the run has a custom model: its package.module:function again, to import it.
     """
     from vaepriors.app.report.curves import write_curves
     from vaepriors.app.report.pictures import write_pictures
-    from vaepriors.app.run import Run
     from vaepriors.distributions import sampling_progress
 
     if number < 1:
         raise ValueError(f"number is {number}: at least 1 is needed")
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed is {seed}: choose 0 to {2**63 - 1}")
-    folder = Run(run)
+    folder = _open(run, model)
     with folder.lock():
         dataset = folder.dataset()
         check_size(f"a sample of {number} draws", 4 * number * dataset.event_shape.numel())
-        model, _ = folder.model(dataset, which)
+        vae, _ = folder.model(dataset, which)
         metrics = folder.metrics()
         torch.manual_seed(seed)
         with counting_bar(console, "pixels, one by one") as progress, sampling_progress(progress):
-            paths = write_pictures(folder.folder, model, dataset, number) + write_curves(folder.folder, metrics)
+            paths = write_pictures(folder.folder, vae, dataset, number) + write_curves(folder.folder, metrics)
     console.print("\n".join(map(str, paths)))
     return 0
 
@@ -234,6 +241,7 @@ def report(
     number: int = 2000,
     which: str = "best",
     seed: int = 0,
+    model: str | None = None,
 ) -> int:
     """Write a page about a run: curves, likelihoods, draws, pseudo-inputs, the latent space.
 
@@ -242,12 +250,13 @@ def report(
         number: The most test examples to measure.
         which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of all draws.
+        model: Where the run has a custom model: its package.module:function again, to import it.
     """
     from vaepriors.app.report.run import write_report
-    from vaepriors.app.run import Run
 
-    with Run(run).lock(), counting_bar(console, "sections") as progress:
-        paths = write_report(Run(run), number, which, seed, progress)
+    folder = _open(run, model)
+    with folder.lock(), counting_bar(console, "sections") as progress:
+        paths = write_report(folder, number, which, seed, progress)
     console.print("\n".join(map(str, paths)))
     return 0
 
@@ -258,6 +267,7 @@ def compare(
     number: int = 2000,
     which: str = "best",
     seed: int = 0,
+    model: tuple[str, ...] = (),
 ) -> int:
     """Compare runs: a table here, and a page with likelihoods, ELBOs and active units on the same axes.
 
@@ -267,17 +277,17 @@ def compare(
         number: The most test examples that ELBO and units are measured on.
         which: The model of each: best, last, or epoch-N of a snapshot.
         seed: Seed of all draws.
+        model: Where runs have custom models: their package.module:function again, to import them.
     """
     from rich.table import Table
 
     from vaepriors.app.report.compare import COLUMNS, notes, rows, write_comparison
     from vaepriors.app.report.compare import compare as compare_runs
-    from vaepriors.app.run import Run
 
     if out.suffix != ".html":
         raise ValueError(f"out is {out}: give a file that ends in .html")
     with counting_bar(console, "runs") as progress:
-        compared = compare_runs([Run(run) for run in runs], number, which, seed, progress)
+        compared = compare_runs([_open(run, *model) for run in runs], number, which, seed, progress)
     table = Table(*COLUMNS, box=None)
     for row in rows(compared):
         table.add_row(*row)
@@ -296,6 +306,7 @@ def interpolate(
     pairs: int = 100,
     which: str = "best",
     seed: int = 0,
+    model: str | None = None,
 ) -> int:
     """Interpolate between test examples along shortest paths in graphs of prior samples, and measure the smoothness.
 
@@ -307,14 +318,14 @@ def interpolate(
         pairs: How many pairs of test examples for each graph.
         which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of nodes and pairs.
+        model: Where the run has a custom model: its package.module:function again, to import it.
     """
     from rich.table import Table
 
     from vaepriors.app.interpolation import interpolate_run
     from vaepriors.app.report.paths import write_interpolations
-    from vaepriors.app.run import Run
 
-    folder = Run(run)
+    folder = _open(run, model)
     with folder.lock():
         with counting_bar(console, "pairs") as progress:
             result, first = interpolate_run(folder, nodes, neighbors, graphs, pairs, which, seed, progress)
@@ -383,7 +394,29 @@ def _stored_experiment(arguments: Sequence[str]) -> Experiment:
     return Experiment()
 
 
+def _named_models(arguments: Sequence[str]) -> list[str]:
+    """The models that the user names: the only ones whose code is imported."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--model", nargs="*", action="extend", default=[])
+    return parser.parse_known_args(arguments)[0].model
+
+
+def _open(folder: Path, *named: str | None) -> "Run":
+    """The run in a folder, whose model is one of those that the user named, if any."""
+    from vaepriors.app.run import Run
+
+    run, models = Run(folder), [name for name in named if name is not None]
+    if models and run.experiment().model not in models:
+        raise ValueError(f"{folder} was trained with the model {run.experiment().model}, not {' or '.join(models)}")
+    return run
+
+
 def _run(arguments: Sequence[str]) -> int:
+    with imported(_named_models(arguments)):
+        return _run_command(arguments)
+
+
+def _run_command(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["--version"]:
         print(f"vaepriors {vaepriors.__version__}, torch {torch.__version__}")
         return 0
@@ -392,7 +425,7 @@ def _run(arguments: Sequence[str]) -> int:
 
         return parse(COMMANDS, arguments[1:], "vaepriors reproduce", REPRODUCE_ABOUT)()
     commands: dict[str, Callable[..., int]] = {
-        "train": functools.partial(train, experiment=_stored_experiment(arguments)),
+        "train": functools.partial(train, options=CommandLine.of(_stored_experiment(arguments))),
         "evaluate": evaluate,
         "sample": sample,
         "report": report,

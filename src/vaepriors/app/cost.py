@@ -16,7 +16,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vaepriors import data
-from vaepriors.app.experiment import TWO_LEVELS, Experiment, build
+from vaepriors.app import custom
+from vaepriors.app.experiment import PRIORS, TWO_LEVELS, Experiment, build
 from vaepriors.data import Dataset
 from vaepriors.limits import check_size
 
@@ -54,7 +55,7 @@ def _shape_of(experiment: Experiment) -> Experiment:
 def _counts(experiment: Experiment) -> _Counts:
     k = experiment.components or 0
     if k > 3:  # a straight line in their number
-        two, three = (_counts(dataclasses.replace(experiment, components=n)) for n in (2, 3))
+        two, three = (_counts(dataclasses.replace(experiment, **_components(n))) for n in (2, 3))
         return _Counts(*(a + (k - 2) * (b - a) for a, b in zip(two, three, strict=True)))
     with torch.random.fork_rng(devices=[]):
         dataset = data.stand_in(experiment.data, 3)
@@ -69,6 +70,10 @@ def _counts(experiment: Experiment) -> _Counts:
         draws.append(counter.get_total_flops() / 1e9)
     step = steps[0] + (experiment.batch_size - 1) * (steps[1] - steps[0])
     return _Counts(step, 2 * draws[0] - draws[1], draws[1] - draws[0])
+
+
+def _components(n: int) -> Any:
+    return {"components": n}
 
 
 def gflop_per_step(experiment: Experiment) -> float:
@@ -142,25 +147,28 @@ def least_memory(experiment: Experiment, dataset: Dataset) -> Memory:
     True
     """
     size = 8 if experiment.precision == "64-true" else 4
-    event, k, latent = dataset.event_shape.numel(), experiment.components or 0, experiment.latent
+    event, k, latent = dataset.event_shape.numel(), experiment.components or 0, experiment.latent or 0
     share = min(experiment.batch_size // experiment.devices, len(dataset.train))
     draws = share * experiment.samples
-    of_mixture = {"mog": 2 * latent * COPIES, "vamp": event * COPIES, "vamp-data": event}
-    of_u = (experiment.prior_samples or 16) * (experiment.prior_latent or latent) if experiment.prior == "vhp" else 0
+    facts = {} if custom.is_custom(experiment.model) else PRIORS[experiment.prior].facts
+    learned, fixed = facts["component"](event, latent) if "component" in facts else (0, 0)
+    of_u = facts["numbers_of_a_draw"](experiment) if "numbers_of_a_draw" in facts else 0
     levels = 2 if experiment.model in TWO_LEVELS else 1
     return Memory(
         networks=size * COPIES * _weights(experiment, dataset),
-        components=size * k * of_mixture.get(experiment.prior, 0),
+        components=size * k * (learned * COPIES + fixed),
         data=size * event * (len(dataset.train) + len(dataset.valid) // (experiment.devices * experiment.nodes)),
         draws=draws * (size * (levels * latent + event + of_u) + 8 * k),  # densities of components are in float64
     )
 
 
 def _weights(experiment: Experiment, dataset: Dataset) -> int:
-    """The number of all weights but a mixture's, from a model without storage."""
-    if experiment.components is not None:
-        plain: Any = {"prior": "standard", "components": None, "weighted": False, "pseudo_inputs": "auto"}
-        experiment = dataclasses.replace(experiment, **plain)
+    """The number of all weights except a mixture's, from a model without storage; none of a custom model."""
+    if custom.is_custom(experiment.model):
+        return 0  # its code may not run without storage
+    if "component" in PRIORS[experiment.prior].facts:
+        own: dict[str, Any] = dict.fromkeys(PRIORS[experiment.prior].options)
+        experiment = dataclasses.replace(experiment, **own | {"prior": "standard"})
     facts = ("name", "event_shape", "likelihood", "train", "pseudo")
     form: Any = SimpleNamespace(**{name: getattr(dataset, name) for name in facts})
     try:

@@ -18,7 +18,7 @@ from vaepriors import checkpoint
 from vaepriors.analysis import active_units
 from vaepriors.app.records import name_of, write_record
 from vaepriors.app.run import Run
-from vaepriors.data import Dataset, binarize_once
+from vaepriors.data import LIKELIHOODS, Dataset, binarize_once
 from vaepriors.devices import hardware, open_devices
 from vaepriors.likelihood import Estimate, bits_per_dim, check_sizes, weigh_examples
 from vaepriors.numerics import fixed_numerics, seed_of
@@ -249,7 +249,7 @@ class _InBlocks:
 def summary(estimates: Estimate, dataset: Dataset) -> dict[str, Any]:
     """Means over examples of estimates, as numbers."""
     nll, n = -estimates.log_likelihood, len(estimates.log_likelihood)
-    discrete = dataset.likelihood != "gaussian"
+    discrete = LIKELIHOODS[dataset.likelihood].discrete
     return {
         "n": n,
         "nll": nll.mean().item(),

@@ -1,248 +1,315 @@
-"""An experiment is a run: all that decides its numbers, as one frozen dataclass.
+"""An experiment: everything that decides the numbers of a run, as one frozen dataclass.
 
-The command line is its fields, a run's folder stores it, and a row of a paper's table is one of them beside an
-expected number. `build` holds every choice by name.
+The command line has its fields as options, a run's folder stores it, and a row of a paper's table is an experiment with
+an expected number. Its fields are those below and the options of the tables of choices. `build` turns it into objects.
 """
 
-import difflib
-from collections.abc import Callable, Sequence
+import dataclasses
+import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
-from torch import Tensor, nn
+import tyro
+from torch import nn
 
-from vaepriors import networks, priors
-from vaepriors.data import LIKELIHOODS, Dataset
-from vaepriors.distributions import Shape
-from vaepriors.networks.heads import BernoulliHead, GaussianHead, LogisticHead, SoftplusNormalHead
-from vaepriors.networks.layers import gated_layers, relu_layers, start_from_glorot, tanh_layers
-from vaepriors.objectives import ELBO, GECO, IWAE, REWO, Objective
+from vaepriors import priors
+from vaepriors.app import custom
+from vaepriors.app.choices import (
+    Choice,
+    Count,
+    CountFromZero,
+    Positive,
+    Setting,
+    Table,
+    check_choice,
+    check_value,
+    fields_of,
+    metavar,
+)
+from vaepriors.app.likelihoods import HEADS
+from vaepriors.app.models import MODELS, TWO_LEVELS
+from vaepriors.app.objectives import OBJECTIVES, steps_per_epoch
+from vaepriors.app.priors import PRIORS
+from vaepriors.data import Dataset
+from vaepriors.networks.layers import start_from_glorot
+from vaepriors.objectives import Objective
+from vaepriors.reading import check
 from vaepriors.vae import VAE
 
-__all__ = ["MODELS", "OBJECTIVES", "PRIORS", "Experiment", "build", "steps_per_epoch"]
+__all__ = [
+    "CHOICES",
+    "MODELS",
+    "OBJECTIVES",
+    "PRIORS",
+    "TABLES",
+    "TWO_LEVELS",
+    "CommandLine",
+    "Experiment",
+    "build",
+    "steps_per_epoch",
+]
 
-# each with the sizes of its dense hidden layers in the papers
-HIDDEN: dict[str, tuple[int, ...]] = {
-    "vae": (300, 300),
-    "hvae": (300, 300),
-    "convhvae": (300, 300),
-    "pixelhvae": (300, 300),
-    "mlp": (256, 256, 256, 256),
-    "conv": (),
-    "strided": (256,),
-    "tanh": (200, 200),
-}
-MODELS = tuple(HIDDEN)
-MAY_HAVE_NO_HIDDEN = ("conv", "strided")
-TWO_LEVELS = ("hvae", "convhvae", "pixelhvae")
-# layers of the dense parts, where not gated, and of a hierarchical prior's networks with their sizes in the papers
-LAYERS = {"mlp": relu_layers, "strided": relu_layers, "tanh": tanh_layers}
-PRIOR_HIDDEN: dict[str, tuple[int, ...]] = {"mlp": (256, 256, 256, 256), "tanh": (100, 100)}  # else (256, 256)
-PRIORS = ("standard", "mog", "vamp", "vamp-data", "vhp")
-OBJECTIVES = ("elbo", "iwae", "rewo", "rewo-gamma", "geco")
-CONSTRAINED = ("rewo", "rewo-gamma", "geco")
-CHOICES = {
-    "likelihood": ("auto", *LIKELIHOODS),
-    "model": MODELS,
-    "prior": PRIORS,
-    "objective": OBJECTIVES,
-    "estimator": ("plain", "stl", "dreg"),
-    "pseudo_inputs": ("auto", "noise", "data"),
-    "init": ("he", "glorot"),
-    "best_from": ("start", "warmup"),
-    "accelerator": ("auto", "cpu", "cuda"),
-    "precision": ("32-true", "64-true", "bf16-mixed"),
-}
-AT_LEAST_ONE = ("samples", "latent", "epochs", "batch_size", "lr_stages", "devices", "nodes")
-LARGEST = {  # torch's integers have 64 bits, and a layer of more than 10^9 units fits into no memory
-    **dict.fromkeys((*AT_LEAST_ONE, "warmup", "patience", "seed", "components", "prior_samples"), 2**63 - 1),
-    **dict.fromkeys(("latent", "hidden", "prior_latent", "prior_hidden"), 10**9),
-}
+TABLES: dict[str, Table] = {"likelihood": HEADS, "model": MODELS, "prior": PRIORS, "objective": OBJECTIVES}
+
+if TYPE_CHECKING:
+
+    class _Options:
+        def __getattr__(self, name: str) -> Any: ...
+
+    class HeadOptions(_Options): ...
+
+    class ModelOptions(_Options): ...
+
+    class PriorOptions(_Options): ...
+
+    class ObjectiveOptions(_Options): ...
+else:
+    HeadOptions, ModelOptions, PriorOptions, ObjectiveOptions = map(fields_of, TABLES.values())
+
+
+def _chosen(kind: str, first: str = "") -> Any:
+    """How the option that chooses an entry is shown in the help."""
+    table = TABLES[kind]
+    return tyro.conf.arg(help=f"{first}{table.describe()}", metavar=f"{{{','.join(table)}}}")
+
+
+def _of(kind: Any) -> Any:
+    """How an option with choices of its own is shown in the help; a string, checked by `Experiment`."""
+    return tyro.conf.arg(metavar=metavar(kind))
+
+
+Init = Literal["he", "glorot"]
+BestFrom = Literal["start", "warmup"]
+Accelerator = Literal["auto", "cpu", "cuda"]
+Precision = Literal["32-true", "64-true", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """Everything that decides the numbers of a run. The defaults are those of Tomczak & Welling 2018."""
+class Data(HeadOptions):
+    """Points x and the distribution of one of them, p(x|z)."""
 
     data: str = "digits"
     """Data set (see `vaepriors data list`), or the path of a custom .npy or .npz file."""
-    likelihood: str = "auto"
+    likelihood: Annotated[str, tyro.conf.arg(metavar=f"{{auto,{','.join(HEADS)}}}")] = "auto"
     """How a custom file is read: bernoulli (bits or probabilities), logistic256 (256 gray levels), gaussian (real
     numbers), or auto: as its values suggest. Data sets of the list have their own."""
-    model: str = "vae"
-    """vae (one level of latent variables), hvae (two), convhvae (two, with convolutions), pixelhvae (convhvae with a
-    PixelCNN as decoder), conv (one level, with convolutions), all of gated layers; of layers with ReLU: mlp (one level)
-    and strided (one level, convolutions with strides); tanh (one level, the dense networks of the IWAE paper)."""
-    prior: str = "standard"
-    """standard (normal), mog (mixture of Gaussians), vamp (VampPrior), vamp-data (training examples as fixed
-    pseudo-inputs), or vhp (a VAE over z). In a hierarchy it is the prior of the top level."""
-    components: int | None = None
-    """Components of the mixture priors; 500 unless given. (The paper takes 1000 for OMNIGLOT.)"""
-    weighted: bool = False
-    """Learn the weights of a VampPrior's components."""
-    pseudo_inputs: str = "auto"
-    """Where learned pseudo-inputs start: noise (as in the paper), data (training examples plus a little noise), or
-    auto: noise on the paper's data sets, data on others."""
-    prior_samples: int | None = None
-    """Draws of u for each z in the density of vhp; 16 unless given. (With 1 and iwae: the IWAE of two levels.)"""
-    prior_hidden: tuple[int, ...] | None = None
-    """Sizes of the hidden layers of vhp. Unless given, those of the papers: 256 256, but for mlp 256 256 256 256, and
-    for tanh 100 100."""
-    prior_latent: int | None = None
-    """Size of u in vhp; that of z unless given."""
-    objective: str = "elbo"
-    """What to optimise: elbo, iwae (importance-weighted bound), or under a bound on the reconstruction error rewo,
-    rewo-gamma (the variant of the paper's appendix B.1) or geco."""
-    samples: int = 1
+
+
+@dataclass(frozen=True)
+class Model(ModelOptions):
+    """Encoder and decoder."""
+
+    model: Annotated[
+        str,
+        tyro.conf.arg(
+            help=f"{MODELS.describe()}\nor package.module:function, a custom model: the function gets the data set as "
+            "`data`, the options that it has as parameters, and returns a VAE with its prior.",
+            metavar=f"{{{','.join(MODELS)}}}|MODULE:FUNCTION",
+        ),
+    ] = "vae"
+    init: Annotated[str, _of(Init)] = "he"
+    """Distribution of the initial weights of dense layers: he (as in the authors' program) or glorot (as in the
+    paper)."""
+
+
+@dataclass(frozen=True)
+class Prior(PriorOptions):
+    """The distribution p(z); in a hierarchy, that of the top level."""
+
+    prior: Annotated[str, _chosen("prior")] = "standard"
+
+
+@dataclass(frozen=True)
+class Goal(ObjectiveOptions):
+    """What is optimised."""
+
+    objective: Annotated[str, _chosen("objective")] = "elbo"
+    samples: Count = 1
     """Draws of z for each x in a training step."""
-    estimator: str = "plain"
-    """Gradient of iwae: plain, stl (no score term; biased), or dreg (doubly reparametrised; unbiased)."""
-    kappa: float | None = None
-    """Bound on the root mean squared reconstruction error per dimension, for rewo and geco."""
-    nu: float | None = None
-    """Speed of the weight in rewo and geco; 1 unless given."""
-    sigma: float | None = None
-    """Standard deviation of p(x|z) for real-valued data; kappa for rewo and geco, learned for others unless given."""
-    latent: int = 40
-    """Size of each level of latent variables."""
-    hidden: tuple[int, ...] | None = None
-    """Sizes of the dense hidden layers. Unless given, those of the papers: 300 300, but for mlp 256 256 256 256, for
-    strided 256, for tanh 200 200, and for conv none."""
-    init: str = "he"
-    """Law of the initial weights of dense layers: he (as in the authors' program) or glorot (as in the paper)."""
-    epochs: int = 2000
-    """Epochs at the most."""
-    warmup: int = 100
+    warmup: CountFromZero = 100
     """Epochs over which the weight of the divergence in elbo grows to 1; 0 for none. Early stopping counts from then
     on, whatever the objective."""
-    patience: int = 50
+
+
+@dataclass(frozen=True)
+class Training:
+    """How it is optimised."""
+
+    epochs: Count = 2000
+    """Largest number of epochs."""
+    patience: CountFromZero = 50
     """Stop after more epochs than this without a better validation loss, counted from the end of the warm-up."""
-    best_from: str = "start"
+    best_from: Annotated[str, _of(BestFrom)] = "start"
     """Whether an epoch of the warm-up may give the best model: start (yes, as in the authors' program) or warmup."""
-    batch_size: int = 100
+    batch_size: Count = 100
     """Examples in a step, over all devices."""
-    lr: float = 5e-4
+    lr: Positive = 5e-4
     """Learning rate of Adam."""
-    lr_stages: int = 1
+    lr_stages: Count = 1
     """Stages of 1, 3, 9, ... epochs over which the learning rate falls to a tenth; constant for 1. (8 in the IWAE
     paper.)"""
-    adam_eps: float = 1e-8
+    adam_eps: Positive = 1e-8
     """What Adam adds to the root of the second moment. (1e-4 in the IWAE paper.)"""
     normalize: bool = True
     """Divide each gradient by its norm before Adam."""
-    seed: int = 0
+    seed: CountFromZero = 0
     """Seed of the initial weights, the order of the data, all noise, and a random split of the data."""
-    accelerator: str = "auto"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how it is computed."""
+
+    accelerator: Annotated[str, _of(Accelerator)] = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
-    devices: int = 1
+    devices: Count = 1
     """Devices on each node."""
-    nodes: int = 1
+    nodes: Count = 1
     """Nodes (started by torchrun or SLURM)."""
-    precision: str = "32-true"
+    precision: Annotated[str, _of(Precision)] = "32-true"
     """Numbers of the training step: 32-true, 64-true, or bf16-mixed. Evaluation takes the weights' own precision."""
     compile: bool = False
     """Compile the model with torch.compile: a minute at the start, and then faster steps."""
     graph: bool = False
     """On one CUDA device, replay the training step as one CUDA graph."""
 
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "likelihood": ("auto", *HEADS),
+    **{kind: tuple(table) for kind, table in TABLES.items() if kind != "likelihood"},
+    "init": typing.get_args(Init),
+    "best_from": typing.get_args(BestFrom),
+    "accelerator": typing.get_args(Accelerator),
+    "precision": typing.get_args(Precision),
+    **{
+        name: typing.get_args(option.kind)
+        for table in TABLES.values()
+        for name, option in table.options().items()
+        if typing.get_origin(option.kind) is Literal
+    },
+}
+
+
+@dataclass(frozen=True)
+class Experiment(Machine, Training, Goal, Prior, Model, Data):
+    """Everything that decides the numbers of a run. The defaults are those of Tomczak & Welling 2018.
+
+    An option of a choice that is None gets the default of the chosen entry, if that has such an option.
+
+    Raises:
+        ValueError: If a name is unknown, an option does not belong to what is chosen, or a value is out of its limits.
+
+    >>> Experiment(prior="mog").components, Experiment().components, Experiment(model="mlp").hidden
+    (500, None, (256, 256, 256, 256))
+    """
+
     def __post_init__(self) -> None:
-        for field, choices in CHOICES.items():
-            _check_choice(field, getattr(self, field), choices)
-        for field in AT_LEAST_ONE:
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} is {getattr(self, field)}: at least 1 is needed")
-        for field in ("warmup", "patience", "seed"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field} is {getattr(self, field)}: it cannot be negative")
-        self._check_sizes()
-        least = 0 if self.model in MAY_HAVE_NO_HIDDEN else 1
-        if len(self.sizes) < least or min(self.sizes, default=1) < 1:
-            raise ValueError(f"hidden is {self.hidden}: give at least {least} layer of at least 1 unit")
-        for field in ("lr", "adam_eps"):
-            if not 0 < getattr(self, field) < float("inf"):
-                raise ValueError(f"{field} is {getattr(self, field)}: a positive number is needed")
-        if self.batch_size % (self.devices * self.nodes):
+        for name, choices in CHOICES.items():
+            if getattr(self, name) is not None and not (name == "model" and custom.is_custom(self.model)):
+                self._check_choice(name, choices)
+        for name, kind in typing.get_type_hints(Experiment, include_extras=True).items():
+            if getattr(self, name) is not None:
+                check_value(name, getattr(self, name), kind)
+        for table, choice, names in self._chosen():
+            values = table.resolve(choice, {name: getattr(self, name) for name in names})
+            for name, value in values.items():
+                object.__setattr__(self, name, value)
+        self._check_together()
+
+    def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
+        if name == "prior" and custom.is_custom(self.model):
+            if self.prior not in ("standard", "custom"):
+                raise ValueError(f"prior is {self.prior}, but {self.model} returns its own: leave it out")
+            object.__setattr__(self, "prior", "custom")
+        else:
+            check_choice(name, getattr(self, name), choices)
+
+    def _chosen(self) -> list[tuple[Table, Choice, Mapping[str, Any]]]:
+        """The chosen entries, each with its table and all options that it decides about."""
+        chosen: list[tuple[Table, Choice, Mapping[str, Any]]]
+        chosen = [(OBJECTIVES, OBJECTIVES[self.objective], OBJECTIVES.options())]
+        if custom.is_custom(self.model):
+            own = custom.loaded(self.model)  # without it, the options are those of a run that was trained
+            return chosen if own is None else [*chosen, (MODELS, own, custom.OPTIONS)]
+        chosen += [(table, table[getattr(self, table.kind)], table.options()) for table in (MODELS, PRIORS)]
+        known = self.likelihood != "auto"  # else with the data
+        return [*chosen, (HEADS, HEADS[self.likelihood], HEADS.options())] if known else chosen
+
+    def _check_together(self) -> None:
+        """Checks of several options."""
+        processes = self.devices * self.nodes
+        if self.batch_size % processes:
             raise ValueError(
-                f"batch_size {self.batch_size} cannot be shared equally by {self.devices * self.nodes} devices: "
-                "choose a multiple"
+                f"batch_size {self.batch_size} cannot be shared equally by {processes} devices: choose a multiple"
             )
-        self._check_prior_options()
-        self._check_objective_options()
-
-    def _check_sizes(self) -> None:
-        for field, most in LARGEST.items():
-            value = getattr(self, field) or 0
-            if (max(value) if isinstance(value, tuple) else value) > most:
-                raise ValueError(f"{field} is {value}: at most {most} is possible")
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Sizes of the dense hidden layers: `hidden`, or those of the papers."""
-        return HIDDEN[self.model] if self.hidden is None else self.hidden
-
-    def _check_prior_options(self) -> None:
-        mixture = self.prior not in ("standard", "vhp")
-        if not mixture and self.components is not None:
-            raise ValueError(
-                f"components is {self.components}, but the prior {self.prior} has none: choose mog, vamp or vamp-data"
-            )
-        if mixture and self.components is None:
-            object.__setattr__(self, "components", 500)
-        if self.components is not None and self.components < 1:
-            raise ValueError(f"components is {self.components}: at least 1 is needed")
-        if self.weighted and not self.prior.startswith("vamp"):
-            raise ValueError(f"weighted belongs to the priors vamp and vamp-data, not to {self.prior}")
-        if self.pseudo_inputs != "auto" and self.prior != "vamp":
-            raise ValueError(f"pseudo_inputs belongs to the prior vamp, not to {self.prior}")
-        for field in ("prior_samples", "prior_hidden", "prior_latent"):
-            if getattr(self, field) is not None and self.prior != "vhp":
-                raise ValueError(f"{field} belongs to the prior vhp, not to {self.prior}")
-        for field in ("prior_samples", "prior_latent"):
-            if getattr(self, field) is not None and getattr(self, field) < 1:
-                raise ValueError(f"{field} is {getattr(self, field)}: at least 1 is needed")
-        if self.prior_hidden is not None and (not self.prior_hidden or min(self.prior_hidden) < 1):
-            raise ValueError(f"prior_hidden is {self.prior_hidden}: give at least one layer of at least 1 unit")
-
-    def _check_objective_options(self) -> None:
-        constrained = self.objective in CONSTRAINED
-        if constrained and self.kappa is None:
-            raise ValueError(
-                f"the objective {self.objective} needs kappa, the bound on the root mean squared error per dimension: "
-                "0.18 for MNIST and 0.02 for the pendulum in the paper"
-            )
-        for field in ("kappa", "nu"):
-            if getattr(self, field) is not None and not constrained:
-                raise ValueError(f"{field} belongs to the objectives rewo and geco, not to {self.objective}")
-        for field in ("kappa", "nu", "sigma"):
-            value = getattr(self, field)
-            if value is not None and not 0 < value < float("inf"):
-                raise ValueError(f"{field} is {value}: a positive number is needed")
-        if self.estimator != "plain" and self.objective != "iwae":
-            raise ValueError(f"estimator belongs to the objective iwae, not to {self.objective}")
-        if constrained and self.model == "pixelhvae":
+        needs_mean = OBJECTIVES[self.objective].facts.get("needs_mean", False)
+        if needs_mean and self.model in MODELS and not MODELS[self.model].facts.get("mean", True):
             raise ValueError(
                 f"{self.objective} bounds the error of E[x|z], which a PixelCNN does not have: choose another model"
             )
 
-    @property
-    def prior_sizes(self) -> tuple[int, ...]:
-        """Sizes of the hidden layers of vhp: `prior_hidden`, or those of the paper."""
-        if self.prior_hidden is not None:
-            return self.prior_hidden
-        return PRIOR_HIDDEN.get(self.model, (256, 256))
+    def given(self) -> dict[str, Any]:
+        """The options that are not at their defaults, those of the chosen entries included."""
+        defaults = {field.name: field.default for field in dataclasses.fields(Experiment)}
+        for _, choice, _ in self._chosen():
+            if not custom.is_custom(choice.name):
+                defaults |= {name: option.default for name, option in choice.options.items()}
+        return {name: getattr(self, name) for name in defaults if getattr(self, name) != defaults[name]}
+
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> "Experiment":
+        """An experiment from the values of a JSON file, of this version or one before.
+
+        Raises:
+            ValueError: If there is an unknown field, or a value is of another type or out of its limits.
+        """
+        hints = typing.get_type_hints(Experiment)
+        unknown = sorted(values.keys() - hints.keys())
+        if unknown:
+            raise ValueError(f"it has the unknown fields {unknown}, of another version")
+        for name, value in values.items():
+            check(value, hints[name], name)
+        plain: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}  # JSON has no tuples
+        return cls(**{name: value for name, value in plain.items() if not _is_other_default(name, value, plain)})
 
 
-def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        near = difflib.get_close_matches(value, choices, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"unknown {field} '{value}': choose one of {', '.join(choices)}{hint}")
+@dataclass(frozen=True)
+class CommandLine:
+    """The options of an experiment in groups, for the help of `vaepriors train`."""
+
+    data: Data = Data()
+    model: Model = Model()
+    prior: Prior = Prior()
+    objective: Goal = Goal()
+    training: Training = Training()
+    machine: Machine = Machine()
+
+    def experiment(self) -> Experiment:
+        values: dict[str, Any] = {}
+        for group in vars(self).values():
+            values |= vars(group)
+        return Experiment(**values)
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> "CommandLine":
+        """The options of an experiment, without those at their defaults."""
+        given: dict[str, Any] = experiment.given()
+        groups: dict[str, Any] = {}
+        for group in dataclasses.fields(cls):
+            default: Any = group.default
+            names = {field.name for field in dataclasses.fields(default)}
+            groups[group.name] = dataclasses.replace(default, **{name: given[name] for name in names & given.keys()})
+        return cls(**groups)
 
 
-def steps_per_epoch(experiment: Experiment, dataset: Dataset) -> int:
-    """Batches that show every training example at least once."""
-    return -(-len(dataset.train) // min(experiment.batch_size, len(dataset.train)))
+def _is_other_default(name: str, value: Any, values: dict[str, Any]) -> bool:
+    """Whether a value is only the default of entries that were not chosen, which versions before recorded."""
+    for kind, table in TABLES.items():
+        choice = table.get(values.get(kind, getattr(Experiment, kind)))
+        if choice is not None and name not in choice.options and name in table.options():
+            return value in [each.options[name].default for each in table.values() if name in each.options]
+    return False
 
 
 def build(experiment: Experiment, dataset: Dataset) -> tuple[VAE, Objective]:
@@ -263,116 +330,18 @@ def build(experiment: Experiment, dataset: Dataset) -> tuple[VAE, Objective]:
     >>> model.prior.encoder is model.encoder
     True
     """
-    latent, hidden = experiment.latent, experiment.sizes
-    encoder, decoder = _networks(experiment.model, dataset.event_shape, hidden, latent, _head(experiment, dataset))
-    if experiment.model in TWO_LEVELS:
-        bottom = networks.conditional(latent, hidden, latent)
-        top = _prior(experiment, encoder.get_submodule("top"), dataset)
-        prior: nn.Module = priors.TwoLevelPrior(top, bottom, (latent, latent))
-    else:
-        prior = _prior(experiment, encoder, dataset)
-    model = VAE(encoder, decoder, prior)
+    setting = Setting(experiment, dataset)
+    model = custom.build_custom(setting) if custom.is_custom(experiment.model) else _build_model(setting)
     if experiment.init == "glorot":
         start_from_glorot(model)
-    return model, _objective(experiment, dataset)
+    return model, OBJECTIVES[experiment.objective](setting)
 
 
-def _networks(
-    model: str, shape: Shape, hidden: Sequence[int], latent: int, head: Callable[..., nn.Module]
-) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder of a model."""
-    match model:
-        case "vae":
-            return networks.Encoder(shape, hidden, latent), networks.Decoder(shape, hidden, latent, head=head)
-        case "mlp":
-            encoder = networks.Encoder(shape, hidden, latent, head=SoftplusNormalHead, layers=relu_layers)
-            return encoder, networks.Decoder(shape, hidden, latent, head=head, layers=relu_layers)
-        case "tanh":
-            encoder = networks.Encoder(shape, hidden, latent, head=SoftplusNormalHead, layers=tanh_layers)
-            return encoder, networks.Decoder(shape, hidden, latent, head=head, layers=tanh_layers)
-        case "conv":
-            return networks.conv_encoder(shape, hidden, latent), networks.conv_decoder(shape, hidden, latent, head=head)
-        case "strided":
-            decoder = networks.strided_decoder(shape, hidden, latent, head=head)
-            return networks.strided_encoder(shape, hidden, latent), decoder
-        case "hvae":
-            levels = networks.hierarchical_encoder(shape, hidden, latent)
-            return levels, networks.hierarchical_decoder(shape, hidden, latent, head=head)
-        case "convhvae":
-            levels = networks.conv_hierarchical_encoder(shape, hidden, latent)
-            return levels, networks.conv_hierarchical_decoder(shape, hidden, latent, head=head)
-        case "pixelhvae":
-            levels = networks.conv_hierarchical_encoder(shape, hidden, latent)
-            return levels, networks.pixel_hierarchical_decoder(shape, latent, head=head)
-    raise ValueError(f"unknown model '{model}'")
-
-
-def _head(experiment: Experiment, dataset: Dataset) -> Callable[..., nn.Module]:
-    if experiment.sigma is not None and dataset.likelihood != "gaussian":
-        raise ValueError(
-            f"sigma is {experiment.sigma}, but {dataset.name} has a {dataset.likelihood} likelihood: "
-            "it belongs to real-valued data"
-        )
-    match dataset.likelihood:
-        case "bernoulli":
-            return BernoulliHead
-        case "logistic256":
-            return LogisticHead
-        case "gaussian":
-            return partial(GaussianHead, scale=experiment.kappa if experiment.sigma is None else experiment.sigma)
-    raise ValueError(f"unknown likelihood '{dataset.likelihood}': choose one of bernoulli, logistic256, gaussian")
-
-
-def _prior(experiment: Experiment, encoder: nn.Module, dataset: Dataset) -> nn.Module:
-    """The prior of the top level, whose encoder is given."""
-    k = experiment.components or 0
-    match experiment.prior:
-        case "mog":
-            return priors.MixtureOfGaussians(experiment.latent, k)
-        case "vamp":
-            bounds = None if dataset.likelihood == "gaussian" else (0.0, 1.0)
-            u = _initial_pseudo_inputs(experiment.pseudo_inputs, k, dataset)
-            return priors.VampPrior(encoder, u, weighted=experiment.weighted, bounds=bounds)
-        case "vamp-data":
-            if k > len(dataset.train):
-                raise ValueError(
-                    f"components is {k}, but {dataset.name} has only {len(dataset.train)} training examples to take "
-                    "as pseudo-inputs: choose fewer"
-                )
-            u = dataset.train[torch.randperm(len(dataset.train))[:k]]
-            return priors.VampPrior(encoder, u, weighted=experiment.weighted, learn=False)
-        case "vhp":
-            latent, hidden = experiment.latent, experiment.prior_sizes
-            size, layers = experiment.prior_latent or latent, LAYERS.get(experiment.model, gated_layers)
-            upper = networks.Encoder((latent,), hidden, size, head=SoftplusNormalHead, layers=layers)
-            lower = networks.conditional(size, hidden, latent, head=SoftplusNormalHead, layers=layers)
-            inner = VAE(upper, lower, priors.StandardNormal(size))
-            return priors.VHP(inner, 16 if experiment.prior_samples is None else experiment.prior_samples)
-    return priors.StandardNormal(experiment.latent)
-
-
-def _initial_pseudo_inputs(start: str, k: int, dataset: Dataset) -> Tensor:
-    """Draws from the normal law that the paper chose for its data sets, or training examples plus N(0, 0.01^2)."""
-    noise = torch.randn(k, *dataset.event_shape)
-    if start == "noise" and dataset.pseudo is None:
-        raise ValueError(f"no noise for pseudo-inputs is known for {dataset.name}: choose pseudo_inputs data")
-    if start == "data" or dataset.pseudo is None:
-        return dataset.train[torch.randint(len(dataset.train), (k,))] + 0.01 * noise
-    mean, scale = dataset.pseudo
-    return mean + scale * noise
-
-
-def _objective(experiment: Experiment, dataset: Dataset) -> Objective:
-    kappa, nu = experiment.kappa or 0.0, 1.0 if experiment.nu is None else experiment.nu
-    match experiment.objective:
-        case "elbo":
-            return ELBO(experiment.warmup, steps_per_epoch(experiment, dataset), experiment.samples)
-        case "iwae":
-            return IWAE(experiment.samples, experiment.estimator)
-        case "rewo":
-            return REWO(kappa, nu, samples=experiment.samples)
-        case "rewo-gamma":
-            return REWO(kappa, nu, samples=experiment.samples, scheme="gamma")
-        case "geco":
-            return GECO(kappa, nu, samples=experiment.samples)
-    raise ValueError(f"unknown objective '{experiment.objective}'")
+def _build_model(setting: Setting) -> VAE:
+    experiment = setting.experiment
+    choice = MODELS[experiment.model]
+    encoder, decoder, bottom = choice(setting)
+    own = encoder if bottom is None else encoder.get_submodule("top")
+    prior: nn.Module = PRIORS[experiment.prior](dataclasses.replace(setting, encoder=own, model=choice))
+    sizes = (experiment.latent, experiment.latent)
+    return VAE(encoder, decoder, prior if bottom is None else priors.TwoLevelPrior(prior, bottom, sizes))

@@ -15,7 +15,6 @@ import json
 import re
 import shlex
 import sys
-import typing
 from typing import Any
 
 import torch
@@ -23,7 +22,6 @@ import torch
 from vaepriors import checkpoint
 from vaepriors.app.experiment import Experiment, build
 from vaepriors.data import CATALOGUE, Dataset, load
-from vaepriors.reading import check
 from vaepriors.store import RESTORE, Folder
 from vaepriors.vae import VAE
 
@@ -44,16 +42,8 @@ class Run(Folder):
             ValueError: If it is damaged, or not the one that was written.
         """
         path, content = self / "experiment.json", self.description()
-        hints = typing.get_type_hints(Experiment)
-        unknown = sorted(content["experiment"].keys() - hints.keys())
-        if unknown:
-            raise ValueError(f"{path} was made by another version: it has the unknown fields {unknown}")
         try:
-            for name, value in content["experiment"].items():
-                check(value, hints[name], name)
-            # JSON has no tuples
-            values: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in content["experiment"].items()}
-            experiment = Experiment(**values)
+            experiment = Experiment.read(content["experiment"])
         except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}; {RESTORE}") from error
         if identity(experiment, content["data_sha256"]) != content["sha256"]:
@@ -159,8 +149,5 @@ def identity(experiment: Experiment, data_sha256: str) -> str:
     Options at their default are left out, so that it stays the same when a later version has more of them. The data's
     place is left out too: files may be moved.
     """
-    fixed = {field.name for field in dataclasses.fields(Experiment)} - MAY_CHANGE - {"data"}
-    default = Experiment()
-    options = {name: getattr(experiment, name) for name in fixed}
-    options = {name: value for name, value in options.items() if value != getattr(default, name)}
+    options = {name: value for name, value in experiment.given().items() if name not in {*MAY_CHANGE, "data"}}
     return hashlib.sha256(json.dumps([options, data_sha256], sort_keys=True).encode()).hexdigest()

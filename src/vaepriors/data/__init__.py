@@ -151,7 +151,7 @@ def stand_in(name: str, number: int = 20) -> Dataset:
     """
     form = _entry(name).form
     x = torch.rand(number, *form.event_shape, generator=torch.Generator().manual_seed(0))
-    bits = x.round() if form.likelihood == "bernoulli" else x
+    bits = LIKELIHOODS[form.likelihood].example(x)
     return Dataset(name, x if form.dynamic else bits, bits, bits, form.likelihood, form.dynamic)
 
 

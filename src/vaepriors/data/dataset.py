@@ -19,18 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BINARIZATION_SEED = 2018
+from vaepriors.networks.heads import LIKELIHOODS, Likelihood
 
-_SUPPORT: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
-    "bernoulli": (
-        lambda x: (x == 0) | (x == 1),
-        "{0, 1}: binarise the data (dynamic=True does it for train, binarize_once for valid and test)",
-    ),
-    "probability": (lambda x: (x >= 0) & (x <= 1), "[0, 1]: scale the data to probabilities"),
-    "logistic256": (lambda x: (x >= 0) & (x < 1), "[0, 1): store gray levels 0..255 as x = (level + 0.5) / 256"),
-    "gaussian": (torch.isfinite, "the real numbers"),
-}
-LIKELIHOODS = ("bernoulli", "logistic256", "gaussian")
+BINARIZATION_SEED = 2018
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +116,8 @@ class Dataset:
         for split in ("train", "valid", "test"):
             x = getattr(self, split)
             _check_shape(f"{self.name}: {split}", x, self.event_shape)
-            support = "probability" if self.dynamic and split == "train" else self.likelihood
-            _check_values(f"{self.name}: {split}", x, support)
+            probabilities = self.dynamic and split == "train"
+            _check_values(f"{self.name}: {split}", x, None if probabilities else LIKELIHOODS[self.likelihood])
             if split in self.labels and len(self.labels[split]) != len(x):
                 count = len(self.labels[split])
                 raise ValueError(f"{self.name}: {split} has {len(x)} points but {count} labels: one each is needed.")
@@ -145,20 +136,21 @@ def _check_shape(what: str, x: Tensor, event_shape: torch.Size) -> None:
         )
 
 
-def _check_values(what: str, x: Tensor, support: str) -> None:
+def _check_values(what: str, x: Tensor, likelihood: Likelihood | None) -> None:
+    """Refuse values outside of the support; without a likelihood, those that are no probabilities."""
     if not torch.stack(torch.aminmax(x)).isfinite().all():  # NaN passes through both extremes
         bad = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
         raise ValueError(
             f"{what} holds NaN or infinity in {len(bad)} of {len(x)} points, first in point {bad[0]}: "
             "remove or repair them."
         )
-    contains, meaning = _SUPPORT[support]
-    inside = contains(x)
+    inside = (x >= 0) & (x <= 1) if likelihood is None else likelihood.contains(x)
     if not inside.all():
         low, high = (value.item() for value in torch.aminmax(x))
+        support = "[0, 1]: scale the data to probabilities" if likelihood is None else likelihood.support
         raise ValueError(
             f"{what} holds the value {x[~inside][0].item():.6g} (smallest {low:.6g}, largest {high:.6g}), but its "
-            f"values must lie in {meaning}."
+            f"values must lie in {support}."
         )
 
 

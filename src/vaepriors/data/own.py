@@ -82,7 +82,7 @@ def _reading(path: Path, arrays: list[np.ndarray], likelihood: str) -> tuple[str
     levels = every(lambda x: (x >= 0) & (x <= 255) & (x == np.floor(x)))
     if likelihood == "auto":
         likelihood = _likelihood(path, dtype, unit, binary)
-    if likelihood == "gaussian" or not every(np.isfinite):  # Dataset names the points that are not finite
+    if likelihood not in ("bernoulli", "logistic256") or not every(np.isfinite):  # Dataset names values it cannot take
         return likelihood, False, lambda x: x
     if likelihood == "bernoulli" and unit:
         return likelihood, not binary, lambda x: x

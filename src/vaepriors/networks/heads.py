@@ -11,7 +11,9 @@ r"""Heads: modules from features h to a distribution.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,17 @@ from torch.distributions import Distribution, Independent, Normal
 from vaepriors.distributions import DiagonalNormal, DiscretizedLogistic, IndependentBernoulli, Shape
 from vaepriors.networks.layers import DenseToEvent, dense
 
-__all__ = ["BernoulliHead", "GaussianHead", "LogisticHead", "Network", "NormalHead", "SoftplusNormalHead", "ToEvent"]
+__all__ = [
+    "LIKELIHOODS",
+    "BernoulliHead",
+    "GaussianHead",
+    "Likelihood",
+    "LogisticHead",
+    "Network",
+    "NormalHead",
+    "SoftplusNormalHead",
+    "ToEvent",
+]
 
 
 ToEvent = Callable[[int, Shape], nn.Module]
@@ -150,3 +162,64 @@ class GaussianHead(nn.Module):
 
 def _independent(each: Distribution, event_dims: int) -> Distribution:
     return Independent(each, event_dims, validate_args=False)
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """What a data set's likelihood is, by name in `LIKELIHOODS`.
+
+    Attributes:
+        head: A function whose keyword-only parameters are options, which returns the class of the decoder's head.
+        contains: Which values of x are in the support.
+        support: The support in words, with what to do about values outside of it.
+        discrete: Whether p(x|z) is a probability, so that bits per dimension make sense, and not a density.
+        bounds: Range of x that learned pseudo-inputs keep to; None without one.
+        example: Turns uniform noise into points of the support.
+    """
+
+    head: Callable[..., Callable[..., nn.Module]]
+    contains: Callable[[Tensor], Tensor]
+    support: str
+    discrete: bool
+    bounds: tuple[float, float] | None = None
+    example: Callable[[Tensor], Tensor] = lambda noise: noise
+
+
+def bernoulli() -> Callable[..., nn.Module]:
+    """Bits or probabilities"""
+    return BernoulliHead
+
+
+def logistic256() -> Callable[..., nn.Module]:
+    """256 gray levels"""
+    return LogisticHead
+
+
+def gaussian(*, sigma: Annotated[float, "positive"] | None = None) -> Callable[..., nn.Module]:
+    """Real numbers
+
+    Args:
+        sigma: Standard deviation of p(x|z) for real-valued data; kappa for objectives that have it, learned for others
+            unless given.
+    """
+    return partial(GaussianHead, scale=sigma)
+
+
+LIKELIHOODS = {
+    "bernoulli": Likelihood(
+        bernoulli,
+        lambda x: (x == 0) | (x == 1),
+        "{0, 1}: binarise the data (dynamic=True does it for train, binarize_once for valid and test)",
+        discrete=True,
+        bounds=(0.0, 1.0),
+        example=torch.round,
+    ),
+    "logistic256": Likelihood(
+        logistic256,
+        lambda x: (x >= 0) & (x < 1),
+        "[0, 1): store gray levels 0..255 as x = (level + 0.5) / 256",
+        discrete=True,
+        bounds=(0.0, 1.0),
+    ),
+    "gaussian": Likelihood(gaussian, torch.isfinite, "the real numbers", discrete=False),
+}

@@ -1,0 +1,104 @@
+"""The models by name: encoder and decoder, and with two levels of latent variables also p(z1|z2)."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+from torch import nn
+
+from vaepriors import networks
+from vaepriors.app.choices import Length, Setting, Size, Sizes, Table
+from vaepriors.app.likelihoods import head_of
+from vaepriors.networks.heads import SoftplusNormalHead
+from vaepriors.networks.layers import gated_layers, relu_layers, tanh_layers
+
+__all__ = ["MODELS", "TWO_LEVELS", "Networks"]
+
+MODELS = Table("model")
+AnySizes = Annotated[tuple[int, ...], Length(0)]
+OneOrTwo = Annotated[tuple[int, ...], Length(1, 2)]
+FOUR = (256, 256, 256, 256)
+
+
+class Networks(NamedTuple):
+    """What an entry builds."""
+
+    encoder: nn.Module  # of two levels: with the module `top`, the encoder of z2
+    decoder: nn.Module
+    bottom: nn.Module | None = None  # p(z1|z2) of two levels
+
+
+def dense_networks(setting: Setting, latent: int, hidden: tuple[int, ...], layers: Callable[..., Any]) -> Networks:
+    shape = setting.dataset.event_shape
+    encoder = networks.Encoder(shape, hidden, latent, head=SoftplusNormalHead, layers=layers)
+    return Networks(encoder, networks.Decoder(shape, hidden, latent, head=head_of(setting), layers=layers))
+
+
+@MODELS.entry("vae", layers=gated_layers)
+def vae(setting: Setting, *, latent: Size = 40, hidden: Sizes = (300, 300)) -> Networks:
+    """One level, gated dense layers (Tomczak & Welling 2018)
+
+    Args:
+        latent: Size of each level of latent variables.
+        hidden: Sizes of the dense hidden layers.
+    """
+    shape = setting.dataset.event_shape
+    encoder = networks.Encoder(shape, hidden, latent)
+    return Networks(encoder, networks.Decoder(shape, hidden, latent, head=head_of(setting)))
+
+
+@MODELS.entry("hvae", levels=2)
+def hvae(setting: Setting, *, latent: Size = 40, hidden: OneOrTwo = (300, 300)) -> Networks:
+    """Two levels, gated dense layers (Tomczak & Welling 2018, section 4)"""
+    shape = setting.dataset.event_shape
+    encoder = networks.hierarchical_encoder(shape, hidden, latent)
+    decoder = networks.hierarchical_decoder(shape, hidden, latent, head=head_of(setting))
+    return Networks(encoder, decoder, networks.conditional(latent, hidden, latent))
+
+
+@MODELS.entry("convhvae", levels=2)
+def convhvae(setting: Setting, *, latent: Size = 40, hidden: OneOrTwo = (300, 300)) -> Networks:
+    """Two levels, gated convolutions (Tomczak & Welling 2018, supplement)"""
+    shape = setting.dataset.event_shape
+    encoder = networks.conv_hierarchical_encoder(shape, hidden, latent)
+    decoder = networks.conv_hierarchical_decoder(shape, hidden, latent, head=head_of(setting))
+    return Networks(encoder, decoder, networks.conditional(latent, hidden, latent))
+
+
+@MODELS.entry("pixelhvae", levels=2, mean=False)
+def pixelhvae(setting: Setting, *, latent: Size = 40, hidden: OneOrTwo = (300, 300)) -> Networks:
+    """Two levels, gated convolutions and a PixelCNN as decoder (Tomczak & Welling 2018, supplement)"""
+    shape = setting.dataset.event_shape
+    encoder = networks.conv_hierarchical_encoder(shape, hidden, latent)
+    decoder = networks.pixel_hierarchical_decoder(shape, latent, head=head_of(setting))
+    return Networks(encoder, decoder, networks.conditional(latent, hidden, latent))
+
+
+@MODELS.entry("mlp", layers=relu_layers, prior_hidden=FOUR)
+def mlp(setting: Setting, *, latent: Size = 40, hidden: Sizes = FOUR) -> Networks:
+    """One level, dense layers with ReLU (Klushyn et al. 2019, Table 3: pendulum, motion)"""
+    return dense_networks(setting, latent, hidden, relu_layers)
+
+
+@MODELS.entry("tanh", layers=tanh_layers, prior_hidden=(100, 100))
+def tanh(setting: Setting, *, latent: Size = 40, hidden: Sizes = (200, 200)) -> Networks:
+    """One level, dense layers with tanh (Burda, Grosse & Salakhutdinov 2016)"""
+    return dense_networks(setting, latent, hidden, tanh_layers)
+
+
+@MODELS.entry("conv")
+def conv(setting: Setting, *, latent: Size = 40, hidden: AnySizes = ()) -> Networks:
+    """One level, gated convolutions (Klushyn et al. 2019, Table 3: MNIST, OMNIGLOT)"""
+    shape = setting.dataset.event_shape
+    encoder = networks.conv_encoder(shape, hidden, latent)
+    return Networks(encoder, networks.conv_decoder(shape, hidden, latent, head=head_of(setting)))
+
+
+@MODELS.entry("strided", layers=relu_layers)
+def strided(setting: Setting, *, latent: Size = 40, hidden: AnySizes = (256,)) -> Networks:
+    """One level, convolutions with ReLU and strides (Klushyn et al. 2019, Table 3: faces, chairs)"""
+    shape = setting.dataset.event_shape
+    decoder = networks.strided_decoder(shape, hidden, latent, head=head_of(setting))
+    return Networks(networks.strided_encoder(shape, hidden, latent), decoder)
+
+
+TWO_LEVELS = tuple(name for name, choice in MODELS.items() if choice.facts.get("levels", 1) == 2)
