@@ -38,8 +38,11 @@ KILLS ?= 100
 kills: $(READY)
 	$(BIN)/python tests/kills.py --kills $(KILLS)
 
-# the result tables of README.md and docs/results.md, from results/
+# the result tables of README.md and docs/results.md, from results/; the priors and models of README.md, from the code
 results: $(READY)
+	$(BIN)/python -c 'from pathlib import Path; from vaepriors.app.experiment import MODELS, PRIORS; \
+		from vaepriors.app.choices import render; page = Path("README.md"); \
+		page.write_text(render(page.read_text(), [PRIORS, MODELS]))'
 	$(BIN)/vaepriors reproduce show --write README.md docs/results.md
 
 # beside pythae, which has its own environment; SPEED names the table of docs/speed.md

@@ -210,6 +210,16 @@ class Table(dict[str, Choice]):
         return "\n".join(lines)
 
 
+def render(text: str, tables: Iterable[Table]) -> str:
+    """A page of Markdown with the tables of choices between their marks."""
+    for table in tables:
+        begin, end = (f"<!-- choices {table.kind}: {word} -->" for word in ("begin", "end"))
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}\n{table.markdown()}\n{end}{after}"
+    return text
+
+
 def in_words(default: Any) -> str:
     """A default as it is typed.
 

@@ -55,7 +55,8 @@ def _shape_of(experiment: Experiment) -> Experiment:
 def _counts(experiment: Experiment) -> _Counts:
     k = experiment.components or 0
     if k > 3:  # a straight line in their number
-        two, three = (_counts(dataclasses.replace(experiment, **_components(n))) for n in (2, 3))
+        smaller: Any = ({"components": n} for n in (2, 3))
+        two, three = (_counts(dataclasses.replace(experiment, **options)) for options in smaller)
         return _Counts(*(a + (k - 2) * (b - a) for a, b in zip(two, three, strict=True)))
     with torch.random.fork_rng(devices=[]):
         dataset = data.stand_in(experiment.data, 3)
@@ -70,10 +71,6 @@ def _counts(experiment: Experiment) -> _Counts:
         draws.append(counter.get_total_flops() / 1e9)
     step = steps[0] + (experiment.batch_size - 1) * (steps[1] - steps[0])
     return _Counts(step, 2 * draws[0] - draws[1], draws[1] - draws[0])
-
-
-def _components(n: int) -> Any:
-    return {"components": n}
 
 
 def gflop_per_step(experiment: Experiment) -> float:
