@@ -1,6 +1,7 @@
 """Priors: their densities, their samplers, and what a VampPrior shares with its encoder."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -232,3 +233,14 @@ def test_pseudo_inputs_that_are_no_events_are_refused(pseudo_inputs, words):
 def test_a_prior_over_nothing_is_refused(make):
     with pytest.raises(ValueError, match="features is 0"):
         make()
+
+
+def test_a_flow_is_the_prior_of_the_top_level_and_needs_zuko(monkeypatch):
+    x = torch.rand(20, *SHAPE).round()
+    data = Dataset("test", x, x, x, "bernoulli")
+    model, _ = build(Experiment(prior="flow", model="hvae", latent=3, hidden=(8,), prior_hidden=(8,)), data)
+    assert model.prior.top().event_shape == (3,)
+    assert model(x, 2).elbo.isfinite().all()
+    monkeypatch.setitem(sys.modules, "zuko.flows", None)
+    with pytest.raises(ValueError, match=r"vaepriors\[flow\]"):
+        build(Experiment(prior="flow"), data)

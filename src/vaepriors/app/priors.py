@@ -1,13 +1,15 @@
 """The priors by name. In a hierarchy of latent variables it is the prior of the top level."""
 
-from typing import Literal
+from itertools import pairwise
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from vaepriors import networks, priors
-from vaepriors.app.choices import Count, Setting, Size, Sizes, Table
+from vaepriors.app.choices import Count, Setting, Size, Sizes, Table, Within, in_words
 from vaepriors.data import LIKELIHOODS, Dataset
+from vaepriors.limits import check_size
 from vaepriors.networks.heads import SoftplusNormalHead
 from vaepriors.networks.layers import gated_layers
 from vaepriors.vae import VAE
@@ -86,6 +88,30 @@ def vhp(
     upper = networks.Encoder((latent,), hidden, size, head=SoftplusNormalHead, layers=layers)
     lower = networks.conditional(size, hidden, latent, head=SoftplusNormalHead, layers=layers)
     return priors.VHP(VAE(upper, lower, priors.StandardNormal(size)), prior_samples)
+
+
+@PRIORS.entry("flow")
+def flow(
+    setting: Setting, *, transforms: Count = 3, bins: Annotated[int, Within(2)] = 8, prior_hidden: Sizes = (64, 64)
+) -> nn.Module:
+    """Neural spline flow of zuko, the extra `flow` (Durkan et al. 2019)
+
+    Args:
+        transforms: Autoregressive transforms of a flow.
+        bins: Pieces of each spline of a flow.
+    """
+    try:
+        from zuko.flows import NSF
+    except ImportError as error:
+        raise ValueError("the prior flow needs zuko: install the extra, pip install 'vaepriors[flow]'") from error
+    latent = setting.experiment.latent
+    sizes = (latent, *prior_hidden, latent * (3 * bins - 1))
+    weights = sum(a * b for a, b in pairwise(sizes))
+    check_size(f"a flow of {transforms} transforms (prior_hidden {in_words(prior_hidden)})", 8 * transforms * weights)
+    device = torch.empty(0).device
+    with torch.device("cpu"):  # its masks are computed from values, which memory-free tensors do not have
+        module = NSF(latent, transforms=transforms, bins=bins, hidden_features=prior_hidden)
+    return module.to(device)
 
 
 def _encoder(setting: Setting) -> nn.Module:
