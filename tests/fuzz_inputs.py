@@ -47,7 +47,9 @@ class Trial:
 
 
 def inputs(base: Path) -> dict[str, st.SearchStrategy[Trial]]:
-    names = sorted(path.name for path in (base / "run").iterdir() if path.is_file() and path.suffix != ".png")
+    names = sorted(
+        path.name for path in (base / "run").iterdir() if path.is_file() and path.suffix not in (".png", ".lock")
+    )
     return {"options": options(), "files": files(), "runs": runs(names)}
 
 

@@ -93,12 +93,13 @@ def kill(words: Sequence[str], seconds: float) -> bool:
 def differences(one: Path, other: Path) -> list[str]:
     """The files of two runs that are not the same, or are in one of them only."""
     readers: dict[str, Callable[[Path], Any]] = {
-        ".ckpt": checkpoint.load,
+        ".ckpt": contents,
         ".npy": np.load,
-        ".jsonl": lambda path: [timeless(json.loads(line)) for line in path.read_text().splitlines()],
+        ".jsonl": lambda path: timeless_lines(path.read_bytes()),
         ".json": lambda path: timeless(json.loads(path.read_text())),
     }
     names = sorted({path.name for folder in (one, other) for path in folder.iterdir() if path.suffix not in LOCKS})
+    names = [name for name in names if name != "previous.ckpt"]  # of which epoch it is depends on the clock
     found = []
     for name in names:
         paths = [folder / name for folder in (one, other)]
@@ -107,6 +108,17 @@ def differences(one: Path, other: Path) -> list[str]:
         elif not same(*map(readers.get(paths[0].suffix, Path.read_bytes), paths)):
             found.append(f"{name} differs")
     return found
+
+
+def contents(path: Path) -> tuple[dict[str, Any], Any]:
+    """Tensors and values of a checkpoint, with its lines of metrics without times."""
+    tensors, values = checkpoint.load(path)
+    lines = tensors.pop("metrics.lines", None)
+    return tensors, [values, None if lines is None else timeless_lines(bytes(lines.numpy()))]
+
+
+def timeless_lines(content: bytes) -> list[dict[str, Any]]:
+    return [timeless(json.loads(line)) for line in content.decode().splitlines()]
 
 
 def timeless(values: dict[str, Any]) -> dict[str, Any]:

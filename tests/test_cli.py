@@ -605,3 +605,8 @@ def test_tensorboard_gets_every_number(tmp_path, train):
         expected = [(line["epoch"], line[name]) for line in Run(tmp_path / "run").metrics()]
         found = [(event.step, event.value) for event in events.Scalars(name)]
         assert found == [(step, pytest.approx(value, rel=1e-6)) for step, value in expected]
+
+
+def test_a_line_break_in_a_name_is_shown_escaped(vaepriors, capsys):
+    assert vaepriors("train", "--best-from", "a\nb") == 2
+    assert "a\\nb" in sentence(capsys)

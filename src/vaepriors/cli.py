@@ -452,5 +452,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _complain(what: object, status: int) -> int:
-    print(f"vaepriors: {what}", file=sys.stderr)
+    """Print one line: a name in it may hold a line break or other control characters, which are shown escaped."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(what))
+    print(f"vaepriors: {line}", file=sys.stderr)
     return status
