@@ -8,21 +8,43 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from vaepriors import papers
 from vaepriors.app.choices import render
 from vaepriors.app.experiment import MODELS, PRIORS
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^    vaepriors (train .*|data list)$", README.replace("\\\n", ""), re.MULTILINE)
+README, GUIDE = ((ROOT / name).read_text() for name in ("README.md", "docs/guide.md"))
+COMMANDS = re.findall(r"^    vaepriors (train .*|data list)$", (README + GUIDE).replace("\\\n", ""), re.MULTILINE)
 REPRODUCE = re.findall(r"^    vaepriors (reproduce .*)$", README, re.MULTILINE)
 
 
 def test_the_library_example_runs(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(code.replace("range(1000)", "range(3)").replace("samples=1000", "samples=10"), {})
+    names = {}
+    exec(code.replace("epochs=60", "epochs=1").replace("samples=1000", "samples=10"), names)
     assert "tensor(-" in capsys.readouterr().out
+    assert names["images"].shape == (64, 1, 8, 8)
+
+
+def test_the_loop_of_the_guide_runs():
+    from vaepriors import VAE, StandardNormal, data, networks, objectives, optim
+
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    x = data.load("digits").train.round()
+    model = VAE(networks.Encoder((1, 8, 8), [8], 2), networks.Decoder((1, 8, 8), [8], 2), StandardNormal(2))
+    names = {"torch": torch, "objectives": objectives, "optim": optim, "model": model, "x": x}
+    exec(code.replace("range(1000)", "range(3)"), names)
+    assert names["loss"].isfinite()
+
+
+def test_the_output_of_the_demo_is_the_recorded_one():
+    result = json.loads((ROOT / "results" / "benchmarks" / "demo.json").read_text())["evaluation"]
+    assert f"{-result['nll']:.3f} ± {result['nll_se']:.3f} nats ({result['samples']} samples)" in README
+    assert f"{result['elbo']:.3f} = - rate {result['rate']:.3f} - distortion {result['distortion']:.3f}" in README
+    assert f"{result['active_units']} of {result['latent_units']}" in README
+    assert f"{result['effective_samples_mean']:.1f} on average, {result['effective_samples_min']:.1f} for" in README
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
@@ -88,5 +110,5 @@ def test_the_tables_of_choices_are_those_of_the_code():
 def test_the_time_of_drawing_pixels_is_that_of_the_benchmark():
     rows = json.loads((ROOT / "results" / "benchmarks" / "sampling.json").read_text())["pixelhvae"]
     (row,) = [row for row in rows if row["images"] == 64]
-    assert f"take {row['seconds']:.1f} s on one CPU thread" in README
-    assert f"takes {row['plain_loop_seconds']:.0f} s" in README
+    assert f"take {row['seconds']:.1f} s on one CPU thread" in GUIDE
+    assert f"takes {row['plain_loop_seconds']:.0f} s" in GUIDE

@@ -49,11 +49,12 @@ def diagnose(
 
 def _diagnose_surgery(surgery: Surgery) -> list[str]:
     if surgery.limited_by_n:
-        least = max(0.0, surgery.rate - surgery.log_n)
+        least = surgery.rate - surgery.log_n
+        bound = f" With these examples it is at least the rate less log N, {least:.2f} nats." if least > 0 else ""
         return [
             f"The mutual information, {surgery.mutual_information:.2f} nats, is near its limit of log N = "
             f"{surgery.log_n:.2f}: more examples would show more information, and a marginal KL that is smaller by as "
-            f"much. With these examples it is at least the rate less log N, {least:.2f} nats."
+            f"much.{bound}"
         ]
     if surgery.marginal_kl > max(1.0, 0.25 * surgery.rate):
         return [
