@@ -10,7 +10,7 @@ from sklearn.datasets import load_wine
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from vaepriors import VAE, Folder, VampPrior, estimate, fit, load_weights, objectives
+from vaepriors import VAE, Folder, VampPrior, estimate, fit, load_weights, objectives, report
 from vaepriors.data import Dataset
 
 
@@ -39,11 +39,15 @@ def main(epochs: int = 200, samples: int = 1000, folder: Path = Path("runs/wine"
 
     model = make_model(wine)
     # killed and called again, this resumes, and ends with the same numbers
-    fit(model, objectives.ELBO(warmup=50), wine, epochs=epochs, warmup=50, accelerator="cpu", store=Folder(folder))
+    outcome = fit(
+        model, objectives.ELBO(warmup=50), wine, epochs=epochs, warmup=50, accelerator="cpu", store=Folder(folder)
+    )
     best = load_weights(make_model(wine), folder)
     result = estimate(best, wine.test, samples=samples)
     print(f"log p(x) of {len(wine.test)} wines: {result.log_likelihood.mean():.2f} nats")
     print(f"effective samples: {result.effective_samples.mean():.0f} of {samples}")
+    page, _ = report(best, wine, folder / "report.html", metrics=outcome.metrics, samples=samples)
+    print(f"report in {page}")
 
 
 if __name__ == "__main__":

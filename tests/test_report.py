@@ -11,8 +11,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.distributions import Independent, Normal
 
-from vaepriors import checkpoint
+from reference import Call
+from vaepriors import checkpoint, training
+from vaepriors import report as vaepriors_report
 from vaepriors.analysis import Surgery
 from vaepriors.app.evaluation import evaluate_run
 from vaepriors.app.experiment import MODELS, Experiment, build
@@ -28,6 +32,9 @@ from vaepriors.app.run import Run
 from vaepriors.app.train import fit
 from vaepriors.data import Dataset, binarize_once
 from vaepriors.numerics import seed_of
+from vaepriors.objectives import ELBO
+from vaepriors.priors import VampPrior
+from vaepriors.vae import VAE
 
 SECTIONS = [
     "training", "likelihood", "samples", "pseudo-inputs", "units", "elbo", "codes", "interpolations", "experiment",
@@ -451,3 +458,21 @@ def test_a_report_in_a_browser(scheme, browser, trained, tmp_path):
     assert back == {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 22, 26)"}[scheme]
     assert told == []
     assert [url for url in asked if not url.startswith(("data:", path.as_uri()))] == []
+
+
+def test_a_report_of_any_model_needs_no_run(tmp_path):
+    """Torch's own layers and distributions."""
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    data = Dataset("vectors", x[:40], x[40:50], x[50:], "gaussian")
+    encoder = nn.Sequential(nn.Linear(3, 4), Call(lambda h: Independent(Normal(h[..., :2], h[..., 2:].exp()), 1)))
+    decoder = nn.Sequential(nn.Linear(2, 3), Call(lambda loc: Independent(Normal(loc, 1.0), 1)))
+    model = VAE(encoder, decoder, VampPrior(encoder, x[:5], bounds=None))
+    outcome = training.fit(model, ELBO(), data, epochs=2, accelerator="cpu")
+    model.train()
+    page, pictures = vaepriors_report(model, data, tmp_path / "page.html", metrics=outcome.metrics, samples=10)
+    text = page.read_text()
+    assert [name for name in SECTIONS if f'id="{name}"' in text] == SECTIONS[:7]
+    assert (pictures / "training.png").is_file()
+    assert model.training
+    with pytest.raises(ValueError, match=r"page\.txt"):
+        vaepriors_report(model, data, tmp_path / "page.txt")

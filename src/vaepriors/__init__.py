@@ -7,7 +7,7 @@ A model is `VAE(encoder, decoder, prior)`: three modules whose call returns a `t
 * `networks`, `distributions`: the papers' encoders and decoders, and what they return.
 * `objectives`, `optim`, `fit`: what to optimise, and the training loop.
 * `Folder`, `load_weights`: where a training is kept, and how it comes back.
-* `estimate`, `analysis`: importance-sampled likelihoods, and what a latent space does.
+* `estimate`, `analysis`, `report`: importance-sampled likelihoods, what a latent space does, and a page with all of it.
 * `data`: data sets by name, and custom files.
 
 Everything is imported at first use, so that the command line can start before torch is loaded.
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         training,
         vae,
     )
+    from vaepriors.app.report.run import report
     from vaepriors.distributions import (
         Autoregressive,
         Chain,
@@ -75,6 +76,7 @@ __all__ = [
     "objectives",
     "optim",
     "priors",
+    "report",
     "store",
     "training",
     "vae",
@@ -89,6 +91,7 @@ HOMES = {
     "likelihood": ("estimate",),
     "training": ("fit",),
     "store": ("Folder", "load_weights"),
+    "app.report.run": ("report",),
 }  # fmt: skip
 HOME = {name: home for home, names in HOMES.items() for name in names}
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vaepriors.analysis import Surgery, activity, diagnose, divergence_of_units, elbo_surgery, levels, responsibilities
+from vaepriors.app.evaluation import summary
 from vaepriors.app.records import Record, command, records_of, without_examples
 from vaepriors.app.report import figures, page
 from vaepriors.app.report.curves import curves
@@ -21,12 +22,13 @@ from vaepriors.app.run import Run
 from vaepriors.data import Dataset, binarize_once
 from vaepriors.distributions import point_estimate
 from vaepriors.likelihood import Estimate, estimate
-from vaepriors.numerics import seed_of
+from vaepriors.limits import at_least_one
+from vaepriors.numerics import fixed_numerics, seed_of
 from vaepriors.priors import TwoLevelPrior, VampPrior
 from vaepriors.reading import read_json
-from vaepriors.vae import VAE
+from vaepriors.vae import VAE, eval_mode
 
-__all__ = ["Latent", "limits", "look", "write_report"]
+__all__ = ["Latent", "limits", "look", "report", "write_report"]
 
 PSEUDO = 48  # pseudo-inputs shown
 GENERATED = 16  # images of each
@@ -68,7 +70,7 @@ def look(model: VAE, x: Tensor, train: Tensor | None = None) -> Latent:
 class _Subject(NamedTuple):
     """What the sections of a report are made from."""
 
-    run: Run
+    name: str
     model: VAE
     data: Dataset
     x: Tensor  # test examples
@@ -76,7 +78,67 @@ class _Subject(NamedTuple):
     latent: Latent
     metrics: list[dict[str, Any]]
     records: list[Record]  # evaluations of this model
-    command: str  # that evaluates it
+    command: str = ""  # that evaluates it
+    epochs: int = 0  # planned
+    implied: int = 0  # draws of the importance-weighted posterior to show; none for 0
+    run: Run | None = None
+
+
+@fixed_numerics()
+@torch.no_grad()
+def report(
+    model: VAE,
+    data: Dataset,
+    out: Path | str,
+    *,
+    metrics: Sequence[dict[str, Any]] = (),
+    samples: int = 1000,
+    number: int = 2000,
+    seed: int = 0,
+) -> list[Path]:
+    """Write a page about any trained model: likelihoods, draws, pseudo-inputs, the latent space.
+
+    Args:
+        model: The model.
+        data: Its data; the test examples are measured, and the parts of the ELBO on the training set.
+        out: The page, a file that ends in .html; its pictures go into a folder of the same name beside it.
+        metrics: The lines of the training (`Outcome.metrics`), for its curves.
+        samples: Draws of z for each example in log p(x).
+        number: The most test examples to measure.
+        seed: Seed of all draws.
+
+    Returns:
+        The page and the folder.
+
+    Raises:
+        ValueError: If `out` does not end in .html, or `number` or `samples` is less than 1.
+    """
+    path = Path(out)
+    if path.suffix != ".html":
+        raise ValueError(f"out is {path}: give a file that ends in .html")
+    at_least_one(number=number, samples=samples)
+    with eval_mode(model), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "report"))
+        parameter = next(model.parameters())
+        x = data.test[:number].to(parameter)
+        estimates = estimate(model, x, samples)
+        result = {"split": "test", "samples": samples, "seed": seed, **summary(estimates, data)}
+        record = Record("", result, estimates.log_likelihood.cpu().numpy())
+        elbo, latent = _measure(model, data, x)
+        subject = _Subject(data.name, model, data, x, elbo, latent, list(metrics), [record])
+        makers = [_likelihood, _samples, _pseudo_inputs, _units, _elbo, _codes]
+        sections = [maker(subject) for maker in ([_training] if subject.metrics else []) + makers]
+    sentences = diagnose(latent.activity, latent.surgery, result["effective_samples_mean"])
+    parameters = sum(p.numel() for p in model.parameters())
+    text = page.render(data.name, f"{parameters:,} parameters.", _numbers(subject), sentences, sections)
+    return page.write(path, text, sections)
+
+
+def _measure(model: VAE, data: Dataset, x: Tensor) -> tuple[Estimate, Latent]:
+    """The ELBO of test examples by one draw each, and the latent space."""
+    train = binarize_once(data.train) if data.dynamic else data.train
+    latent = look(model, x, train)
+    return estimate(model, x, samples=1), latent
 
 
 @torch.no_grad()
@@ -110,17 +172,17 @@ def write_report(
     x = data.test[:number].to(next(model.parameters()))
     records, stale = records_of(run, model, values["epoch"], which)
     metrics, _ = run.metrics(), interpolated(run)  # damaged files are refused before the work
-    train = binarize_once(data.train) if data.dynamic else data.train
-    latent = look(model, x, train)
-    elbo = estimate(model, x, samples=1)
-    renewal = command(run, {"checkpoint": which})
-    subject = _Subject(run, model, data, x, elbo, latent, metrics, records, renewal)
+    elbo, latent = _measure(model, data, x)
+    experiment, renewal = run.experiment(), command(run, {"checkpoint": which})
+    implied = experiment.samples if experiment.objective == "iwae" else 0
+    subject = _Subject(
+        run.folder.name, model, data, x, elbo, latent, metrics, records, renewal, experiment.epochs, implied, run
+    )
     makers = (_training, _likelihood, _samples, _pseudo_inputs, _units, _elbo, _codes, _interpolations, _experiment)
     sections = []
     for done, maker in enumerate(makers, 1):
         sections.append(maker(subject))
         progress(done, len(makers))
-    experiment = run.experiment()
     title = f"{experiment.model}, {experiment.prior} prior, {Path(experiment.data).name}"
     subtitle = f"Model of epoch {values['epoch']} ({which}) of {len(subject.metrics)}, seed {experiment.seed}."
     effective = records[0].result["effective_samples_mean"] if records else None
@@ -182,7 +244,7 @@ def _training(subject: _Subject) -> Section:
         f"{epochs} in {duration}. The best validation loss is {best['valid_loss']:.2f} "
         f"nats, of epoch {best['epoch']}; the last one {last['valid_loss']:.2f}."
     ]
-    if len(subject.metrics) < subject.run.experiment().epochs:
+    if len(subject.metrics) < subject.epochs:
         text.append("The training ended before the last epoch: stopped early, interrupted, or still running.")
     names = "losses, rate, distortion" + (", the weight of the divergence" if "beta" in last else "")
     picture = drawn("training", curves(subject.metrics), f"Curves over the epochs: {names}.", f"By epoch: {names}.")
@@ -206,7 +268,7 @@ def _likelihood(subject: _Subject) -> Section:
         "example with fewest.",
     ]
     pictures = [] if values is None else _likelihood_pictures(subject, result["split"], values)
-    if values is None:
+    if values is None and subject.run is not None:
         text.append(without_examples(subject.run, record))
     return Section("likelihood", "Likelihood", text, pictures, tables=[_evaluations(subject.records)] if others else [])
 
@@ -376,7 +438,7 @@ def _elbo(subject: _Subject) -> Section:
         [
             drawn(
                 "surgery",
-                figures.surgeries({subject.run.folder.name: surgery}),
+                figures.surgeries({subject.name: surgery}),
                 f"-ELBO as bars of its parts, in nats: {parts}.",
             ),
             drawn(
@@ -422,15 +484,15 @@ def _codes(subject: _Subject) -> Section:
         alt = f"Codes {name} of {len(x)} test examples beside as many draws of the prior{projected}."
         figure = figures.scatter(codes[:, place], prior[:, place], labels)
         pictures.append(drawn(f"codes-{name}", figure, alt, alt))
-    experiment = subject.run.experiment()
-    if list(where) == ["z"] and codes.shape[1] == 2 and experiment.objective == "iwae" and experiment.samples > 1:
-        alt = f"Posterior of one test example: q(z|x), what {experiment.samples} draws make of it, and p(z|x)."
-        pictures.append(drawn("implied", figures.implied(model, x[0], experiment.samples), alt, alt))
+    if list(where) == ["z"] and codes.shape[1] == 2 and subject.implied > 1:
+        alt = f"Posterior of one test example: q(z|x), what {subject.implied} draws make of it, and p(z|x)."
+        pictures.append(drawn("implied", figures.implied(model, x[0], subject.implied), alt, alt))
     return Section("codes", "Codes and prior", text, pictures)
 
 
 def _interpolations(subject: _Subject) -> Section:
     key, title, run = "interpolations", "Interpolations", subject.run
+    assert run is not None
     result = interpolated(run)
     if result is None:
         return Section(key, title, [f"None yet: run {_command('interpolate', run)}."])
@@ -454,7 +516,9 @@ def _interpolations(subject: _Subject) -> Section:
 
 
 def _experiment(subject: _Subject) -> Section:
-    description, run = subject.run.description(), subject.run
+    run = subject.run
+    assert run is not None
+    description = run.description()
     options = [[name, _word(value)] for name, value in dataclasses.asdict(run.experiment()).items()]
     sessions = [
         [
