@@ -16,7 +16,7 @@ def main(epochs: int = 60, samples: int = 1000) -> None:
     encoder = networks.hierarchical_encoder(digits.event_shape, HIDDEN, LATENT)  # q(z2|x) q(z1|x,z2)
     decoder = networks.hierarchical_decoder(digits.event_shape, HIDDEN, LATENT)  # p(x|z1,z2)
     top = VampPrior(encoder.top, digits.train[:100] + 0.01 * torch.randn(100, 1, 8, 8))  # p(z2)
-    prior = TwoLevelPrior(top, networks.conditional(LATENT, HIDDEN, LATENT), LATENT)  # p(z2) p(z1|z2)
+    prior = TwoLevelPrior(top, networks.conditional(LATENT, HIDDEN, LATENT), (LATENT, LATENT))  # p(z2) p(z1|z2)
     model = VAE(encoder, decoder, prior)
 
     outcome = fit(model, objectives.ELBO(warmup=20), digits, epochs=epochs, warmup=20, accelerator="cpu")
