@@ -103,7 +103,7 @@ def test_a_cuda_module_compiled_for_less_overhead_gives_the_numbers_of_the_plain
 
 def test_a_graph_is_gone_without_on_a_cpu_and_refused_on_several_devices(tmp_path, train, capsys):
     assert train(tmp_path / "a", "--epochs", "1", "--graph") == 0
-    assert "there is no CUDA device for --graph: going on without" in capsys.readouterr().err
+    assert "there is no CUDA device for --graph: continuing without it" in capsys.readouterr().err
     assert train(tmp_path / "b", "--epochs", "1") == 0
     a, b = (Run(tmp_path / name).metrics()[0]["valid_loss"] for name in "ab")
     assert a == b
@@ -129,7 +129,7 @@ def test_without_a_compiler_the_module_stays_as_it_is(monkeypatch, capsys):
     monkeypatch.setattr(torch, "compile", refuse)
     module = nn.Linear(2, 2)
     assert compilation.compiled(module) is module
-    assert capsys.readouterr().err == "torch.compile does not work here (RuntimeError): going on without\n"
+    assert capsys.readouterr().err == "torch.compile does not work here (RuntimeError): continuing without it\n"
 
 
 def test_peak_memory_is_in_gib_and_grows_with_what_is_held():
@@ -153,5 +153,5 @@ def test_a_compiled_step_gives_the_numbers_of_the_plain_one(tmp_path, images, ca
         run = Run(tmp_path / str(compile_))
         fit(experiment, load(experiment.data), run)
         lines.append([(line["loss"], line["rate"]) for line in run.metrics()])
-    assert "going on without" not in capsys.readouterr().err
+    assert "continuing without" not in capsys.readouterr().err
     torch.testing.assert_close(torch.tensor(lines[0]), torch.tensor(lines[1]), rtol=1e-4, atol=1e-4)

@@ -188,7 +188,9 @@ def test_a_result_of_the_pendulum_has_its_pictures(tiny, tmp_path, name):
 
 def test_half_a_turn_of_the_pendulum_is_twenty_images(tiny, tmp_path):
     angle = job_of("angle", "elbo", tmp_path)
-    experiment = dataclasses.replace(angle.planned, prior="standard", epochs=1, accelerator="cpu")
+    experiment = dataclasses.replace(
+        angle.planned, prior="standard", prior_samples=None, prior_hidden=None, epochs=1, accelerator="cpu"
+    )
     fit(experiment, data.load("pendulum"), angle.run)
     sheet = pendulum.draw_half_turn(angle.run.model(data.load("pendulum"), "last")[0], data.load("pendulum"))
     assert sheet.shape == (18, 20 * 17 + 1, 3)

@@ -46,11 +46,12 @@ OTHER = Experiment(
 HIERARCHICAL = Experiment(
     prior="vhp", prior_samples=4, prior_hidden=(6, 5), prior_latent=2, objective="rewo", kappa=0.3, nu=2.0, sigma=0.1
 )
+FLOW = Experiment(prior="flow", transforms=2, bins=4)
 WEIGHTED = Experiment(objective="iwae", samples=5, estimator="dreg", lr_stages=8, adam_eps=1e-4)
 
 
 def test_an_experiment_comes_back_as_it_was(tmp_path):
-    default, others = Experiment(), (OTHER, HIERARCHICAL, WEIGHTED)
+    default, others = Experiment(), (OTHER, HIERARCHICAL, WEIGHTED, FLOW)
     told_apart = lambda name: any(getattr(other, name) != getattr(default, name) for other in others)  # noqa: E731
     assert all(told_apart(field.name) for field in dataclasses.fields(Experiment))
     for number, other in enumerate(others):

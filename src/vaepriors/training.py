@@ -499,7 +499,7 @@ def _lines(tensors: dict[str, Tensor]) -> list[str]:
 def _graph(settings: Settings, fabric: Fabric) -> bool:
     """Whether the step is to be one CUDA graph, and can."""
     if settings.graph and fabric.device.type != "cuda":
-        print("there is no CUDA device for --graph: going on without", file=sys.stderr)
+        print("there is no CUDA device for --graph: continuing without it", file=sys.stderr)
     elif settings.graph and fabric.world_size > 1:
         raise ValueError(f"graph is for one device, not for {fabric.world_size}: leave one of them out")
     return settings.graph and fabric.device.type == "cuda"
