@@ -97,12 +97,7 @@ def evaluate_run(
         run.check_free()
     dataset = run.dataset()
     model, values = run.model(dataset, which)
-    hierarchical = [part for part in model.modules() if isinstance(part, VHP)]
-    if prior_samples is not None and (prior_samples < 1 or not hierarchical):
-        raise ValueError(f"prior_samples is {prior_samples}: it must be at least 1, and belongs to the prior vhp")
-    for prior in hierarchical:
-        prior.samples = prior_samples or prior.samples
-    dtype = next(model.parameters()).dtype
+    prior_samples = _set_prior_samples(model, prior_samples)
     x = examples(dataset, split, number)
     if devices > len(x):
         raise ValueError(f"devices is {devices}, but there are only {len(x)} examples: choose fewer")
@@ -116,30 +111,46 @@ def evaluate_run(
         "model_digest": checkpoint.digest(checkpoint.module_tensors(model)),
         "seed": seed,
         "samples": samples,
-        "prior_samples": hierarchical[0].samples if hierarchical else None,
+        "prior_samples": prior_samples,
     }
-    device = fabric.device
-    x, model = x.to(device, dtype), model.to(device)
+    model = model.to(fabric.device)
+    x = x.to(next(model.parameters()))
     partial, same = run / f"{name_of(what)}.partial", {**what, "chunk": chunk}
     with run.lock(fabric.is_global_zero):
         estimates, seconds = _InBlocks(fabric, partial, same, seed, progress).estimate(
             model, x, samples, chunk, until, save_every
         )
-        torch.manual_seed(seed_of(seed, "activity"))
         log_likelihood = checkpoint.npy(estimates.log_likelihood)
         result = {
             **what,
             **summary(estimates, dataset),
-            "active_units": active_units(model, x) if len(x) > 1 else None,
-            "latent_units": model.encoder(x[:1]).sample().shape[-1],
+            **_units(model, x, seed),
             "seconds": round(seconds, 2),
-            "device": hardware(device),
+            "device": hardware(fabric.device),
             "devices": devices,
             "log_likelihood_sha256": hashlib.sha256(log_likelihood).hexdigest(),
         }
         if fabric.is_global_zero:
             write_record(run, result, log_likelihood)
     return result
+
+
+def _set_prior_samples(model: VAE, samples: int | None) -> int | None:
+    """Set the draws of u in the density of a `VHP`, if they are given; return them, or None without such a prior."""
+    hierarchical = [part for part in model.modules() if isinstance(part, VHP)]
+    if samples is not None and (samples < 1 or not hierarchical):
+        raise ValueError(f"prior_samples is {samples}: it must be at least 1, and belongs to the prior vhp")
+    for prior in hierarchical:
+        prior.samples = samples or prior.samples
+    return hierarchical[0].samples if hierarchical else None
+
+
+def _units(model: VAE, x: Tensor, seed: int) -> dict[str, int | None]:
+    torch.manual_seed(seed_of(seed, "activity"))
+    return {
+        "active_units": active_units(model, x) if len(x) > 1 else None,
+        "latent_units": model.encoder(x[:1]).sample().shape[-1],
+    }
 
 
 class _InBlocks:

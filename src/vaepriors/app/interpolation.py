@@ -10,7 +10,7 @@ from vaepriors.analysis.paths import Graph, NoPath, resample, smoothness, straig
 from vaepriors.app.run import Run
 from vaepriors.checkpoint import write_json
 from vaepriors.distributions import point_estimate
-from vaepriors.limits import check_size
+from vaepriors.limits import at_least_one, check_size
 from vaepriors.numerics import seed_of
 from vaepriors.vae import VAE
 
@@ -64,17 +64,14 @@ def interpolate_run(
     Raises:
         ValueError: If an option is out of range, the test set has one example, or no pair has a path.
     """
-    for name, value in (("graphs", graphs), ("pairs", pairs), ("nodes", nodes), ("neighbors", neighbors)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}: at least 1 is needed")
     dataset = run.dataset()
     model, values = run.model(dataset, which)
     usual = DEFAULTS.get(dataset.name, (1000, 18))
     nodes, neighbors = usual[0] if nodes is None else nodes, usual[1] if neighbors is None else neighbors
+    at_least_one(graphs=graphs, pairs=pairs, nodes=nodes, neighbors=neighbors)
     if len(dataset.test) < 2:
         raise ValueError(f"{dataset.name} has {len(dataset.test)} test example: an interpolation needs two")
-    edges = nodes * max(neighbors, 1)
-    check_size(f"a graph of {nodes} nodes with {neighbors} neighbours each", 100 * edges)  # an edge takes more
+    check_size(f"a graph of {nodes} nodes with {neighbors} neighbours each", 100 * nodes * neighbors)  # at least
     torch.manual_seed(seed_of(seed, "interpolation"))
     components, first, without = [], [], 0
     smooth: dict[str, list[Tensor]] = {"graph": [], "graph_resampled": [], "straight": []}
@@ -90,11 +87,12 @@ def interpolate_run(
             except NoPath:
                 without += 1
                 continue
-            decoded, line = _decoded(model, path), _decoded(model, straight(start, goal, POINTS))
-            for name, x in zip(smooth, (decoded, _decoded(model, resample(path, POINTS)), line), strict=True):
+            paths = (path, resample(path, POINTS), straight(start, goal, POINTS))
+            decoded = [_decoded(model, z) for z in paths]
+            for name, x in zip(smooth, decoded, strict=True):
                 smooth[name].append(smoothness(x).flatten())
             if number == 0:
-                first.append(Interpolation(graph, path, decoded, line, ends))
+                first.append(Interpolation(graph, path, decoded[0], decoded[2], ends))
     if not smooth["graph"]:
         raise NoPath(
             f"no pair of {graphs * pairs} has a path: the graphs fall into components of {components[0]} nodes; "

@@ -358,24 +358,7 @@ def _pseudo_inputs(subject: _Subject) -> Section:
     shares = responsibilities(mixture, model.encoder(subject.x[:500]).sample()[:, place])
     rank = shares if top.logits is None else weights
     order = rank.sort(descending=True, stable=True).indices[:PSEUDO].tolist()
-    small = max(1, round(96 / inputs.shape[-1])) * inputs.shape[-1]
-    openings = []
-    for k in order:
-        z = top.encoder(inputs[k : k + 1]).sample((GENERATED,)).squeeze(1)
-        if isinstance(model.prior, TwoLevelPrior):
-            z = torch.cat([z, model.prior.bottom(z).sample()], -1)
-        percent = percent_in_words(rank[k].item())
-        openings.append(
-            Opening(
-                f"{k + 1}: {percent}",
-                sheet(f"pseudo-{k + 1}", grid(inputs[k : k + 1]), f"Pseudo-input {k + 1}, {percent}.", width=small),
-                sheet(
-                    f"generated-{k + 1}",
-                    grid(point_estimate(model.decoder(z)), 8),
-                    f"{GENERATED} images generated from pseudo-input {k + 1}.",
-                ),
-            )
-        )
+    openings = [_opening(model, top, k, percent_in_words(rank[k].item())) for k in order]
     of = f"{len(order)} of {len(inputs)}" if len(order) < len(inputs) else f"All {len(inputs)}"
     text = [
         f"{of}, in the order of their weights, which are given in percent."
@@ -387,6 +370,21 @@ def _pseudo_inputs(subject: _Subject) -> Section:
         share = top.clamped_share().item()
         text.append(f"{percent_in_words(share)} of their pixels are at a bound, where they get no gradient.")
     return Section(key, title, text, openings=openings)
+
+
+def _opening(model: VAE, top: VampPrior, k: int, percent: str) -> Opening:
+    """A pseudo-input, which opens to images generated from it."""
+    u, number = top.inputs()[k : k + 1], k + 1
+    z = top.encoder(u).sample((GENERATED,)).squeeze(1)
+    if isinstance(model.prior, TwoLevelPrior):
+        z = torch.cat([z, model.prior.bottom(z).sample()], -1)
+    small = max(1, round(96 / u.shape[-1])) * u.shape[-1]
+    images = grid(point_estimate(model.decoder(z)), 8)
+    return Opening(
+        f"{number}: {percent}",
+        sheet(f"pseudo-{number}", grid(u), f"Pseudo-input {number}, {percent}.", width=small),
+        sheet(f"generated-{number}", images, f"{GENERATED} images generated from pseudo-input {number}."),
+    )
 
 
 def _units(subject: _Subject) -> Section:
