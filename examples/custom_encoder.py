@@ -1,4 +1,4 @@
-"""Networks, data and a training folder of your own: torch's layers and distributions, a table of real numbers.
+"""Custom networks, data and a training folder: torch's layers and distributions, a table of real numbers.
 
 python examples/custom_encoder.py
 """

@@ -149,7 +149,7 @@ class Table(dict[str, Choice]):
         """The entry of a name.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If no choice has this name.
         """
         check_choice(self.kind, name, self)
         return self[name]
@@ -260,7 +260,7 @@ def check_choice(what: str, value: str, choices: Collection[str]) -> None:
     """Refuse an unknown name.
 
     Raises:
-        ValueError: If it is none of the choices; the message has the nearest one.
+        ValueError: If the name is unknown; the message has the nearest one.
     """
     if value not in choices:
         near = difflib.get_close_matches(value, choices, n=1)

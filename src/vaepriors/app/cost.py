@@ -101,7 +101,7 @@ def gflops_per_second(device: str) -> float:
 
 
 def hours(experiment: Experiment, draws: int, device: str = "cpu") -> float:
-    """A rough estimate of the hours that a run of all its epochs and its evaluation takes at the most.
+    """A rough upper estimate of the hours of a run with all its epochs and its evaluation.
 
     Args:
         experiment: The experiment; its data set need not be there.

@@ -177,34 +177,34 @@ class _InBlocks:
         fabric, devices = self.fabric, self.fabric.world_size
         chunk = check_sizes(model, x, samples, chunk)
         size = min(max(_BLOCK, chunk // samples), -(-len(x) // devices))
-        found, before = self._restored(x)
+        estimates, before = self._restored(x)
         began = saved = time.monotonic()
         with eval_mode(model):
             prior = model.prior()
-            while found.shape[1] < len(x):
-                now, done = time.monotonic(), found.shape[1]
+            while estimates.shape[1] < len(x):
+                now, done = time.monotonic(), estimates.shape[1]
                 try:
                     part = self._block(model, prior, x, done, size, samples, chunk)
                 except KeyboardInterrupt:
-                    self._save(found, before + now - began)
+                    self._save(estimates, before + now - began)
                     raise
-                found = torch.cat([found, part], 1)[:, : len(x)]
+                estimates = torch.cat([estimates, part], 1)[:, : len(x)]
                 late = until is not None and 2 * time.monotonic() - now > until
                 if devices > 1:
                     votes: Any = fabric.all_reduce(torch.tensor(float(late), device=x.device), reduce_op="sum")
                     late = votes.item() > 0
-                if late and found.shape[1] < len(x):
-                    self._save(found, before + time.monotonic() - began)
-                    raise Paused(f"stopped after {found.shape[1]} of {len(x)} examples: the next call continues there")
+                if late and estimates.shape[1] < len(x):
+                    self._save(estimates, before + time.monotonic() - began)
+                    raise Paused(f"stopped after {estimates.shape[1]} of {len(x)} examples: call again to continue")
                 if time.monotonic() - saved >= save_every:
-                    self._save(found, before + time.monotonic() - began)
+                    self._save(estimates, before + time.monotonic() - began)
                     saved = time.monotonic()
-        return Estimate(*found), before + time.monotonic() - began
+        return Estimate(*estimates), before + time.monotonic() - began
 
     def _block(
         self, model: VAE, prior: Distribution, x: Tensor, done: int, size: int, samples: int, chunk: int
     ) -> Tensor:
-        """The estimates of the next examples, so many on each device, shape `(5, devices * size)`; zeros after them."""
+        """Estimates of the next examples, `size` on each device, of shape `(5, devices * size)`; zeros after them."""
         devices, first = self.fabric.world_size, done + size * self.fabric.global_rank
 
         def count(images: int) -> None:
@@ -233,28 +233,29 @@ class _InBlocks:
                 os.replace(self.path, aside)
                 print(f"{error}: renamed to {aside.name}, and the evaluation starts over", file=sys.stderr)
         self.fabric.barrier()
-        found, seconds = self._read(len(x)) if self.path.is_file() else (torch.zeros(5, 0, dtype=torch.float64), 0.0)
-        return found.to(x.device), seconds
+        nothing = torch.zeros(5, 0, dtype=torch.float64)
+        estimates, seconds = self._read(len(x)) if self.path.is_file() else (nothing, 0.0)
+        return estimates.to(x.device), seconds
 
     def _read(self, n: int) -> tuple[Tensor, float]:
         """The estimates of the first examples; none if they are of another evaluation."""
         tensors, values = checkpoint.load(self.path)
-        found = tensors.get("found", torch.zeros(0))
+        estimates = tensors.get("found", torch.zeros(0))
         try:
             check(values, Partial)
         except ValueError as error:
             raise checkpoint.Damaged(f"{self.path} is damaged: {error}") from error
-        if found.dtype != torch.float64 or found.shape != (5, found.shape[-1]):
-            raise checkpoint.Damaged(f"{self.path} is damaged: it holds {found.dtype} {tuple(found.shape)}")
+        if estimates.dtype != torch.float64 or estimates.shape != (5, estimates.shape[-1]):
+            raise checkpoint.Damaged(f"{self.path} is damaged: it holds {estimates.dtype} {tuple(estimates.shape)}")
         if values["same"] != self.same:
-            return found[:, :0], 0.0
-        if found.shape[1] > n:
-            raise checkpoint.Damaged(f"{self.path} is damaged: it holds {found.shape[1]} of {n} examples")
-        return found, values["seconds"]
+            return estimates[:, :0], 0.0
+        if estimates.shape[1] > n:
+            raise checkpoint.Damaged(f"{self.path} is damaged: it holds {estimates.shape[1]} of {n} examples")
+        return estimates, values["seconds"]
 
-    def _save(self, found: Tensor, seconds: float) -> None:
+    def _save(self, estimates: Tensor, seconds: float) -> None:
         if self.fabric.is_global_zero:
-            checkpoint.save(self.path, {"found": found}, {"same": self.same, "seconds": seconds})
+            checkpoint.save(self.path, {"found": estimates}, {"same": self.same, "seconds": seconds})
 
 
 def summary(estimates: Estimate, dataset: Dataset) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Run(Folder):
         self.check_files()
 
     def check_same(self, experiment: Experiment) -> None:
-        """Refuse to go on as another experiment than was begun, but for its length and its devices.
+        """Refuse to resume as another experiment; its length and its devices may change.
 
         Raises:
             ValueError: If another field differs.
@@ -117,7 +117,7 @@ class Run(Folder):
             which: `best`, `last`, or `epoch-N` of a snapshot.
 
         Raises:
-            ValueError: If `which` is none of these, if the run has no such checkpoint yet, or if it is damaged or does
+            ValueError: If `which` is another word, if the run has no such checkpoint yet, or if it is damaged or does
                 not fit the experiment.
         """
         if not re.fullmatch(r"best|last|epoch-\d+", which):  # a path would read another run

@@ -226,7 +226,7 @@ def table(name: str) -> Table:
     """A table by name.
 
     Raises:
-        ValueError: If there is none of that name.
+        ValueError: If no table or row has that name.
     """
     if name not in tables():
         near = difflib.get_close_matches(name, tables(), n=1)
