@@ -2,12 +2,12 @@
 
 import platform
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from vaepriors.limits import check_processes
+from vaepriors.numerics import processor
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -41,15 +41,8 @@ def hardware(device: torch.device) -> str:
     """The device in words, such as `Intel(R) Xeon(R), 2 threads`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    name = _cpu("model name") or platform.processor() or platform.machine()
+    name = processor("model name") or platform.processor() or platform.machine()
     return f"{name}, {torch.get_num_threads()} threads"
-
-
-def _cpu(key: str) -> str:
-    """A value of the first processor in /proc/cpuinfo; nothing where there is none."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
 
 
 def peak_memory(device: torch.device) -> float:

@@ -89,7 +89,7 @@ def _exact_products() -> Iterator[None]:
 @cache
 def _prefers_onednn() -> bool:
     """Whether float32 products go to oneDNN on this machine: the same answer for each process."""
-    return prefers_onednn(_vendor(), error_of_products)
+    return prefers_onednn(processor("vendor_id"), error_of_products)
 
 
 def prefers_onednn(vendor: str, error: Callable[[], float]) -> bool:
@@ -120,11 +120,11 @@ def error_of_products() -> float:
     return ((a @ b.T - exact).abs().max() / exact.abs().max()).item()
 
 
-def _vendor() -> str:
-    """The maker of the processor, as /proc/cpuinfo names it; empty where that file is missing."""
+def processor(key: str) -> str:
+    """A value of the first processor in /proc/cpuinfo; empty where that file is missing."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("vendor_id")), "")
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
 
 
 @contextmanager

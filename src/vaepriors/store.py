@@ -345,7 +345,7 @@ class Folder:
         """The tensors and values of a checkpoint.
 
         Raises:
-            ValueError: If there is none, or it is damaged, or of another experiment; the message says what is left.
+            ValueError: If it is missing, damaged, or of another experiment; the message says what can still be used.
         """
         path = self / f"{which}.ckpt"
         if not path.is_file():

@@ -506,7 +506,7 @@ def _graph(settings: Settings, fabric: Fabric) -> bool:
 
 
 class _Interruption:
-    """The first Ctrl-C (or SIGTERM) ends the training after the epoch at hand; a second one, at once."""
+    """The first Ctrl-C (or SIGTERM) ends the training after this epoch; a second one ends it at once."""
 
     def __init__(self) -> None:
         self.signalled = False
@@ -531,7 +531,7 @@ class _Interruption:
             signal.signal(each, handler)
 
     def asked(self, fabric: Fabric, late: bool) -> str:
-        """Why to stop: any of the devices' processes was told to, or finds it late; nothing if none was or does."""
+        """Why to stop: a process of any device got a signal or is out of time; empty to continue."""
         flags = torch.tensor([float(self.signalled), float(late)], device=fabric.device)
         signalled, late = (fabric.all_reduce(flags, reduce_op="sum") > 0).tolist()  # type: ignore
         return "interrupted" if signalled else "out of time" if late else ""

@@ -265,7 +265,7 @@ def _measure(
 
 def _record(job: Job, ended: str, measurement: Measurement) -> None:
     """Write the result, after its pictures: once there is a result, the job is done."""
-    found, metrics = measurement.numbers, job.run.metrics()
+    numbers, metrics = measurement.numbers, job.run.metrics()
     if ended == "finished" and len(metrics) < job.planned.epochs:
         ended = "short"
     job.path.parent.mkdir(parents=True, exist_ok=True)
@@ -275,14 +275,14 @@ def _record(job: Job, ended: str, measurement: Measurement) -> None:
         "table": job.row.home[0],
         "row": job.row.home[1],
         "seed": job.seed,
-        "complete": ended != "short" and found["n"] == job.test_size,
+        "complete": ended != "short" and numbers["n"] == job.test_size,
         "ended": ended,
         "epochs": len(metrics),
         "epochs_planned": job.planned.epochs,
         "hours": round(sum(line["seconds"] for line in metrics) / 3600, 3),
         "gib": max((line["memory"] for line in metrics if "memory" in line), default=None),
         **job.run.description(),
-        "found": found,
-        "measured": session(found["epoch"], torch.device("cpu")),
+        "found": numbers,
+        "measured": session(numbers["epoch"], torch.device("cpu")),
     }
     checkpoint.write_json(job.path, content)
