@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,6 +40,8 @@ def test_a_job_in_short_sittings_ends_with_the_identical_number(tiny, tmp_path):
     assert content(short.result()) == content(straight.result())
     assert short.result()["complete"]
     assert len(short.result()["sessions"]) == 3
+    examples = np.load(short.path.with_name("vamp-0-log_likelihood.npy"))
+    assert -examples.mean() == pytest.approx(short.result()["found"]["nll"])
     assert run_job(short, CPU) == "already done"
     assert not (short.run / "evaluation.partial").exists()
 

@@ -23,7 +23,16 @@ from vaepriors.checkpoint import digest, module_tensors, write_atomically, write
 from vaepriors.reading import read_json, read_npy
 from vaepriors.vae import VAE
 
-__all__ = ["Record", "command", "name_of", "read_records", "records_of", "without_examples", "write_record"]
+__all__ = [
+    "Record",
+    "command",
+    "name_of",
+    "read_records",
+    "records_of",
+    "values_of",
+    "without_examples",
+    "write_record",
+]
 
 AGAIN = "delete it and evaluate again"
 KEPT = "-samples.json"  # at the end of the name of an evaluation that another one has replaced
@@ -87,12 +96,13 @@ def write_record(run: Run, result: dict[str, Any], log_likelihood: bytes) -> Non
     """Write an evaluation, and the .npy of its log p(x); an evaluation of the same with other samples is kept."""
     name = name_of(result)
     _keep(run, name, result)
-    write_atomically(run / _values_of(name), log_likelihood)
+    write_atomically(run / values_of(name), log_likelihood)
     write_json(run / f"{name}.json", result)
     (run / f"{name}.partial").unlink(missing_ok=True)
 
 
-def _values_of(name: str) -> str:
+def values_of(name: str) -> str:
+    """The file of log p(x) of each example, of an evaluation of this name."""
     return f"log_likelihood{name.removeprefix('evaluation')}.npy"
 
 
@@ -107,7 +117,7 @@ def _keep(run: Run, name: str, result: dict[str, Any]) -> None:
         return
     prior = "" if old["prior_samples"] is None else f"-{old['prior_samples']}-prior"
     kept = f"{name}-{old['samples']}{prior}-samples"
-    for path, target in ((f"{name}.json", f"{kept}.json"), (_values_of(name), _values_of(kept))):
+    for path, target in ((f"{name}.json", f"{kept}.json"), (values_of(name), values_of(kept))):
         if (run / path).is_file():
             os.replace(run / path, run / target)
 
@@ -128,7 +138,7 @@ def _order(result: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _read(path: Path) -> Record:
-    result, values = _read_json(path), path.with_name(_values_of(path.stem))
+    result, values = _read_json(path), path.with_name(values_of(path.stem))
     try:
         array = read_npy(values, result["log_likelihood_sha256"], (result["n"],), AGAIN)
     except ValueError:  # `without_examples` says so

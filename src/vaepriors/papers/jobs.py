@@ -1,7 +1,8 @@
 """A row with a seed as a job: train, evaluate, record. It can be stopped at any moment and resumed.
 
     RUNS/TABLE/ROW/SEED/            the run, as `vaepriors train` makes it
-    RESULTS/TABLE/ROW-SEED.json     its result, with pictures such as ROW-SEED-path.png beside it
+    RESULTS/TABLE/ROW-SEED.json     its result, with pictures such as ROW-SEED-path.png beside it, and
+                                    ROW-SEED-log_likelihood.npy, log p(x) of each test example
 
 What one process does not finish, the next one resumes, on another machine too if it sees the same folders. The process
 that works on a run holds its lock (`Run.lock`), which the system frees when that process dies.
@@ -26,6 +27,7 @@ from vaepriors import checkpoint
 from vaepriors.app.evaluation import Paused, evaluate_run
 from vaepriors.app.experiment import Experiment
 from vaepriors.app.progress import TrainingBar
+from vaepriors.app.records import name_of, values_of
 from vaepriors.app.run import Run
 from vaepriors.app.terminal import counting_bar
 from vaepriors.app.train import fit, make_fabric
@@ -260,17 +262,17 @@ def _measure(
             until=until,
             save_every=options.save_every,
         )
-    return Measurement(numbers, [])
+    return Measurement(numbers, [run / values_of(name_of(numbers))])
 
 
 def _record(job: Job, ended: str, measurement: Measurement) -> None:
-    """Write the result, after its pictures: once there is a result, the job is done."""
+    """Write the result, after its files: once there is a result, the job is done."""
     numbers, metrics = measurement.numbers, job.run.metrics()
     if ended == "finished" and len(metrics) < job.planned.epochs:
         ended = "short"
     job.path.parent.mkdir(parents=True, exist_ok=True)
-    for picture in measurement.pictures:
-        checkpoint.write_atomically(job.path.with_name(f"{job.path.stem}-{picture.name}"), picture.read_bytes())
+    for file in measurement.files:
+        checkpoint.write_atomically(job.path.with_name(f"{job.path.stem}-{file.name}"), file.read_bytes())
     content = {
         "table": job.row.home[0],
         "row": job.row.home[1],

@@ -22,10 +22,10 @@ __all__ = ["Measurement", "measure_angle", "measure_smoothness"]
 
 
 class Measurement(NamedTuple):
-    """Numbers to record, and the files of pictures in the run's folder."""
+    """Numbers to record, and files of the run's folder to copy beside them: pictures, arrays."""
 
     numbers: dict[str, Any]
-    pictures: list[Path]
+    files: list[Path]
 
 
 @torch.no_grad()
