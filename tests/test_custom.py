@@ -89,3 +89,13 @@ def test_another_model_than_that_of_the_run_is_refused(here, vaepriors, train, c
     assert train("run", "--epochs", "1") == 0
     assert vaepriors("evaluate", "run", "--model", MODEL) == 2
     assert "model vae, not custom_models:make" in capsys.readouterr().err
+
+
+def test_the_command_that_repairs_a_run_names_its_custom_model(here, vaepriors, images, capsys):
+    assert vaepriors("train", "--data", images, "--out", "run", *SHORT, "--model", MODEL) == 0
+    (here / "run" / "best.ckpt").write_bytes(b"damaged")
+    assert vaepriors("sample", "run", "--model", MODEL) == 2
+    command = f"vaepriors train --out run --resume --model {MODEL}"
+    assert command in capsys.readouterr().err
+    assert vaepriors(*command.split()[1:]) == 0
+    assert vaepriors("sample", "run", "--number", "2", "--model", MODEL) == 0

@@ -8,7 +8,6 @@ import argparse
 import dataclasses
 import functools
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 import tyro
 
 import vaepriors
-from vaepriors.app.custom import imported, is_custom
+from vaepriors.app.custom import imported
 from vaepriors.app.experiment import CommandLine, Experiment
 from vaepriors.app.parsing import parse
 from vaepriors.app.terminal import counting_bar, make_console, use_plain_signs
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vaepriors.app.run import Run
+    from vaepriors.training import Outcome
 
 __all__ = ["main"]
 
@@ -81,17 +81,20 @@ def train(
     listeners = [TensorBoard(run.folder)] if tensorboard else []
     try:
         with TrainingBar(console, run.folder) as bar:
-            report = fit(experiment, dataset, run, fabric, [bar, *listeners], save_every, snapshots)
+            outcome = fit(experiment, dataset, run, fabric, [bar, *listeners], save_every, snapshots)
     except Diverged as error:
         return _complain(f"{error}, in another --out{_extreme_value(dataset)}", 1)
-    loss = f"validation loss {report.best_loss:.4f} at epoch {report.best_epoch}"
-    console.print(f"{report.reason} after epoch {report.epoch}: best {loss}; run in {run.folder}")
-    if report.reason == "interrupted":
-        code = ["--model", experiment.model] if is_custom(experiment.model) else []
-        command = shlex.join(["vaepriors", "train", "--out", str(run.folder), "--resume", *code])
-        console.print(f"to continue: {command}")
-        return 130
-    return 0
+    return _conclude(outcome, run)
+
+
+def _conclude(outcome: "Outcome", run: "Run") -> int:
+    """Print how a training ended; return the exit status."""
+    loss = f"validation loss {outcome.best_loss:.4f} at epoch {outcome.best_epoch}"
+    console.print(f"{outcome.reason} after epoch {outcome.epoch}: best {loss}; run in {run.folder}")
+    if outcome.reason != "interrupted":
+        return 0
+    console.print(f"to continue: {run.command_to_resume()}")
+    return 130
 
 
 def _show(dataset: Dataset) -> None:

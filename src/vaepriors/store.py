@@ -314,9 +314,8 @@ class Folder:
             try:
                 lines.append(_metrics_of(line, number))
             except (ValueError, RecursionError) as error:
-                raise ValueError(
-                    f"{path} is damaged in line {number} ({error}): {self._resume()} repairs it from last.ckpt"
-                ) from error
+                remedy = f"{self.command_to_resume()} repairs it from last.ckpt"
+                raise ValueError(f"{path} is damaged in line {number} ({error}): {remedy}") from error
         try:
             return [*lines, _metrics_of(rest, len(lines) + 1)] if rest else lines
         except (ValueError, RecursionError):
@@ -383,9 +382,9 @@ class Folder:
         """What to do about a damaged checkpoint."""
         if which == "last" and self._is_whole("previous"):
             epoch = checkpoint.load(self / "previous.ckpt")[1]["epoch"]
-            remedy = f"{self._step_back()}{self.THEN}{self._resume()} resumes after epoch {epoch}"
+            remedy = f"{self._step_back()}{self.THEN}{self.command_to_resume()} resumes after epoch {epoch}"
         elif which == "best" and self._is_whole("last"):
-            return f"{self._resume()} writes it again from last.ckpt"
+            return f"{self.command_to_resume()} writes it again from last.ckpt"
         else:
             remedy = "it cannot be restored: train in another folder"
         return f"{remedy}; best.ckpt can still be used" if self._is_whole("best") and which != "best" else remedy
@@ -401,7 +400,7 @@ class Folder:
     def _step_back(self) -> str:
         return shlex.join(["mv", str(self / "previous.ckpt"), str(self / "last.ckpt")])
 
-    def _resume(self) -> str:
+    def command_to_resume(self) -> str:
         """What resumes the training, for a sentence."""
         return "the same call of fit"
 

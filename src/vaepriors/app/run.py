@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from vaepriors import checkpoint
+from vaepriors.app.custom import is_custom
 from vaepriors.app.experiment import Experiment, build
 from vaepriors.data import CATALOGUE, Dataset, load
 from vaepriors.store import RESTORE, Folder
@@ -139,8 +140,14 @@ class Run(Folder):
         settings = dataclasses.asdict(experiment)
         self.write_description(settings, data_sha256, identity(experiment, data_sha256), sessions)
 
-    def _resume(self) -> str:
-        return shlex.join(["vaepriors", "train", "--out", str(self.folder), "--resume"])
+    def command_to_resume(self) -> str:
+        """The command that resumes the training; it names custom code, which is imported only then."""
+        try:
+            model = self.experiment().model
+        except ValueError:  # damaged: the command itself will refuse it
+            model = ""
+        code = ["--model", model] if is_custom(model) else []
+        return shlex.join(["vaepriors", "train", "--out", str(self.folder), "--resume", *code])
 
 
 def identity(experiment: Experiment, data_sha256: str) -> str:
