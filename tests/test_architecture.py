@@ -55,3 +55,20 @@ def test_every_part_has_a_floor():
 
 def test_the_theory_knows_no_prior_network_objective_or_data_set():
     assert imports(ROOT / "vae.py") == {"distributions"}
+
+
+def length(function: ast.FunctionDef) -> int:
+    """Lines of a function without its docstring."""
+    first = function.body[0]
+    described = first.end_lineno - first.lineno + 1 if ast.get_docstring(function) is not None else 0
+    return function.end_lineno - function.lineno + 1 - described
+
+
+def test_no_function_is_longer_than_40_lines():
+    nodes = [(path, node) for path in FILES for node in ast.walk(ast.parse(path.read_text()))]
+    long = {
+        f"{path.relative_to(ROOT)}: {node.name}": length(node)
+        for path, node in nodes
+        if isinstance(node, ast.FunctionDef) and length(node) > 40
+    }
+    assert not long

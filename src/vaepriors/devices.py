@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vaepriors.limits import check_processes
+from vaepriors.limits import at_least_one, check_processes
 from vaepriors.numerics import processor
 
 if TYPE_CHECKING:
@@ -19,8 +19,10 @@ def open_devices(accelerator: str, devices: int = 1, nodes: int = 1, precision: 
     """Devices of a kind: `cpu`, `cuda`, or `auto`, which is cuda where there is one.
 
     Raises:
-        ValueError: If torch sees fewer devices of this kind, or there are too many processes for this machine.
+        ValueError: If a number is less than 1, torch sees fewer devices of this kind, or there are too many processes
+            for this machine.
     """
+    at_least_one(devices=devices, nodes=nodes)
     there = torch.cuda.is_available()
     if accelerator == "cuda" and not there:
         raise ValueError("accelerator is cuda, but torch sees no CUDA device: choose cpu or auto")

@@ -90,49 +90,49 @@ def evaluate_run(
         Paused: If it stopped because of `until`.
         Busy: If another process works in the folder.
     """
-    if devices < 1:
-        raise ValueError(f"devices is {devices}: at least 1 is needed")
     fabric = open_devices(accelerator, devices)
     if os.environ.get("LOCAL_RANK", "0") == "0":  # the others are started by the first, which holds it then
         run.check_free()
     dataset = run.dataset()
-    model, values = run.model(dataset, which)
-    prior_samples = _set_prior_samples(model, prior_samples)
-    x = examples(dataset, split, number)
+    model, x, what = _load(run, dataset, which, split, number, prior_samples)
     if devices > len(x):
         raise ValueError(f"devices is {devices}, but there are only {len(x)} examples: choose fewer")
     fabric.launch()
-    what = {
-        "split": split,
-        "number": None if len(x) == len(getattr(dataset, split)) else len(x),
-        "examples_digest": digest_of(x),
-        "checkpoint": which,
-        "epoch": values["epoch"],
-        "model_digest": checkpoint.digest(checkpoint.module_tensors(model)),
-        "seed": seed,
-        "samples": samples,
-        "prior_samples": prior_samples,
-    }
     model = model.to(fabric.device)
     x = x.to(next(model.parameters()))
-    partial, same = run / f"{name_of(what)}.partial", {**what, "chunk": chunk}
+    what |= {"seed": seed, "samples": samples}
+    blocks = _InBlocks(fabric, run / f"{name_of(what)}.partial", {**what, "chunk": chunk}, progress)
     with run.lock(fabric.is_global_zero):
-        estimates, seconds = _InBlocks(fabric, partial, same, seed, progress).estimate(
-            model, x, samples, chunk, until, save_every
-        )
+        estimates, seconds = blocks.estimate(model, x, until, save_every)
         log_likelihood = checkpoint.npy(estimates.log_likelihood)
-        result = {
-            **what,
-            **summary(estimates, dataset),
-            **_units(model, x, seed),
-            "seconds": round(seconds, 2),
-            "device": hardware(fabric.device),
-            "devices": devices,
-            "log_likelihood_sha256": hashlib.sha256(log_likelihood).hexdigest(),
-        }
+        sha256 = {"log_likelihood_sha256": hashlib.sha256(log_likelihood).hexdigest()}
+        work = {"seconds": round(seconds, 2), "device": hardware(fabric.device), "devices": devices}
+        result = {**what, **summary(estimates, dataset), **_units(model, x, seed), **work, **sha256}
         if fabric.is_global_zero:
             write_record(run, result, log_likelihood)
     return result
+
+
+def _load(
+    run: Run, dataset: Dataset, which: str, split: str, number: int | None, prior_samples: int | None
+) -> tuple[VAE, Tensor, dict[str, Any]]:
+    """The model and the examples, and what identifies them."""
+    model, values = run.model(dataset, which)
+    prior_samples = _set_prior_samples(model, prior_samples)
+    x = examples(dataset, split, number)
+    return (
+        model,
+        x,
+        {
+            "split": split,
+            "number": None if len(x) == len(getattr(dataset, split)) else len(x),
+            "examples_digest": digest_of(x),
+            "checkpoint": which,
+            "epoch": values["epoch"],
+            "model_digest": checkpoint.digest(checkpoint.module_tensors(model)),
+            "prior_samples": prior_samples,
+        },
+    )
 
 
 def _set_prior_samples(model: VAE, samples: int | None) -> int | None:
@@ -159,23 +159,19 @@ class _InBlocks:
     Args:
         fabric: The devices, launched.
         path: The file of the finished examples.
-        same: What must be the same to resume.
-        seed: Seed of the draws; those of a block follow from it and the place of its first example.
+        same: What decides the numbers, and must be the same to resume. The draws of a block follow from its seed and
+            the place of the first example.
         progress: Called with the number of examples done and their total.
     """
 
-    def __init__(
-        self, fabric: Fabric, path: Path, same: dict[str, Any], seed: int, progress: Callable[[int, int], None]
-    ) -> None:
-        self.fabric, self.path, self.same, self.seed, self.progress = fabric, path, same, seed, progress
+    def __init__(self, fabric: Fabric, path: Path, same: dict[str, Any], progress: Callable[[int, int], None]) -> None:
+        self.fabric, self.path, self.same, self.progress = fabric, path, same, progress
 
     @torch.no_grad()
-    def estimate(
-        self, model: VAE, x: Tensor, samples: int, chunk: int | None, until: float | None, save_every: float
-    ) -> tuple[Estimate, float]:
+    def estimate(self, model: VAE, x: Tensor, until: float | None, save_every: float) -> tuple[Estimate, float]:
         """The estimate, and the seconds that it took, in all calls together."""
-        fabric, devices = self.fabric, self.fabric.world_size
-        chunk = check_sizes(model, x, samples, chunk)
+        samples, devices = self.same["samples"], self.fabric.world_size
+        chunk = check_sizes(model, x, samples, self.same["chunk"])
         size = min(max(_BLOCK, chunk // samples), -(-len(x) // devices))
         estimates, before = self._restored(x)
         began = saved = time.monotonic()
@@ -184,15 +180,12 @@ class _InBlocks:
             while estimates.shape[1] < len(x):
                 now, done = time.monotonic(), estimates.shape[1]
                 try:
-                    part = self._block(model, prior, x, done, size, samples, chunk)
+                    part = self._block(model, prior, x, done, size, chunk)
                 except KeyboardInterrupt:
                     self._save(estimates, before + now - began)
                     raise
                 estimates = torch.cat([estimates, part], 1)[:, : len(x)]
-                late = until is not None and 2 * time.monotonic() - now > until
-                if devices > 1:
-                    votes: Any = fabric.all_reduce(torch.tensor(float(late), device=x.device), reduce_op="sum")
-                    late = votes.item() > 0
+                late = self._any(until is not None and 2 * time.monotonic() - now > until)
                 if late and estimates.shape[1] < len(x):
                     self._save(estimates, before + time.monotonic() - began)
                     raise Paused(f"stopped after {estimates.shape[1]} of {len(x)} examples: call again to continue")
@@ -201,9 +194,12 @@ class _InBlocks:
                     saved = time.monotonic()
         return Estimate(*estimates), before + time.monotonic() - began
 
-    def _block(
-        self, model: VAE, prior: Distribution, x: Tensor, done: int, size: int, samples: int, chunk: int
-    ) -> Tensor:
+    def _any(self, late: bool) -> bool:
+        """Whether some device is late."""
+        votes: Any = self.fabric.all_reduce(torch.tensor(float(late), device=self.fabric.device), reduce_op="sum")
+        return votes.item() > 0
+
+    def _block(self, model: VAE, prior: Distribution, x: Tensor, done: int, size: int, chunk: int) -> Tensor:
         """Estimates of the next examples, `size` on each device, of shape `(5, devices * size)`; zeros after them."""
         devices, first = self.fabric.world_size, done + size * self.fabric.global_rank
 
@@ -213,11 +209,11 @@ class _InBlocks:
             if self.fabric.is_global_zero:
                 self.progress(min(done, len(x)), len(x))
 
-        torch.manual_seed(seed_of(self.seed, "evaluation", first))
+        torch.manual_seed(seed_of(self.same["seed"], "evaluation", first))
         part = torch.zeros(5, size, dtype=torch.float64, device=x.device)
         block = x[first : first + size]
         if len(block):  # none for the last devices of the last round
-            part[:, : len(block)] = torch.stack(weigh_examples(model, prior, block, samples, chunk, count))
+            part[:, : len(block)] = torch.stack(weigh_examples(model, prior, block, self.same["samples"], chunk, count))
         if devices == 1:
             return part
         every: Any = self.fabric.all_gather(part)  # (devices, 5, size)

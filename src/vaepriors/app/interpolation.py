@@ -1,6 +1,7 @@
 """Interpolations of a run: paths in the latent space between test examples, decoded and measured."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -73,42 +74,48 @@ def interpolate_run(
         raise ValueError(f"{dataset.name} has {len(dataset.test)} test example: an interpolation needs two")
     check_size(f"a graph of {nodes} nodes with {neighbors} neighbours each", 100 * nodes * neighbors)  # at least
     torch.manual_seed(seed_of(seed, "interpolation"))
-    components, first, without = [], [], 0
-    smooth: dict[str, list[Tensor]] = {"graph": [], "graph_resampled": [], "straight": []}
-    for number in range(graphs):
-        graph = Graph(model.prior().sample((nodes,)), neighbors)
-        components.append(graph.components())
-        for pair in range(pairs):
-            ends = dataset.test[torch.randperm(len(dataset.test))[:2]].to(next(model.parameters()))
-            start, goal = point_estimate(model.encoder(ends))
-            progress(number * pairs + pair + 1, graphs * pairs)
-            try:
-                path = graph.path(start, goal)
-            except NoPath:
-                without += 1
-                continue
-            paths = (path, resample(path, POINTS), straight(start, goal, POINTS))
-            decoded = [_decoded(model, z) for z in paths]
-            for name, x in zip(smooth, decoded, strict=True):
-                smooth[name].append(smoothness(x).flatten())
-            if number == 0:
-                first.append(Interpolation(graph, path, decoded[0], decoded[2], ends))
-    if not smooth["graph"]:
-        raise NoPath(
-            f"no pair of {graphs * pairs} has a path: the graphs fall into components of {components[0]} nodes; "
-            "take more nodes or neighbors"
-        )
+    components, smooth, first = _measure(model, dataset.test, nodes, neighbors, graphs, pairs, progress)
     result = {
         "checkpoint": which, "epoch": values["epoch"], "seed": seed, "nodes": nodes, "neighbors": neighbors,
-        "graphs": graphs, "pairs": pairs, "pairs_without_path": without, "components": components,
-        "smoothness": {name: _summary(torch.stack(each)) for name, each in smooth.items()},
+        "graphs": graphs, "pairs": pairs, "pairs_without_path": graphs * pairs - len(smooth), "components": components,
+        "smoothness": {name: _summary(torch.stack([each[name] for each in smooth])) for name in smooth[0]},
     }  # fmt: skip
     write_json(run / "interpolation.json", result)
     return result, first
 
 
-def _decoded(model: VAE, z: Tensor) -> Tensor:
-    return point_estimate(model.decoder(z.to(next(model.parameters()))))
+def _measure(
+    model: VAE, x: Tensor, nodes: int, neighbors: int, graphs: int, pairs: int, progress: Callable[[int, int], None]
+) -> tuple[list[list[int]], list[dict[str, Tensor]], list[Interpolation]]:
+    """The components of each graph, the smoothness of each pair with a path, the first graph's interpolations."""
+    x = x.to(next(model.parameters()))
+    components, smooth, first = [], [], []
+    for number in range(graphs):
+        graph = Graph(model.prior().sample((nodes,)), neighbors)
+        components.append(graph.components())
+        for pair in range(pairs):
+            ends = x[torch.randperm(len(x))[:2]]
+            progress(number * pairs + pair + 1, graphs * pairs)
+            with suppress(NoPath):
+                interpolation, measured = _interpolate(model, graph, ends)
+                smooth.append(measured)
+                first += [interpolation] * (number == 0)
+    if not smooth:
+        raise NoPath(
+            f"no pair of {graphs * pairs} has a path: the graphs fall into components of {components[0]} nodes; "
+            "take more nodes or neighbors"
+        )
+    return components, smooth, first
+
+
+def _interpolate(model: VAE, graph: Graph, ends: Tensor) -> tuple[Interpolation, dict[str, Tensor]]:
+    """The interpolation between two data points, and the smoothness of each kind of path, by coordinate."""
+    start, goal = point_estimate(model.encoder(ends))
+    path = graph.path(start, goal)
+    paths = {"graph": path, "graph_resampled": resample(path, POINTS), "straight": straight(start, goal, POINTS)}
+    decoded = {name: point_estimate(model.decoder(z.to(ends))) for name, z in paths.items()}
+    measured = {name: smoothness(x).flatten() for name, x in decoded.items()}
+    return Interpolation(graph, path, decoded["graph"], decoded["straight"], ends), measured
 
 
 def _summary(smoothness: Tensor) -> dict[str, Any]:
