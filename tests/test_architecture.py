@@ -18,7 +18,7 @@ FLOORS = [
     {"likelihood", "analysis", "store"},
     {"training"},
     {"app"},
-    {"papers"},
+    {"papers", "estimator"},
     {"cli"},
     {"__main__"},
 ]

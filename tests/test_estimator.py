@@ -1,0 +1,110 @@
+"""The scikit-learn estimator: scikit-learn's own checks, densities in the units of the data, searches and pipelines."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from vaepriors.estimator import VariationalAutoencoder
+
+TINY = {"latent": 2, "hidden": (8,), "max_epochs": 2, "draws": 10, "batch_size": 20, "accelerator": "cpu"}
+
+
+def tiny(**parameters):
+    return VariationalAutoencoder(**{**TINY, "random_state": 0, **parameters})
+
+
+@parametrize_with_checks([tiny(prior="mog", components=3)])
+def test_scikit_learns_own_checks(estimator, check):
+    """All of them; the one on the array API skips itself unless the environment variable SCIPY_ARRAY_API is set."""
+    check(estimator)
+
+
+def test_densities_are_of_the_data_as_given():
+    """log p(a x + b) = log p(x) - sum_j log a_j: standardisation makes the two trainings the same."""
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    a, b = np.array([0.01, 1.0, 4000.0]), np.array([5.0, 0.0, -1e4])
+    plain, scaled = tiny().fit(x), tiny().fit(a * x + b)
+    np.testing.assert_allclose(scaled.score_samples(a * x + b), plain.score_samples(x) - np.log(a).sum(), atol=1e-3)
+    np.testing.assert_allclose(scaled.transform(a * x + b), plain.transform(x), atol=1e-4)
+    np.testing.assert_allclose(scaled.sample(4), a * plain.sample(4) + b, rtol=1e-4)
+    z = plain.transform(x)
+    np.testing.assert_allclose(scaled.inverse_transform(z), a * plain.inverse_transform(z) + b, rtol=1e-3)
+
+
+def test_scores_are_the_density_by_draws_of_the_prior():
+    """log mean p(x|z) over many z ~ p(z), which is exact enough for two latent variables."""
+    x = np.random.default_rng(0).normal(3.0, 2.0, size=(60, 1))
+    model = tiny(draws=2000, max_epochs=60).fit(x)
+    inner = x[np.abs(x[:, 0] - 3) < 4][:10]
+    log_p, error = model.score_samples(inner, return_std=True)
+    with torch.no_grad():
+        torch.manual_seed(0)
+        likelihood = model.model_.decoder(model.model_.prior().sample((20_000,)))
+        u = torch.tensor((inner - model.mean_) / model.scale_)
+        exact = torch.stack([likelihood.log_prob(row).logsumexp(0) for row in u]) - math.log(20_000)
+    np.testing.assert_allclose(log_p, exact.numpy() - np.log(model.scale_).sum(), atol=4 * error.max() + 0.05)
+    assert error.max() < 0.1
+    assert model.score(inner) == pytest.approx(log_p.mean())
+
+
+def test_masses_of_bits_sum_to_one():
+    bits = (np.random.default_rng(0).random((60, 3)) < 0.3).astype(float)
+    model = tiny(draws=2000).fit(bits)
+    assert model.likelihood_ == "bernoulli"
+    every = np.array(list(itertools.product([0.0, 1.0], repeat=3)))
+    log_p, error = model.score_samples(every, return_std=True)
+    assert np.exp(log_p).sum() == pytest.approx(1, abs=4 * np.sqrt((np.exp(log_p) * error).sum() ** 2))
+    assert set(np.unique(model.sample(5))) <= {0.0, 1.0}
+    with pytest.raises(ValueError, match="row 1 of X has values outside of the support of bernoulli"):
+        model.transform(np.array([[0.0, 1.0, 0.0], [0.5, 1.0, 0.0]]))
+
+
+def test_it_stands_in_a_pipeline_and_a_search():
+    x, y = load_breast_cancer(return_X_y=True)
+    classifier = make_pipeline(tiny(latent=4, max_epochs=20, lr=0.01), LogisticRegression()).fit(x, y)
+    assert classifier.score(x, y) > 0.85  # 0.63 are benign
+    assert list(classifier[:-1].get_feature_names_out()) == [f"variationalautoencoder{i}" for i in range(4)]
+    search = GridSearchCV(tiny(components=None), {"prior": ["standard", "mog", "vamp"]}, cv=2).fit(x[:60])
+    assert search.best_params_["prior"] in ("standard", "mog", "vamp")
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_data_frames_in_and_out():
+    pandas = pytest.importorskip("pandas", reason="needs pandas")
+    x = load_breast_cancer(as_frame=True).data[:40]
+    codes = tiny().set_output(transform="pandas").fit_transform(x)
+    assert isinstance(codes, pandas.DataFrame)
+    assert list(codes.index) == list(x.index)
+
+
+def test_two_levels_have_both_means():
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    model = tiny(model="hvae", prior="vamp", components=5, options={"weighted": True}).fit(x)
+    assert model.transform(x).shape == (40, 4)
+    assert model.inverse_transform(model.transform(x)).shape == x.shape
+    assert len(model.metrics_) == model.n_iter_ == 2
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"prior": "vampire"}, "unknown prior 'vampire'"),
+        ({"likelihood": "poison"}, "likelihood is 'poison': choose auto"),
+        ({"validation_fraction": 1.0}, "validation_fraction is 1.0"),
+        ({"options": {"latent": 3}}, "options has latent, which is a parameter"),
+        ({"components": 3}, "components is 3, but the prior standard has no such option"),
+        ({"prior": "vamp-data", "components": 100}, "only 36 training examples"),
+        ({"model": "convhvae"}, "vectors|images"),
+    ],
+)
+def test_a_wrong_parameter_is_one_clear_error(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**parameters).fit(np.random.default_rng(0).normal(size=(40, 3)))
