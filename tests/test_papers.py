@@ -1,16 +1,18 @@
 """The papers' tables: every row builds and takes a step, the commands, and what is recorded."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tiny_tables import CPU, job_of
-from vaepriors import data, papers
+from vaepriors import checkpoint, data, papers
 from vaepriors.app.experiment import Experiment
 from vaepriors.app.run import MAY_CHANGE, Run
 from vaepriors.app.train import make_fabric, prepare
@@ -128,6 +130,46 @@ def test_a_number_of_others_is_shown_beside_a_run_of_ours(tmp_path):
     page = papers.markdown(rows.read([text])["u"], tmp_path)
     assert "| row | theirs | ours |" in page
     assert "| b (Others) | -2.00 | -1.75 ± 0.25 | +0.25 | 1 | 3 | 0.50 | a machine |" in page
+
+
+def test_the_difference_to_another_row_is_taken_example_by_example(tmp_path):
+    text = """
+        paper = "p"
+        [[tables]]
+        name = "t"
+        title = "t"
+        source = "s"
+        metric = "bits_per_dim"
+        [tables.rows]
+        "a" = { }
+        "b" = { prior = "mog", against = "t" }
+        """
+    with pytest.raises(ValueError, match="table t has no row t, which a row of it is against"):
+        rows.read([text])
+    table = rows.read([text.replace('"t" }', '"a" }')])["t"]
+    logs = {"a": [[-2.0, -4.0, -6.0], [-3.0, -5.0, -7.0]], "b": [[-1.0, -3.0, -8.0], [-1.0, -3.0, -6.0]]}
+    (tmp_path / "t").mkdir()
+    for name, seeds in logs.items():
+        for seed, log_p in enumerate(map(np.array, seeds)):
+            path = tmp_path / "t" / f"{name}-{seed}.json"
+            npy = checkpoint.npy(torch.tensor(log_p))
+            path.with_name(f"{path.stem}-log_likelihood.npy").write_bytes(npy)
+            found = {
+                "n": 3, "nll": -log_p.mean(), "nll_se": 0.1, "bits_per_dim": -log_p.mean() / 2,
+                "examples_digest": "same", "log_likelihood_sha256": hashlib.sha256(npy).hexdigest(),
+            }  # fmt: skip
+            result = {
+                "seed": seed, "complete": True, "ended": "finished", "epochs": 3, "epochs_planned": 3, "hours": 0.5,
+                "experiment": {"data": "digits"}, "sessions": [{"hardware": "a machine"}], "found": found,
+            }  # fmt: skip
+            path.write_text(json.dumps(result))
+    differences = np.array(logs["b"]) - np.array(logs["a"])
+    error = math.sqrt(differences.mean(0).var(ddof=1) / 3 + differences.mean(1).var(ddof=1) / 2)
+    mean, se = papers.summarize(table.rows[1], tmp_path).paired
+    assert (mean, se) == pytest.approx((-differences.mean() / 2, error / 2))
+    page = papers.markdown(table, tmp_path)
+    assert "| row | ours | difference |" in page  # no column of a paper's numbers
+    assert f"| b | 1.833 ± 0.167 | {mean:+.3f} ± {se:.3f} | 2 |" in page
 
 
 def test_the_first_version_prints_its_last_model_and_the_log_of_its_batches():

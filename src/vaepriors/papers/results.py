@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
+import numpy as np
+
 from vaepriors.data import CATALOGUE
 from vaepriors.papers.rows import METRICS, Row
-from vaepriors.reading import check, read_json
+from vaepriors.reading import check, read_json, read_npy
 
 __all__ = ["Summary", "read_result", "summarize"]
 
@@ -57,6 +59,7 @@ class Summary(NamedTuple):
     epochs: str
     hours: float  # mean over seeds
     hardware: str
+    paired: tuple[float, float] | None = None  # difference to the row that it is against, and its standard error
 
 
 def read_result(path: Path, *metrics: str) -> dict[str, Any]:
@@ -106,7 +109,45 @@ def summarize(row: Row, results: Path) -> Summary | None:
         _range([result["epochs"] for result in chosen]),
         statistics.mean(result["hours"] for result in chosen),
         "; ".join(sorted({result["sessions"][-1]["hardware"] for result in chosen})),
+        None if row.against is None or row.against == row.home else _paired(row, results),
     )
+
+
+def _paired(row: Row, results: Path) -> tuple[float, float] | None:
+    r"""The mean over test examples n and seeds s of the difference of the metric to the row that it is against.
+
+    The variance of this mean has two parts, of the examples and of the seeds:
+
+    $$\frac{1}{N} \mathrm{Var}_n\, \bar d_n + \frac{1}{S} \mathrm{Var}_s\, \bar d_s$$
+
+    The second is unknown with one seed, and left out. None unless both rows have log p(x) of the same examples.
+    """
+    assert row.against is not None
+    ours, theirs = (_read_examples(home, results) for home in (row.home, row.against))
+    seeds = [seed for seed in ours if seed in theirs and ours[seed][0] == theirs[seed][0]]
+    if not seeds:
+        return None
+    metric, found = METRICS[row.metric], ours[seeds[0]][1]
+    unit = -metric.sign * found[metric.key] / found["nll"]  # of the metric in nats
+    differences = np.stack([ours[seed][2] - theirs[seed][2] for seed in seeds])  # (S, N)
+    variance = differences.mean(0).var(ddof=1) / differences.shape[1]
+    if len(seeds) > 1:
+        variance += differences.mean(1).var(ddof=1) / len(seeds)
+    return unit * float(differences.mean()), abs(unit) * math.sqrt(variance)
+
+
+def _read_examples(home: tuple[str, str], results: Path) -> dict[int, tuple[str, dict[str, Any], np.ndarray]]:
+    """By seed of a run: digest of its test examples, its numbers, and log p(x) of each example."""
+    table, name = home
+    examples = {}
+    for path in results.glob(f"{table}/{name}-*-log_likelihood.npy"):
+        seed = path.stem.removeprefix(f"{name}-").removesuffix("-log_likelihood")
+        if seed.isdecimal():
+            found = read_result(path.with_name(f"{name}-{seed}.json"))["found"]
+            shape = (found["n"],)
+            array = read_npy(path, found["log_likelihood_sha256"], shape, "restore it, or delete it and its .json")
+            examples[int(seed)] = found["examples_digest"], found, array
+    return examples
 
 
 def _read_results(row: Row, results: Path) -> list[dict[str, Any]]:

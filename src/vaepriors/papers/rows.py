@@ -21,6 +21,7 @@ experiment a row may have
     snapshots   epochs whose model is kept for pictures
     same        TABLE/ROW: show the run of that row; then the row has no options of its own
     cited       whose number it is; then the row has no run, unless `same` names one to compare with
+    against     a row of the same table and data: show the difference to it, example by example
 
 A table may have `heading`, the name of its column of numbers (`paper` unless given).
 """
@@ -41,7 +42,7 @@ from vaepriors.app.experiment import Experiment
 __all__ = ["METRICS", "Metric", "Row", "Table", "select", "table", "tables"]
 
 OPTIONS = {field.name for field in dataclasses.fields(Experiment)}
-ROW_KEYS = {"paper", "metric", "note", "draws", "pairs", "which", "snapshots", "cited", "same"}
+ROW_KEYS = {"paper", "metric", "note", "draws", "pairs", "which", "snapshots", "cited", "same", "against"}
 
 
 class Metric(NamedTuple):
@@ -102,6 +103,7 @@ class Row:
         which: The model that is measured, `best` or `last`.
         snapshots: Epochs whose model is kept for pictures.
         cited: Whose number it is, if it is not the paper's own.
+        against: The home of the row to show the difference to; None for none.
         note: What a reader must know.
     """
 
@@ -117,6 +119,7 @@ class Row:
     which: str = "best"
     snapshots: tuple[int, ...] = ()
     cited: str = ""
+    against: tuple[str, str] | None = None
     note: str = ""
 
     def missing(self) -> tuple[str, ...]:
@@ -204,13 +207,17 @@ def _read_row(raw: Raw, table: str, name: str) -> Row:
         run.get("which", "best"),
         tuple(run.get("snapshots", ())),
         values.get("cited", ""),
+        _find_home(raw, table, values["against"]) if "against" in values else None,
         values.get("note", ""),
     )
 
 
 def _find_home(raw: Raw, table: str, name: str) -> tuple[str, str]:
     """Table and name of the row whose run this row shows."""
-    where, own = f"row {table}/{name}", raw[table][1]["rows"][name]
+    where, rows = f"row {table}/{name}", raw[table][1]["rows"]
+    if name not in rows:
+        raise ValueError(f"table {table} has no row {name}, which a row of it is against")
+    own = rows[name]
     if "same" not in own:
         return table, name
     options = sorted(set(own) & OPTIONS)

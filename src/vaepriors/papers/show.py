@@ -2,7 +2,8 @@
 
 The number of a row is the mean over its seeds, and ± its standard error: over the seeds or, for one seed, over the test
 examples. Where a run is shorter than the paper's protocol, the row says by how much; such runs are shown only until
-there is a complete one.
+there is a complete one. The difference is to the paper's number; in a table without one, it is the mean difference to
+another row over the same test examples.
 """
 
 import re
@@ -47,7 +48,11 @@ def cells(row: Row, summary: Summary | None) -> list[str]:
         return [name, metric.title, paper, *[""] * 6]
     digits = metric.digits
     ours = f"{summary.value:.{digits}f}" + ("" if summary.error is None else f" ± {summary.error:.{digits}f}")
-    difference = "" if row.paper is None or summary.short else f"{summary.value - row.paper:+.{digits}f}"
+    difference = ""
+    if row.paper is not None and not summary.short:
+        difference = f"{summary.value - row.paper:+.{digits}f}"
+    elif summary.paired is not None:
+        difference = f"{summary.paired[0]:+.{digits}f} ± {summary.paired[1]:.{digits}f}"
     remarks = "; ".join(filter(None, (summary.short, summary.remark)))
     ours += f" ({remarks})" if remarks else ""
     seeds, hours = f"{len(summary.seeds)}", f"{summary.hours:.2f}"
@@ -80,7 +85,7 @@ def markdown(table: Table, results: Path, only: Only = "all") -> str:
         return f"No row of it has been {'finished' if only == 'finished' else 'run'} yet.\n"
     same = len({row[1] for row in rows}) == 1
     titles = head(table)[: BRIEF if only == "finished" else None]
-    keep = [i for i in range(len(titles)) if not (same and i == 1)]
+    keep = [i for i in range(len(titles)) if not (same and i == 1) and (i != 2 or any(row[2] for row in rows))]
     caption = f"{table.title} ({table.paper}, {table.source}){f': {rows[0][1]}' if same else ''}."
     return f"{caption}\n\n{markdown_table([titles[i] for i in keep], [[row[i] for i in keep] for row in rows])}\n"
 
