@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn.datasets import load_breast_cancer
+from sklearn.model_selection import GridSearchCV
 
 from vaepriors import papers
 from vaepriors.app.choices import render
@@ -31,12 +33,21 @@ def test_the_library_example_runs(capsys):
 def test_the_loop_of_the_guide_runs():
     from vaepriors import VAE, StandardNormal, data, networks, objectives, optim
 
-    (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    (code,) = [code for code in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL) if "range(1000)" in code]
     x = data.load("digits").train.round()
     model = VAE(networks.Encoder((1, 8, 8), [8], 2), networks.Decoder((1, 8, 8), [8], 2), StandardNormal(2))
     names = {"torch": torch, "objectives": objectives, "optim": optim, "model": model, "x": x}
     exec(code.replace("range(1000)", "range(3)"), names)
     assert names["loss"].isfinite()
+
+
+def test_the_estimator_of_the_guide_runs():
+    (code,) = [code for code in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL) if "GridSearchCV" in code]
+    small = 'components=5, hidden=(8,), max_epochs=1, draws=5, accelerator="cpu"'
+    names = {"X": load_breast_cancer().data[:30], "GridSearchCV": GridSearchCV}
+    exec(code.replace("components=50", small).replace('"standard", "mog", ', ""), names)
+    assert names["codes"].shape == (30, 8)
+    assert names["search"].best_params_ == {"prior": "vamp"}
 
 
 def test_the_output_of_the_demo_is_the_recorded_one():

@@ -85,7 +85,9 @@ def markdown(table: Table, results: Path, only: Only = "all") -> str:
         return f"No row of it has been {'finished' if only == 'finished' else 'run'} yet.\n"
     same = len({row[1] for row in rows}) == 1
     titles = head(table)[: BRIEF if only == "finished" else None]
-    keep = [i for i in range(len(titles)) if not (same and i == 1) and (i != 2 or any(row[2] for row in rows))]
+    without_paper = not any(row[2] for row in rows)
+    empty = {i for i in (2, 4) if without_paper and not any(row[i] for row in rows)}
+    keep = [i for i in range(len(titles)) if not (same and i == 1) and i not in empty]
     caption = f"{table.title} ({table.paper}, {table.source}){f': {rows[0][1]}' if same else ''}."
     return f"{caption}\n\n{markdown_table([titles[i] for i in keep], [[row[i] for i in keep] for row in rows])}\n"
 
