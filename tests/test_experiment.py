@@ -10,7 +10,8 @@ from vaepriors.data import load
 def test_an_option_belongs_to_the_entries_that_have_it():
     """Each option of a table is refused by every entry without it, by a sentence with the option and both names."""
     for name in PRIORS.options():
-        value = {"pseudo_inputs": "data", "weighted": True, "prior_hidden": (5,)}.get(name, 3)
+        values = {"pseudo_inputs": "data", "weighted": True, "prior_hidden": (5,), "base": "mog", "flow": "nsf"}
+        value = values.get(name, 3)
         for prior, choice in PRIORS.items():
             if name in choice.options:
                 assert getattr(Experiment(prior=prior, **{name: value}), name) == value

@@ -18,7 +18,7 @@ from vaepriors.priors import VHP, MixtureOfGaussians, StandardNormal, TwoLevelPr
 from vaepriors.vae import VAE
 
 SHAPE = (1, 4, 4)
-EXACT = [name for name, choice in PRIORS.items() if "numbers_of_a_draw" not in choice.facts]  # others are estimates
+EXACT = [name for name, choice in PRIORS.items() if not choice.facts.get("estimated")]
 
 
 def encoder(latent: int = 2) -> networks.Encoder:

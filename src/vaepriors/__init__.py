@@ -3,7 +3,7 @@
 A model is `VAE(encoder, decoder, prior)`: three modules whose call returns a `torch.distributions.Distribution`.
 
 * `VAE`, `Terms`, `Marginal`: the theory, in `vaepriors.vae`.
-* `StandardNormal`, `MixtureOfGaussians`, `VampPrior`, `VHP`, `TwoLevelPrior`: the priors.
+* `StandardNormal`, `MixtureOfGaussians`, `VampPrior`, `VHP`, `SNIS`, `Resampled`, `TwoLevelPrior`: the priors.
 * `networks`, `distributions`: the papers' encoders and decoders, and what they return.
 * `objectives`, `optim`, `fit`: what to optimise, and the training loop.
 * `Folder`, `load_weights`: where a training is kept, and how it comes back.
@@ -41,7 +41,15 @@ if TYPE_CHECKING:
         NormalMixture,
     )
     from vaepriors.likelihood import estimate
-    from vaepriors.priors import VHP, MixtureOfGaussians, StandardNormal, TwoLevelPrior, VampPrior
+    from vaepriors.priors import (
+        SNIS,
+        VHP,
+        MixtureOfGaussians,
+        Resampled,
+        StandardNormal,
+        TwoLevelPrior,
+        VampPrior,
+    )
     from vaepriors.store import Folder, load_weights
     from vaepriors.training import fit
     from vaepriors.vae import VAE, Marginal, Terms
@@ -49,6 +57,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "SNIS",
     "VAE",
     "VHP",
     "Autoregressive",
@@ -60,6 +69,7 @@ __all__ = [
     "Marginal",
     "MixtureOfGaussians",
     "NormalMixture",
+    "Resampled",
     "StandardNormal",
     "Terms",
     "TwoLevelPrior",
@@ -84,7 +94,7 @@ __all__ = [
 
 HOMES = {
     "vae": ("VAE", "Marginal", "Terms"),
-    "priors": ("VHP", "MixtureOfGaussians", "StandardNormal", "TwoLevelPrior", "VampPrior"),
+    "priors": ("SNIS", "VHP", "MixtureOfGaussians", "Resampled", "StandardNormal", "TwoLevelPrior", "VampPrior"),
     "distributions": (
         "Autoregressive", "Chain", "DiagonalNormal", "DiscretizedLogistic", "IndependentBernoulli", "NormalMixture",
     ),

@@ -21,6 +21,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from copy import copy
 from itertools import product
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,7 @@ __all__ = [
     "DiscretizedLogistic",
     "IndependentBernoulli",
     "NormalMixture",
+    "Normalizer",
     "factors",
     "marginal_log_prob",
     "naive_pixel_draws",
@@ -133,6 +135,17 @@ def marginal_log_prob(distribution: Distribution, z: Tensor) -> Tensor | None:
     if isinstance(distribution, Independent) and len(distribution.event_shape) == 1:  # torch's: it has no such method
         return distribution.base_dist.log_prob(z)
     return None
+
+
+class Normalizer(NamedTuple):
+    """An estimated constant of a density, with its standard error.
+
+    A distribution whose `log_prob` has such a constant has it as `normalizer`, and a method `shifted(errors)`: the same
+    distribution with the constant moved by this number of standard errors.
+    """
+
+    value: Tensor
+    se: Tensor
 
 
 class ShapedDistribution(Distribution):
@@ -285,13 +298,20 @@ class NormalMixture(ShapedDistribution):
         each = Normal(self.loc, self.scale, validate_args=False).log_prob(value[..., None, :])  # (..., K, D)
         return (each + self.logits.log_softmax(-1)[:, None]).logsumexp(-2)
 
+    def rsample_and_score(self, sample_shape: Shape = ()) -> tuple[Tensor, Tensor]:
+        r"""z, with gradients in the mean and scale of its component, and $\log w_k$ of that component.
+
+        The choice of k has no path. Its gradient in the weights is that of $\log w_k$ times what is averaged over z.
+        """
+        shape = torch.Size(sample_shape) + self.batch_shape
+        k = torch.multinomial(self.logits.detach().softmax(-1), shape.numel(), replacement=True).view(shape)
+        loc = self.loc[k]
+        return loc + self.scale[k] * torch.randn_like(loc), self.logits.log_softmax(-1)[k]
+
     @torch.no_grad()
     def sample(self, sample_shape: Shape = ()) -> Tensor:
         """Draw a component by its weight, then z from it: shape `(*sample_shape, *batch, D)`."""
-        shape = torch.Size(sample_shape) + self.batch_shape
-        k = torch.multinomial(self.logits.softmax(-1), shape.numel(), replacement=True).view(shape)
-        loc = self.loc[k]
-        return loc + self.scale[k] * torch.randn_like(loc)
+        return self.rsample_and_score(sample_shape)[0]
 
 
 class Chain(ShapedDistribution):
@@ -321,6 +341,16 @@ class Chain(ShapedDistribution):
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]
         return self.first.has_rsample
+
+    @property
+    def normalizer(self) -> Normalizer | None:
+        """The estimated constant of p(a), if it has one (see `Normalizer`)."""
+        return getattr(self.first, "normalizer", None)
+
+    def shifted(self, errors: float) -> "Chain":
+        """The same with the estimated constant of p(a) moved by a number of standard errors."""
+        first: Any = self.first
+        return Chain(first.shifted(errors), self.then, self.sizes)
 
     @property
     def mean(self) -> Tensor:

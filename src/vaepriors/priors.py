@@ -10,6 +10,7 @@ components approximate it (Tomczak & Welling 2018, section 3):
 | `MixtureOfGaussians` | $\frac1K \sum_k N(z; \mu_k, \mathrm{diag}\,\sigma_k^2)$, both free |
 | `VampPrior` | $\sum_k w_k\, q(z|u_k)$: pseudo-inputs $u_k$ learned, or fixed training examples |
 | `VHP` | $\int p(z|u)\, N(u; 0, I)\, du$: a VAE over z |
+| `SNIS`, `Resampled` | a base prior, weighted by a learned energy (see `vaepriors.energy`) |
 | `TwoLevelPrior` | $p(z_2)\, p(z_1|z_2)$, with any of these as $p(z_2)$ |
 
 A call computes the components once; keep the distribution while the parameters do not change.
@@ -21,10 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture
+from vaepriors.energy import SNIS, Resampled
 from vaepriors.limits import at_least_one
 from vaepriors.vae import VAE, Marginal, eval_mode
 
-__all__ = ["VHP", "MixtureOfGaussians", "StandardNormal", "TwoLevelPrior", "VampPrior"]
+__all__ = ["SNIS", "VHP", "MixtureOfGaussians", "Resampled", "StandardNormal", "TwoLevelPrior", "VampPrior"]
 
 
 class StandardNormal(nn.Module):

@@ -13,13 +13,14 @@ limits and defaults; the first paragraph of its docstring is the line about it, 
 
 The fields of `Experiment`, the checks of options, `--help`, README's tables and the parameters of the contract tests
 follow from the entries. A default of None means that the value follows from other choices; an option without a default
-must be given.
+must be given. The value of an option `base` is another entry of the table: with it come that entry's options. The fact
+`only` says which options belong to one value of another option: `only={"bins": ("flow", "nsf")}`.
 """
 
 import difflib
 import inspect
 import typing
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Any, Literal
 
@@ -73,6 +74,15 @@ class Option:
     default: Any
     help: str
 
+    def resolve(self, owner: str, value: Any) -> Any:
+        """The value of the option for the entry `owner`: the default if it is None, checked."""
+        if value is None and self.default is REQUIRED:
+            raise ValueError(f"{owner} needs {self.name}: {self.help}")
+        value = self.default if value is None else value
+        if value is not None:
+            check_value(self.name, value, self.kind)
+        return value
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -87,16 +97,6 @@ class Choice:
     def __call__(self, setting: "Setting") -> Any:
         """What the choice builds, with its options as the experiment has them."""
         return self.build(setting, **{name: getattr(setting.experiment, name) for name in self.options})
-
-    def resolve(self, name: str, value: Any) -> Any:
-        """The value of an option, which is None where not given."""
-        option = self.options[name]
-        if value is None and option.default is REQUIRED:
-            raise ValueError(f"{self.name} needs {name}: {option.help}")
-        value = option.default if value is None else value
-        if value is not None:
-            check_value(name, value, option.kind)
-        return value
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,28 @@ class Table(dict[str, Choice]):
         """The names of the entries that have an option."""
         return [name for name, choice in self.items() if option in choice.options]
 
+    def base_of(self, choice: Choice, values: Mapping[str, Any]) -> Choice | None:
+        """The entry that an entry builds on, if it has the option `base` (see above)."""
+        if "base" not in choice.options or choice.name not in self:
+            return None
+        return self[values.get("base") or choice.options["base"].default]
+
+    def options_of(self, choice: Choice, values: Mapping[str, Any]) -> dict[str, Option]:
+        """The options that an entry has beside these values: its own, and those of its base."""
+        base = self.base_of(choice, values)
+        options = choice.options if base is None else self.options_of(base, values) | choice.options
+        excluded = {
+            name
+            for name, (other, needed) in choice.facts.get("only", {}).items()
+            if (values.get(other) or choice.options[other].default) != needed
+        }
+        return {name: option for name, option in options.items() if name not in excluded}
+
+    def facts_of(self, choice: Choice, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What others ask an entry for: its own facts, and those of its base."""
+        base = self.base_of(choice, values)
+        return choice.facts if base is None else self.facts_of(base, values) | choice.facts
+
     def resolve(self, choice: Choice, values: dict[str, Any]) -> dict[str, Any]:
         """The options of a choice, the given ones and the defaults of the others.
 
@@ -176,14 +198,30 @@ class Table(dict[str, Choice]):
             ValueError: If one is given that only other entries have, if a required one is not, or if one is out of its
                 limits.
         """
+        options = self.options_of(choice, values)
         for name, value in values.items():
-            if name not in choice.options and value not in (None, False):
-                others = f", or choose the {self.kind} {' or '.join(self.having(name))}" if self.having(name) else ""
+            if name not in options and value not in (None, False):
                 raise ValueError(
-                    f"{name} is {in_words(value)}, but the {self.kind} {choice.name} has no such option: "
-                    f"leave it out{others}"
+                    f"{name} is {in_words(value)}, but the {self.kind} {choice.name} has no such option"
+                    f"{self._remedy(choice, name, values)}"
                 )
-        return {name: choice.resolve(name, values[name]) for name in choice.options}
+        return {name: option.resolve(choice.name, values[name]) for name, option in options.items()}
+
+    def _remedy(self, choice: Choice, name: str, values: Mapping[str, Any]) -> str:
+        """The end of the sentence about an option that an entry does not have: beside what, and what else to choose."""
+        if name in choice.options:
+            other, needed = choice.facts["only"][name]
+            return f" with {other} {values[other]}: leave it out, or choose {other} {needed}"
+        base = self.base_of(choice, values)
+        if base is None:
+            others = f", or choose the {self.kind} {' or '.join(self.having(name))}" if self.having(name) else ""
+            return f": leave it out{others}"
+        if name in base.options:
+            return self._remedy(base, name, values)
+        bases = [each for each in typing.get_args(choice.options["base"].kind) if each in self.having(name)]
+        if not bases:
+            return f": leave it out, or choose the {self.kind} {' or '.join(self.having(name))}"
+        return f" with base {base.name}: leave it out, or choose the base {' or '.join(bases)}"
 
     def describe(self) -> str:
         """The names with their lines, for the help of the option that chooses."""

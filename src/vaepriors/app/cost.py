@@ -147,25 +147,35 @@ def least_memory(experiment: Experiment, dataset: Dataset) -> Memory:
     event, k, latent = dataset.event_shape.numel(), experiment.components or 0, experiment.latent or 0
     share = min(experiment.batch_size // experiment.devices, len(dataset.train))
     draws = share * experiment.samples
-    facts = {} if custom.is_custom(experiment.model) else PRIORS[experiment.prior].facts
+    facts = _facts(experiment)
     learned, fixed = facts["component"](event, latent) if "component" in facts else (0, 0)
     of_u = facts["numbers_of_a_draw"](experiment) if "numbers_of_a_draw" in facts else 0
+    shared = facts["numbers_of_a_step"](experiment) if "numbers_of_a_step" in facts else 0
     levels = 2 if experiment.model in TWO_LEVELS else 1
     return Memory(
         networks=size * COPIES * _weights(experiment, dataset),
         components=size * k * (learned * COPIES + fixed),
         data=size * event * (len(dataset.train) + len(dataset.valid) // (experiment.devices * experiment.nodes)),
-        draws=draws * (size * (levels * latent + event + of_u) + 8 * k),  # densities of components are in float64
+        draws=draws * (size * (levels * latent + event + of_u) + 8 * k)  # densities of components are in float64
+        + size * shared,
     )
+
+
+def _facts(experiment: Experiment) -> dict[str, Any]:
+    """The facts of the prior, with those of its base; none of a custom model."""
+    if custom.is_custom(experiment.model):
+        return {}
+    return PRIORS.facts_of(PRIORS[experiment.prior], vars(experiment))
 
 
 def _weights(experiment: Experiment, dataset: Dataset) -> int:
     """The number of all weights except a mixture's, from a model without storage; none of a custom model."""
     if custom.is_custom(experiment.model):
         return 0  # its code may not run without storage
-    if "component" in PRIORS[experiment.prior].facts:
-        own: dict[str, Any] = dict.fromkeys(PRIORS[experiment.prior].options)
-        experiment = dataclasses.replace(experiment, **own | {"prior": "standard"})
+    if "component" in _facts(experiment):
+        kind = "prior" if "component" in PRIORS[experiment.prior].facts else "base"
+        own: dict[str, Any] = dict.fromkeys(PRIORS[getattr(experiment, kind)].options)
+        experiment = dataclasses.replace(experiment, **own | {kind: "standard"})
     facts = ("name", "event_shape", "likelihood", "train", "pseudo")
     form: Any = SimpleNamespace(**{name: getattr(dataset, name) for name in facts})
     try:
@@ -205,7 +215,7 @@ DECIDING = {  # options that decide a part of the memory
     "networks": ("latent", "hidden", "prior_latent", "prior_hidden"),
     "components": ("components",),
     "data": ("data",),
-    "draws": ("batch_size", "samples", "latent", "components", "prior_samples", "prior_latent"),
+    "draws": ("batch_size", "samples", "latent", "components", "prior_samples", "prior_latent", "proposals"),
 }
 
 

@@ -252,9 +252,9 @@ class Experiment(Machine, Training, Goal, Prior, Model, Data):
     def given(self) -> dict[str, Any]:
         """The options that are not at their defaults, those of the chosen entries included."""
         defaults = {field.name: field.default for field in dataclasses.fields(Experiment)}
-        for _, choice, _ in self._chosen():
+        for table, choice, _ in self._chosen():
             if not custom.is_custom(choice.name):
-                defaults |= {name: option.default for name, option in choice.options.items()}
+                defaults |= {name: option.default for name, option in table.options_of(choice, vars(self)).items()}
         return {name: getattr(self, name) for name in defaults if getattr(self, name) != defaults[name]}
 
     @classmethod
@@ -307,7 +307,7 @@ def _is_other_default(name: str, value: Any, values: dict[str, Any]) -> bool:
     """Whether a value is only the default of entries that were not chosen, which versions before recorded."""
     for kind, table in TABLES.items():
         choice = table.get(values.get(kind, getattr(Experiment, kind)))
-        if choice is not None and name not in choice.options and name in table.options():
+        if choice is not None and name not in table.options_of(choice, values) and name in table.options():
             return value in [each.options[name].default for each in table.values() if name in each.options]
     return False
 

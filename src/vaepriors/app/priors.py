@@ -17,7 +17,9 @@ from vaepriors.vae import VAE
 __all__ = ["PRIORS"]
 
 # facts: `component`, of a mixture: (size of x, size of z) -> (learned, fixed) numbers of each component;
-# `numbers_of_a_draw`: (experiment) -> numbers that the density of one z needs besides
+# `numbers_of_a_draw`: (experiment) -> numbers that the density of one z needs besides;
+# `numbers_of_a_step`: (experiment) -> numbers that the density of all z of a step needs besides;
+# `estimated`: whether two calls differ in their density
 PRIORS = Table("prior")
 
 
@@ -70,7 +72,7 @@ def vamp_data(setting: Setting, *, components: Count = 500, weighted: bool = Fal
     return priors.VampPrior(_encoder(setting), u, weighted=weighted, learn=False)
 
 
-@PRIORS.entry("vhp", numbers_of_a_draw=lambda e: e.prior_samples * (e.prior_latent or e.latent))
+@PRIORS.entry("vhp", estimated=True, numbers_of_a_draw=lambda e: e.prior_samples * (e.prior_latent or e.latent))
 def vhp(
     setting: Setting, *, prior_samples: Count = 16, prior_hidden: Sizes | None = None, prior_latent: Size | None = None
 ) -> nn.Module:
@@ -90,28 +92,70 @@ def vhp(
     return priors.VHP(VAE(upper, lower, priors.StandardNormal(size)), prior_samples)
 
 
-@PRIORS.entry("flow")
+@PRIORS.entry("flow", only={"bins": ("flow", "nsf")})
 def flow(
-    setting: Setting, *, transforms: Count = 3, bins: Annotated[int, Within(2)] = 8, prior_hidden: Sizes = (64, 64)
+    setting: Setting,
+    *,
+    flow: Literal["nsf", "maf"] = "nsf",
+    transforms: Count = 3,
+    bins: Annotated[int, Within(2)] | None = 8,
+    prior_hidden: Sizes = (64, 64),
 ) -> nn.Module:
-    """Neural spline flow of zuko, the extra `flow` (Durkan et al. 2019)
+    """Autoregressive flow of zuko, the extra `flow` (nsf: Durkan et al. 2019; maf: Papamakarios et al. 2017)
 
     Args:
+        flow: Transforms of a flow: nsf (neural splines) or maf (masked, affine).
         transforms: Autoregressive transforms of a flow.
-        bins: Pieces of each spline of a flow.
+        bins: Pieces of each spline of a flow nsf.
     """
     try:
-        from zuko.flows import NSF
+        from zuko.flows import MAF, NSF
     except ImportError as error:
         raise ValueError("the prior flow needs zuko: install the extra, pip install 'vaepriors[flow]'") from error
     latent = setting.experiment.latent
-    sizes = (latent, *prior_hidden, latent * (3 * bins - 1))
+    splines = {} if bins is None else {"bins": bins}
+    sizes = (latent, *prior_hidden, latent * (2 if bins is None else 3 * bins - 1))
     weights = sum(a * b for a, b in pairwise(sizes))
     check_size(f"a flow of {transforms} transforms (prior_hidden {in_words(prior_hidden)})", 8 * transforms * weights)
     device = torch.empty(0).device
     with torch.device("cpu"):  # its masks are computed from values, which memory-free tensors do not have
-        module = NSF(latent, transforms=transforms, bins=bins, hidden_features=prior_hidden)
+        make = {"nsf": NSF, "maf": MAF}[flow]
+        module = make(latent, transforms=transforms, hidden_features=prior_hidden, **splines)
     return module.to(device)
+
+
+Base = Literal["standard", "mog", "vamp", "flow"]
+
+
+@PRIORS.entry("snis", estimated=True, numbers_of_a_step=lambda e: e.proposals * e.latent)
+def snis(
+    setting: Setting, *, base: Base = "standard", proposals: Count = 1024, prior_hidden: Sizes = (100, 100)
+) -> nn.Module:
+    """A base prior with a learned energy, by self-normalised importance sampling (Lawson et al. 2019)
+
+    Args:
+        base: The prior that snis and resampled draw from; its own options can be given, too.
+        proposals: Draws of the base of which snis chooses one.
+    """
+    energy = networks.scalar(setting.experiment.latent, prior_hidden, bias=False)
+    return priors.SNIS(PRIORS[base](setting), energy, proposals)
+
+
+@PRIORS.entry("resampled", estimated=True)
+def resampled(
+    setting: Setting,
+    *,
+    base: Base = "standard",
+    truncation: Annotated[int, Within(1, 10**6)] = 100,
+    prior_hidden: Sizes = (100, 100),
+) -> nn.Module:
+    """A base prior whose draws are accepted by a learned probability: LARS (Bauer & Mnih 2019)
+
+    Args:
+        truncation: Draws of the base of which resampled accepts one; it accepts the last always.
+    """
+    acceptance = networks.scalar(setting.experiment.latent, prior_hidden)
+    return priors.Resampled(PRIORS[base](setting), acceptance, truncation)
 
 
 def _encoder(setting: Setting) -> nn.Module:

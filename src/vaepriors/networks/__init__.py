@@ -9,7 +9,7 @@ from vaepriors.networks.conv import (
     strided_decoder,
     strided_encoder,
 )
-from vaepriors.networks.dense import Decoder, Encoder
+from vaepriors.networks.dense import Decoder, Encoder, scalar
 from vaepriors.networks.levels import ChainEncoder, Joined, conditional, hierarchical_decoder, hierarchical_encoder
 from vaepriors.networks.pixelcnn import PixelCNN, pixel_hierarchical_decoder
 
@@ -28,6 +28,7 @@ __all__ = [
     "hierarchical_decoder",
     "hierarchical_encoder",
     "pixel_hierarchical_decoder",
+    "scalar",
     "strided_decoder",
     "strided_encoder",
 ]

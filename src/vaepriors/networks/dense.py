@@ -12,9 +12,9 @@ from torch.distributions import Distribution
 
 from vaepriors.distributions import DiagonalNormal, Shape
 from vaepriors.networks.heads import BernoulliHead, NormalHead
-from vaepriors.networks.layers import gated_layers
+from vaepriors.networks.layers import gated_layers, tanh_layers
 
-__all__ = ["Decoder", "Encoder", "Features", "first_event_dim"]
+__all__ = ["Decoder", "Encoder", "Features", "first_event_dim", "scalar"]
 
 Layers = Callable[..., nn.Sequential]
 
@@ -119,3 +119,33 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Distribution:
         return self.head(self.layers(z))
+
+
+class _ToScalar(nn.Linear):
+    """Linear layer to one number, shape `(..., in_features)` -> `(...)`, whose weights start near zero."""
+
+    def __init__(self, in_features: int, *, bias: bool) -> None:
+        super().__init__(in_features, 1, bias=bias)
+        nn.init.normal_(self.weight, std=0.1 / in_features**0.5)
+        if bias:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return super().forward(h).squeeze(-1)
+
+
+def scalar(features: int, hidden: Sequence[int], *, bias: bool = True, layers: Layers = tanh_layers) -> nn.Sequential:
+    """One number for each z, shape `(..., features)` -> `(...)`: an energy, or the logit of a probability.
+
+    The last layer starts near zero, and so the numbers near a constant (our choice).
+
+    Args:
+        features: Size of z.
+        hidden: Sizes of the layers.
+        bias: Whether the last layer has a bias. An energy needs none: a constant changes nothing.
+        layers: Sizes -> the layers: `gated_layers`, `relu_layers` or `tanh_layers`.
+
+    >>> scalar(40, [100, 100])(torch.zeros(5, 7, 40)).shape
+    torch.Size([5, 7])
+    """
+    return nn.Sequential(layers(features, *hidden), _ToScalar(hidden[-1], bias=bias))
