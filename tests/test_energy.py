@@ -237,6 +237,8 @@ def test_samples_of_a_flow_follow_its_density(options, latent):
         if latent == 2:
             assert fit_of_samples(prior(), -12, 12, n=20_000, cells=20) > 1e-3
             return
+        for p in prior.parameters():
+            p *= 0.3  # on a line, zuko's start is steeper than the grid is fine
         chance = prior().log_prob(AXIS[:, None]).exp() * STEP
         below = chance.cumsum(0) - chance / 2
         assert chance.sum().item() == pytest.approx(1, abs=1e-3)
