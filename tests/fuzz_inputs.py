@@ -99,6 +99,8 @@ VARIANTS = (  # whose options belong together
     {},
     {"model": ("hvae",), "prior": ("vamp",), "components": ("5",)},
     {"prior": ("vhp",), "prior_samples": ("3",), "prior_hidden": ("8",), "prior_latent": ("2",)},
+    {"prior": ("snis",), "base": ("vamp",), "components": ("5",), "proposals": ("8",), "prior_hidden": ("8",)},
+    {"prior": ("resampled",), "base": ("mog",), "components": ("5",), "truncation": ("3",), "prior_hidden": ("8",)},
     {"data": ("vectors.npy",), "objective": ("rewo",), "kappa": ("0.5",), "prior": ("mog",), "components": ("5",)},
     {"data": ("levels.npy",), "model": ("conv",), "objective": ("iwae",), "samples": ("3",), "estimator": ("dreg",)},
 )

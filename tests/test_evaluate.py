@@ -10,7 +10,7 @@ from torch import nn
 from reference import Call, LinearGaussian
 from vaepriors import likelihood, networks
 from vaepriors.app import evaluation
-from vaepriors.app.evaluation import Paused, evaluate_run, summary
+from vaepriors.app.evaluation import Paused, evaluate_run, measure_normalizer, summary
 from vaepriors.app.experiment import Experiment, build
 from vaepriors.app.run import Run
 from vaepriors.app.train import fit
@@ -19,7 +19,7 @@ from vaepriors.data import load as load_data
 from vaepriors.distributions import DiagonalNormal
 from vaepriors.likelihood import Estimate, estimate
 from vaepriors.networks.heads import BernoulliHead, GaussianHead, LogisticHead
-from vaepriors.priors import StandardNormal
+from vaepriors.priors import Resampled, StandardNormal
 from vaepriors.vae import VAE, Terms
 
 
@@ -132,23 +132,23 @@ def test_an_evaluation_stopped_again_and_again_ends_with_the_same_numbers(tmp_pa
     run = Run(tmp_path)
     fit(Experiment(data="more", hidden=(8,), latent=2, epochs=1, accelerator="cpu"), more, run)
     run.dataset = lambda: more
-    straight = evaluate_run(run, samples=200, chunk=chunk)
+    straight = evaluate_run(run, samples=1000, chunk=chunk)
     expected = np.load(run / "log_likelihood.npy")
     assert len(expected) == 30
     done = []
     for call in range(2):
         with pytest.raises(Paused, match=f"stopped after {10 * call + 10} of 30 examples"):
-            evaluate_run(run, samples=200, chunk=chunk, progress=lambda n, total: done.append(n), until=0.0)
+            evaluate_run(run, samples=1000, chunk=chunk, progress=lambda n, total: done.append(n), until=0.0)
     assert (run / "evaluation.partial").is_file()
-    again = evaluate_run(run, samples=200, chunk=chunk, progress=lambda n, total: done.append(n), until=0.0)
+    again = evaluate_run(run, samples=1000, chunk=chunk, progress=lambda n, total: done.append(n), until=0.0)
     assert done == sorted(set(done))
     assert done[-1] == 30
     assert {**again, "seconds": 0} == {**straight, "seconds": 0}
     assert np.array_equal(np.load(run / "log_likelihood.npy"), expected)
     assert not (run / "evaluation.partial").exists()
     with pytest.raises(Paused):
-        evaluate_run(run, samples=200, chunk=chunk, until=0.0)
-    other = evaluate_run(run, samples=200, chunk=chunk, seed=1)  # what was begun is of another seed
+        evaluate_run(run, samples=1000, chunk=chunk, until=0.0)
+    other = evaluate_run(run, samples=1000, chunk=chunk, seed=1)  # what was begun is of another seed
     assert other["nll"] != straight["nll"]
     assert len(np.load(run / "log_likelihood.npy")) == 30
 
@@ -168,6 +168,35 @@ def test_an_interrupted_evaluation_keeps_what_is_done(tmp_path, images, monkeypa
     found = evaluate_run(run, samples=3000, chunk=3000, progress=lambda done, total: first.append(done))
     assert first == [3, 4, 5]
     assert found["nll"] == pytest.approx(expected["nll"], abs=0.2)
+
+
+def test_the_error_of_a_normaliser_is_part_of_that_of_the_likelihood():
+    """If a draw is certainly accepted, log p(x) falls by log(1 + se / Z), for each x, as Z rises by its error."""
+    torch.manual_seed(0)
+    prior = Resampled(StandardNormal(2), Call(lambda z: z.sum(-1)), truncation=1000, precise=50)
+    model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2), prior)
+    result = {"seed": 3, "samples": 20, "nll_se": 0.1}
+    more = measure_normalizer(model, torch.zeros(5, 4), result, None)
+    share = math.log1p(more["normalizer_se"] / more["normalizer"])
+    assert more["nll_se"] == pytest.approx(math.hypot(0.1, share), rel=1e-4)
+    assert 0.01 < more["normalizer_se"] < 0.1
+    assert more == measure_normalizer(model, torch.zeros(5, 4), result, None)
+    assert measure_normalizer(model.given(prior=StandardNormal(2)()), torch.zeros(5, 4), result, None) == {}
+
+
+def test_a_normaliser_is_the_same_after_an_interruption(tmp_path, images):
+    data = load_data(str(images))
+    more = Dataset("more", data.train, data.valid, data.test.repeat(4, 1, 1, 1), "bernoulli", True)
+    run = Run(tmp_path)
+    options = {"model": "hvae", "prior": "resampled", "prior_hidden": (8,), "hidden": (8,), "latent": 2}
+    fit(Experiment(data="more", epochs=1, accelerator="cpu", **options), more, run)
+    run.dataset = lambda: more
+    straight = evaluate_run(run, samples=100)
+    with pytest.raises(Paused):
+        evaluate_run(run, samples=100, until=0.0)
+    assert {**evaluate_run(run, samples=100), "seconds": 0} == {**straight, "seconds": 0}
+    assert 0 < straight["normalizer"] < 1
+    assert straight["normalizer_se"] < 1e-3
 
 
 @pytest.mark.parametrize(("samples", "chunk", "images"), [(0, 10, 2), (5, 0, 2), (5, 10, 0)])

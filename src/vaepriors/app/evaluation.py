@@ -26,7 +26,7 @@ from vaepriors.priors import VHP
 from vaepriors.reading import check
 from vaepriors.vae import VAE, eval_mode
 
-__all__ = ["Paused", "digest_of", "evaluate_run", "examples", "summary"]
+__all__ = ["Paused", "digest_of", "evaluate_run", "examples", "measure_normalizer", "summary"]
 
 
 _BLOCK = 10  # at least this many examples between two looks at the clock
@@ -84,7 +84,7 @@ def evaluate_run(
     Returns:
         What evaluation.json holds. `nll`, its standard error over examples `nll_se`, `elbo`, `rate` and `distortion`
         are means in nats; `bits_per_dim` is None for densities; `model_digest` and `examples_digest` identify the model
-        and the examples.
+        and the examples. If the prior has an estimated `normalizer`, its error `normalizer_se` is part of `nll_se`.
 
     Raises:
         Paused: If it stopped because of `until`.
@@ -108,6 +108,7 @@ def evaluate_run(
         sha256 = {"log_likelihood_sha256": hashlib.sha256(log_likelihood).hexdigest()}
         work = {"seconds": round(seconds, 2), "device": hardware(fabric.device), "devices": devices}
         result = {**what, **summary(estimates, dataset), **_units(model, x, seed), **work, **sha256}
+        result |= measure_normalizer(model, x, result, chunk)
         if fabric.is_global_zero:
             write_record(run, result, log_likelihood)
     return result
@@ -153,6 +154,47 @@ def _units(model: VAE, x: Tensor, seed: int) -> dict[str, int | None]:
     }
 
 
+def _prior(model: VAE, seed: int) -> Distribution:
+    """The prior of an evaluation: an estimate that it needs follows from the seed, also after an interruption."""
+    torch.manual_seed(seed_of(seed, "prior"))
+    return model.prior()
+
+
+@torch.no_grad()
+def measure_normalizer(model: VAE, x: Tensor, result: dict[str, Any], chunk: int | None) -> dict[str, Any]:
+    """The prior's estimated normaliser, if it has one, and the error of the likelihood with its share.
+
+    The normaliser is moved by its standard error, and log p(x) of at most 100 examples changes by its share on average.
+    This share and that of the examples are independent.
+
+    Args:
+        model: The model.
+        x: The examples.
+        result: The evaluation, with `seed`, `samples` and `nll_se`.
+        chunk: As in `estimate`.
+
+    Returns:
+        `normalizer`, `normalizer_se` and a new `nll_se`; nothing for a prior without an estimated normaliser.
+    """
+    with eval_mode(model):
+        prior: Any = _prior(model, result["seed"])
+        normalizer = getattr(prior, "normalizer", None)
+        if normalizer is None:
+            return {}
+        x, samples, means = x[:100], result["samples"], []
+        chunk = check_sizes(model, x, samples, chunk)
+        for each in (prior, prior.shifted(1)):
+            torch.manual_seed(seed_of(result["seed"], "normalizer"))
+            estimates = weigh_examples(model, each, x, samples, chunk, lambda images: None)
+            means.append(estimates.log_likelihood.mean().item())
+    share, spread = means[1] - means[0], result["nll_se"]
+    return {
+        "normalizer": normalizer.value.item(),
+        "normalizer_se": normalizer.se.item(),
+        "nll_se": None if spread is None else math.hypot(spread, share),
+    }
+
+
 class _InBlocks:
     """An estimate of many examples, a block of them on each device at a time, that can stop and resume.
 
@@ -176,7 +218,7 @@ class _InBlocks:
         estimates, before = self._restored(x)
         began = saved = time.monotonic()
         with eval_mode(model):
-            prior = model.prior()
+            prior = _prior(model, self.same["seed"])
             while estimates.shape[1] < len(x):
                 now, done = time.monotonic(), estimates.shape[1]
                 try:
