@@ -124,13 +124,14 @@ def responsibilities(mixture: NormalMixture, z: Tensor, chunk: int = 50) -> Tens
     r"""Mean responsibility of a component, $\frac1B \sum_b p(k|z_b)$ with $p(k|z) \propto w_k N(z; \mu_k, \sigma_k)$.
 
     Args:
-        mixture: Of K components.
+        mixture: Of K components, with one set of weights.
         z: Codes, of shape `(B, latent)`.
-        chunk: Codes at a time.
+        chunk: Codes at a time, at most; fewer for thousands of components.
 
     Returns:
         Of shape `(K,)`; they sum to one.
     """
+    chunk = min(chunk, max(1, 2**24 // mixture.loc.numel()))
     normal, log_w = Normal(mixture.loc.double(), mixture.scale.double()), mixture.logits.double().log_softmax(-1)
     parts = [(normal.log_prob(some[:, None].double()).sum(-1) + log_w).softmax(-1).sum(0) for some in z.split(chunk)]
     return torch.stack(parts).sum(0) / len(z)
