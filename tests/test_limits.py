@@ -16,11 +16,11 @@ from vaepriors.likelihood import estimate
 @pytest.mark.parametrize("model", MODELS)
 def test_all_weights_are_counted(model, prior):
     dataset = data.stand_in("pendulum")
-    mixture = {"components": 3} if "components" in PRIORS[prior].options else {}
+    mixture = {name: 3 for name in ("components", "exemplars") if name in PRIORS[prior].options}
     experiment = Experiment(model=model, prior=prior, latent=3, hidden=(5,), **mixture)
     built, _ = build(experiment, dataset)
     memory = least_memory(experiment, dataset)
-    fixed = 4 * 3 * 16 * 16 if prior == "vamp-data" else 0
+    fixed = {"vamp-data": 4 * 3 * 16 * 16, "exemplar": -5 * 4}.get(prior, 0)  # the latter has one variance more
     assert memory.networks + memory.components - fixed == 5 * 4 * sum(weight.numel() for weight in built.parameters())
     assert memory.data == 4 * 2 * dataset.train.numel()
     check_memory(experiment, dataset)

@@ -17,7 +17,7 @@ from vaepriors.objectives import ELBO
 from vaepriors.vae import eval_mode
 
 SHAPE = (1, 4, 3)
-SMALL = {"components": 6, "weighted": True, "prior_hidden": (8, 8), "prior_samples": 2, "proposals": 8}
+SMALL = {"components": 6, "exemplars": 6, "weighted": True, "prior_hidden": (8, 8), "prior_samples": 2, "proposals": 8}
 SHAPES = {"strided": (1, 16, 32)}  # for its strides
 
 

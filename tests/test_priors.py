@@ -34,7 +34,7 @@ def named(name: str) -> nn.Module:
     """A prior of the table of choices, in the plane."""
     torch.manual_seed(0)
     x = torch.rand(20, *SHAPE).round()
-    small = {"components": 5, "prior_hidden": (8,)}
+    small = {"components": 5, "exemplars": 5, "prior_hidden": (8,)}
     options = {option: value for option, value in small.items() if option in PRIORS[name].options}
     experiment = Experiment(prior=name, latent=2, hidden=(16,), **options)
     return build(experiment, Dataset("test", x, x, x, "bernoulli"))[0].prior.double()

@@ -3,7 +3,8 @@
 A model is `VAE(encoder, decoder, prior)`: three modules whose call returns a `torch.distributions.Distribution`.
 
 * `VAE`, `Terms`, `Marginal`: the theory, in `vaepriors.vae`.
-* `StandardNormal`, `MixtureOfGaussians`, `VampPrior`, `VHP`, `SNIS`, `Resampled`, `TwoLevelPrior`: the priors.
+* `StandardNormal`, `MixtureOfGaussians`, `VampPrior`, `ExemplarPrior`, `VHP`, `SNIS`, `Resampled`, `TwoLevelPrior`: the
+  priors.
 * `networks`, `distributions`: the papers' encoders and decoders, and what they return.
 * `objectives`, `optim`, `fit`: what to optimise, and the training loop.
 * `Folder`, `load_weights`: where a training is kept, and how it comes back.
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from vaepriors.priors import (
         SNIS,
         VHP,
+        ExemplarPrior,
         MixtureOfGaussians,
         Resampled,
         StandardNormal,
@@ -64,6 +66,7 @@ __all__ = [
     "Chain",
     "DiagonalNormal",
     "DiscretizedLogistic",
+    "ExemplarPrior",
     "Folder",
     "IndependentBernoulli",
     "Marginal",
@@ -94,7 +97,10 @@ __all__ = [
 
 HOMES = {
     "vae": ("VAE", "Marginal", "Terms"),
-    "priors": ("SNIS", "VHP", "MixtureOfGaussians", "Resampled", "StandardNormal", "TwoLevelPrior", "VampPrior"),
+    "priors": (
+        "SNIS", "VHP", "ExemplarPrior", "MixtureOfGaussians", "Resampled", "StandardNormal", "TwoLevelPrior",
+        "VampPrior",
+    ),
     "distributions": (
         "Autoregressive", "Chain", "DiagonalNormal", "DiscretizedLogistic", "IndependentBernoulli", "NormalMixture",
     ),

@@ -9,6 +9,7 @@ components approximate it (Tomczak & Welling 2018, section 3):
 | `StandardNormal` | $N(z; 0, I)$ |
 | `MixtureOfGaussians` | $\frac1K \sum_k N(z; \mu_k, \mathrm{diag}\,\sigma_k^2)$, both free |
 | `VampPrior` | $\sum_k w_k\, q(z|u_k)$: pseudo-inputs $u_k$ learned, or fixed training examples |
+| `ExemplarPrior` | $\frac1N \sum_n N(z; \mu(x_n), \sigma^2 I)$ over all N training examples |
 | `VHP` | $\int p(z|u)\, N(u; 0, I)\, du$: a VAE over z |
 | `SNIS`, `Resampled` | a base prior, weighted by a learned energy (see `vaepriors.energy`) |
 | `TwoLevelPrior` | $p(z_2)\, p(z_1|z_2)$, with any of these as $p(z_2)$ |
@@ -17,16 +18,27 @@ A call computes the components once; keep the distribution while the parameters 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture
 from vaepriors.energy import SNIS, Resampled
 from vaepriors.limits import at_least_one
 from vaepriors.vae import VAE, Marginal, eval_mode
 
-__all__ = ["SNIS", "VHP", "MixtureOfGaussians", "Resampled", "StandardNormal", "TwoLevelPrior", "VampPrior"]
+__all__ = [
+    "SNIS",
+    "VHP",
+    "ExemplarPrior",
+    "MixtureOfGaussians",
+    "Resampled",
+    "StandardNormal",
+    "TwoLevelPrior",
+    "VampPrior",
+]
 
 
 class StandardNormal(nn.Module):
@@ -117,7 +129,7 @@ class VampPrior(nn.Module):
         bounds: tuple[float, float] | None = (0.0, 1.0),
     ) -> None:
         super().__init__()
-        _check_values(pseudo_inputs)
+        _check_events(pseudo_inputs, "pseudo_inputs")
         if learn and bounds is not None:
             _check_bounds(pseudo_inputs, bounds)
         _check_diagonal_normal(encoder, pseudo_inputs)
@@ -148,15 +160,16 @@ class VampPrior(nn.Module):
         return ((self.pseudo_inputs <= low) | (self.pseudo_inputs >= high)).float().mean()
 
 
-def _check_values(pseudo_inputs: Tensor) -> None:
-    if not isinstance(pseudo_inputs, Tensor):
-        raise ValueError(f"pseudo_inputs is a {type(pseudo_inputs).__name__}: give a tensor of shape (K, *event)")
-    if pseudo_inputs.dim() < 1 or len(pseudo_inputs) < 1:
-        raise ValueError(f"pseudo_inputs has shape {tuple(pseudo_inputs.shape)}: give (K, *event) with K at least 1")
-    if not pseudo_inputs.is_floating_point():
-        raise ValueError(f"pseudo_inputs is {pseudo_inputs.dtype}: convert it with pseudo_inputs.float()")
-    if not pseudo_inputs.isfinite().all():
-        raise ValueError("pseudo_inputs has values that are not finite: start it from data or from noise")
+def _check_events(x: Tensor, name: str, least: int = 1) -> None:
+    """Refuse an argument that is no tensor of at least `least` finite events."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name} is a {type(x).__name__}: give a tensor of shape (K, *event)")
+    if x.dim() < 1 or len(x) < least:
+        raise ValueError(f"{name} has shape {tuple(x.shape)}: give (K, *event) with K at least {least}")
+    if not x.is_floating_point():
+        raise ValueError(f"{name} is {x.dtype}: convert it with {name}.float()")
+    if not x.isfinite().all():
+        raise ValueError(f"{name} has values that are not finite: give examples of the data, or noise like them")
 
 
 def _check_bounds(pseudo_inputs: Tensor, bounds: tuple[float, float]) -> None:
@@ -173,32 +186,130 @@ def _check_bounds(pseudo_inputs: Tensor, bounds: tuple[float, float]) -> None:
 @torch.no_grad()
 def _check_diagonal_normal(encoder: nn.Module, pseudo_inputs: Tensor) -> None:
     """Compare the density of q(z|u) with that of a diagonal normal, at two points of each component."""
-    try:
-        with eval_mode(encoder):
-            q = encoder(pseudo_inputs)
-    except (RuntimeError, ValueError, IndexError) as error:
-        shape = tuple(pseudo_inputs.shape[1:])
-        raise ValueError(f"pseudo_inputs have event shape {shape}, which the encoder does not take: {error}") from error
-    k = len(pseudo_inputs)
-    if tuple(q.batch_shape) != (k,) or len(q.event_shape) != 1:
-        raise ValueError(
-            f"the encoder of {k} pseudo_inputs returned a distribution of batch shape {tuple(q.batch_shape)} and event "
-            f"shape {tuple(q.event_shape)}, expected ({k},) and (latent,): one vector z for each input"
-        )
-    try:
-        mean, stddev = q.mean, q.stddev
-    except NotImplementedError as error:
-        raise ValueError(
-            f"the encoder returns a {type(q).__name__}, which has no mean in closed form: give an encoder "
-            "of diagonal normals, such as the `top` of a hierarchical encoder"
-        ) from error
+    q = _vectors(encoder, pseudo_inputs, "pseudo_inputs", "mean", "stddev")
     for step in (0.5, -2.0):
-        z = mean + step * stddev
-        if not torch.allclose(q.log_prob(z), DiagonalNormal(mean, stddev).log_prob(z), rtol=1e-3, atol=1e-3):
+        z = q.mean + step * q.stddev
+        if not torch.allclose(q.log_prob(z), DiagonalNormal(q.mean, q.stddev).log_prob(z), rtol=1e-3, atol=1e-3):
             raise ValueError(
                 f"the encoder returns a {type(q).__name__} that is not a normal with diagonal covariance: "
                 "mix such posteriors with torch.distributions.MixtureSameFamily instead"
             )
+
+
+@torch.no_grad()
+def _vectors(encoder: nn.Module, x: Tensor, name: str, *moments: str) -> Distribution:
+    """q(z|x) of the argument `name`, refused if it is not over one vector for each event or lacks a moment."""
+    try:
+        with eval_mode(encoder):
+            q: Distribution = encoder(x)
+    except (RuntimeError, ValueError, IndexError) as error:
+        shape = tuple(x.shape[1:])
+        raise ValueError(f"{name} have event shape {shape}, which the encoder does not take: {error}") from error
+    if tuple(q.batch_shape) != (len(x),) or len(q.event_shape) != 1:
+        raise ValueError(
+            f"the encoder of {len(x)} {name} returned a distribution of batch shape {tuple(q.batch_shape)} and event "
+            f"shape {tuple(q.event_shape)}, expected ({len(x)},) and (latent,): one vector z for each input"
+        )
+    try:
+        for moment in moments:
+            getattr(q, moment)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"the encoder returns a {type(q).__name__}, which has no {moment} in closed form: give an encoder "
+            "of diagonal normals, such as the `top` of a hierarchical encoder"
+        ) from error
+    return q
+
+
+class ExemplarPrior(nn.Module):
+    r"""Mixture of normals around the training examples, $p(z) = \frac1N \sum_n N(z; \mu(x_n), \sigma^2 I)$.
+
+    $\mu(x_n)$ is the mean of the encoder's own posterior at training example n, and $\sigma^2$ one learned variance,
+    shared by all components and dimensions (Norouzi, Fleet & Norouzi 2020, Exemplar VAE, section 3). The prior holds
+    the *same* encoder as the model and trains it, too.
+
+    An example must not explain itself in training, so `without(rows)` leaves out its own component. `fit` does this. A
+    hand-written loop calls `objective(model.without(rows), x)` with the rows of its batch, where row n of `exemplars`
+    is row n of the training set; `prior()` leaves out none and overfits.
+
+    In training mode each call draws M exemplars, without replacement, to stand for all N. An example's density is the
+    mean over those that are not the example itself, M or M - 1 of them. Either way they are a uniform draw from the
+    other examples, so the density is right on average: `exp(log_prob)` is unbiased and the loss a bound. Two calls
+    differ: never cache one in training, and never subtract two. A step encodes M more examples; the paper draws half
+    of the training set.
+
+    In evaluation mode the density is exact. All N exemplars are encoded in each call, 1,000 at a time: call it once
+    under `torch.no_grad()` and keep the distribution, as `estimate` does.
+
+    The exemplars belong to the data, not to the weights: no checkpoint has them, so load weights only into a model that
+    was built with the same exemplars. For data that are binarised dynamically they are the probabilities (our choice,
+    as for the VampPrior on data). $\log \sigma^2$ starts at 0.
+
+    Args:
+        encoder: Module, x -> q(z|x), with a mean in closed form. For a hierarchy, the one of the top level.
+        exemplars: The training set, of shape `(N, *event)`.
+        samples: M, the number of exemplars of a call in training mode, from 2 to N.
+
+    Raises:
+        ValueError: If `exemplars` is not a tensor of at least two events that the encoder takes, if `samples` is less
+            than 2 or more than N, or if the encoder's distribution is not over vectors or has no mean.
+
+    >>> from vaepriors import networks
+    >>> prior = ExemplarPrior(networks.Encoder((1, 4, 4), [16], latent=2), torch.rand(30, 1, 4, 4), samples=10)
+    >>> len(prior().loc), prior.without(torch.tensor([0, 7, 7])).batch_shape, len(prior.eval()().loc)
+    (10, torch.Size([3]), 30)
+    """
+
+    __call__: Callable[..., NormalMixture]
+
+    def __init__(self, encoder: nn.Module, exemplars: Tensor, samples: int = 500) -> None:
+        super().__init__()
+        _check_events(exemplars, "exemplars", least=2)
+        if not 2 <= samples <= len(exemplars):
+            raise ValueError(f"samples is {samples}: choose 2 to {len(exemplars)}, the number of exemplars")
+        _vectors(encoder, exemplars[:2], "exemplars", "mean")
+        self.encoder, self.samples = encoder, samples
+        self.exemplars = exemplars.detach()  # no buffer: DDP would send it to all devices in each step
+        self.log_var = nn.Parameter(exemplars.new_zeros(()))
+
+    def forward(self) -> NormalMixture:
+        return self._mixture(self._draw())
+
+    def without(self, rows: Tensor) -> NormalMixture:
+        """The prior of each of some training examples, without its own component.
+
+        Args:
+            rows: Rows of the exemplars, whole numbers, of shape `batch`. A row that is none leaves out nothing.
+
+        Returns:
+            Mixtures of batch shape `batch`.
+
+        Raises:
+            ValueError: If `rows` are not whole numbers.
+        """
+        if rows.is_floating_point() or rows.dtype == torch.bool:
+            raise ValueError(f"rows is {rows.dtype}: give the row of each example in the training set")
+        chosen = self._draw()
+        itself = rows[..., None] == chosen
+        return self._mixture(chosen, self.log_var.new_zeros(()).expand(itself.shape).masked_fill(itself, -torch.inf))
+
+    def _draw(self) -> Tensor:
+        """The rows of the exemplars of a call: M at random in training mode, otherwise all."""
+        number = len(self.exemplars)
+        if self.training and self.samples < number:
+            return torch.randperm(number, device=self.exemplars.device)[: self.samples]
+        return torch.arange(number, device=self.exemplars.device)
+
+    def _mixture(self, rows: Tensor, logits: Tensor | None = None) -> NormalMixture:
+        size = self.samples if self.training else 1000
+        loc = torch.cat([self.encoder(self.exemplars[some]).mean for some in rows.split(size)])
+        return NormalMixture(loc, torch.exp(self.log_var / 2).expand_as(loc), logits)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ExemplarPrior":
+        """Move or convert the exemplars with the parameters."""
+        super()._apply(fn, recurse)
+        self.exemplars = fn(self.exemplars)
+        return self
 
 
 class VHP(nn.Module):
@@ -260,3 +371,9 @@ class TwoLevelPrior(nn.Module):
 
     def forward(self) -> Chain:
         return Chain(self.top(), self.bottom, self.sizes)
+
+    @property
+    def without(self) -> Callable[[Tensor], Chain]:
+        """That of the top, as a function of the rows; there is none if the top has none (see `ExemplarPrior`)."""
+        top: Any = self.top.without
+        return lambda rows: Chain(top(rows), self.bottom, self.sizes)

@@ -155,7 +155,7 @@ class Losses(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         x = self.data[rows]
-        loss, terms = self.objective(self.model, binarize(x) if self.dynamic else x)
+        loss, terms = self.objective(self.model.without(rows), binarize(x) if self.dynamic else x)
         return torch.stack([loss, terms.rate.mean(), terms.distortion.mean()])
 
 

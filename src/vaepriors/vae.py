@@ -169,6 +169,18 @@ class VAE(nn.Module):
         encoder = self.encoder if posterior is None else _Given(posterior)
         return VAE(encoder, self.decoder, self.prior if prior is None else _Given(prior))
 
+    def without(self, rows: Tensor) -> "VAE":
+        """The same model, under whose prior these training examples do not explain themselves.
+
+        Only a prior made of training examples has the method `without`, which returns such a distribution; with any
+        other, the model itself is returned. `fit` calls it for each batch. Validation and evaluation do not.
+
+        Args:
+            rows: Rows of the training set, whole numbers, of shape `batch`.
+        """
+        leave_out = getattr(self.prior, "without", None)
+        return self if leave_out is None else self.given(prior=leave_out(rows))
+
     def prior_parameters(self) -> list[nn.Parameter]:
         """Parameters of the prior alone, without those that it shares, such as a VampPrior's encoder."""
         shared = {id(p) for part in (self.encoder, self.decoder) for p in part.parameters()}

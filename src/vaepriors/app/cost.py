@@ -53,9 +53,9 @@ def _shape_of(experiment: Experiment) -> Experiment:
 
 @cache
 def _counts(experiment: Experiment) -> _Counts:
-    k = experiment.components or 0
+    k = _components(experiment)
     if k > 3:  # a straight line in their number
-        smaller: Any = ({"components": n} for n in (2, 3))
+        smaller: Any = ({_drawn(experiment) or "components": n} for n in (2, 3))
         two, three = (_counts(dataclasses.replace(experiment, **options)) for options in smaller)
         return _Counts(*(a + (k - 2) * (b - a) for a, b in zip(two, three, strict=True)))
     with torch.random.fork_rng(devices=[]):
@@ -73,6 +73,16 @@ def _counts(experiment: Experiment) -> _Counts:
     return _Counts(step, 2 * draws[0] - draws[1], draws[1] - draws[0])
 
 
+def _drawn(experiment: Experiment) -> str | None:
+    """The option that says how many components a step draws; None if the prior draws none."""
+    return None if custom.is_custom(experiment.model) else PRIORS[experiment.prior].facts.get("drawn")
+
+
+def _components(experiment: Experiment) -> int:
+    """The prior's components in a training step."""
+    return getattr(experiment, _drawn(experiment) or "components") or 0
+
+
 def gflop_per_step(experiment: Experiment) -> float:
     """Operations of a training step, forward and backward, in 10^9.
 
@@ -84,7 +94,10 @@ def gflop_per_step(experiment: Experiment) -> float:
 
 def gflop_per_image(experiment: Experiment, samples: int) -> float:
     """Operations of one example's likelihood, in 10^9: what is done once, and what for each of the draws."""
-    counts = _counts(_shape_of(experiment))
+    shape: Any = _shape_of(experiment)
+    if drawn := _drawn(experiment):  # evaluation takes all
+        shape = dataclasses.replace(shape, **{drawn: data.CATALOGUE[experiment.data].form.sizes[0]})
+    counts = _counts(shape)
     return counts.image + samples * counts.draw
 
 
@@ -144,7 +157,7 @@ def least_memory(experiment: Experiment, dataset: Dataset) -> Memory:
     True
     """
     size = 8 if experiment.precision == "64-true" else 4
-    event, k, latent = dataset.event_shape.numel(), experiment.components or 0, experiment.latent or 0
+    event, k, latent = dataset.event_shape.numel(), _components(experiment), experiment.latent or 0
     share = min(experiment.batch_size // experiment.devices, len(dataset.train))
     draws = share * experiment.samples
     facts = _facts(experiment)
@@ -215,7 +228,9 @@ DECIDING = {  # options that decide a part of the memory
     "networks": ("latent", "hidden", "prior_latent", "prior_hidden"),
     "components": ("components",),
     "data": ("data",),
-    "draws": ("batch_size", "samples", "latent", "components", "prior_samples", "prior_latent", "proposals"),
+    "draws": (
+        "batch_size", "samples", "latent", "components", "exemplars", "prior_samples", "prior_latent", "proposals",
+    ),
 }
 
 

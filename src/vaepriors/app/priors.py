@@ -16,7 +16,8 @@ from vaepriors.vae import VAE
 
 __all__ = ["PRIORS"]
 
-# facts: `component`, of a mixture: (size of x, size of z) -> (learned, fixed) numbers of each component;
+# facts: `component`, of a mixture: (size of x, size of z) -> (learned, fixed) numbers of each component; `drawn`: the
+# option that says how many components a training step draws from one for each training example;
 # `numbers_of_a_draw`: (experiment) -> numbers that the density of one z needs besides;
 # `numbers_of_a_step`: (experiment) -> numbers that the density of all z of a step needs besides;
 # `estimated`: whether two calls differ in their density
@@ -70,6 +71,23 @@ def vamp_data(setting: Setting, *, components: Count = 500, weighted: bool = Fal
         )
     u = dataset.train[torch.randperm(len(dataset.train))[:components]]
     return priors.VampPrior(_encoder(setting), u, weighted=weighted, learn=False)
+
+
+@PRIORS.entry("exemplar", component=lambda event, latent: (0, 0), drawn="exemplars")
+def exemplar(setting: Setting, *, exemplars: Annotated[int, Within(2)] = 500) -> nn.Module:
+    """Normals around all training examples, with one learned variance (Norouzi, Fleet & Norouzi 2020)
+
+    Args:
+        exemplars: Training examples drawn anew as components in each step, which encodes them. (The paper draws half of
+            the training set.) Evaluation takes all.
+    """
+    dataset = setting.dataset
+    if exemplars > len(dataset.train):
+        raise ValueError(
+            f"exemplars is {exemplars}, but {dataset.name} has only {len(dataset.train)} training examples: choose "
+            "fewer"
+        )
+    return priors.ExemplarPrior(_encoder(setting), dataset.train, exemplars)
 
 
 @PRIORS.entry("vhp", estimated=True, numbers_of_a_draw=lambda e: e.prior_samples * (e.prior_latent or e.latent))
