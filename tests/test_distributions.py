@@ -1,11 +1,14 @@
 """Densities against torch, SciPy and integration; samplers against densities."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from scipy.stats import chisquare, logistic
 from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily, Normal
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from reference import fit_of_samples
 from vaepriors import networks
@@ -134,6 +137,77 @@ def test_mixture_samples_follow_its_density():
     p = NormalMixture(loc, scale, torch.tensor([0.0, 1.0, -1.0], dtype=torch.float64))
     assert fit_of_samples(p, -6, 6) > 1e-3
     assert p.sample().shape == (2,)
+
+
+def batch_of_mixtures() -> tuple[NormalMixture, list[NormalMixture]]:
+    """Mixtures of the same components with other weights, the second without two of them; and each of these alone."""
+    ours, _ = mixture(k=4, d=2)
+    logits = torch.randn(2, 3, 4, dtype=torch.float64)
+    logits[0, 1, [0, 2]] = -math.inf
+    batch = NormalMixture(ours.loc, ours.scale, logits)
+    return batch, [NormalMixture(ours.loc, ours.scale, each) for each in logits.flatten(0, 1)]
+
+
+def test_a_batch_of_mixtures_is_that_of_each_alone():
+    batch, alone = batch_of_mixtures()
+    assert batch.batch_shape == (2, 3)
+    z = 3 * torch.randn(5, 2, 3, 2, dtype=torch.float64)
+    each = list(zip(alone, z.flatten(1, 2).unbind(1), strict=True))
+    for ours, expected in (
+        (batch.log_prob(z), [p.log_prob(z) for p, z in each]),
+        (batch.marginal_log_prob(z), [p.marginal_log_prob(z) for p, z in each]),
+        (batch.mean.expand(5, 2, 3, 2), [p.mean.expand(5, 2) for p in alone]),
+        (batch.variance.expand(5, 2, 3, 2), [p.variance.expand(5, 2) for p in alone]),
+        (batch.expand((5, 2, 3)).mean, [p.expand((5,)).mean for p in alone]),
+    ):
+        torch.testing.assert_close(ours.flatten(1, 2), torch.stack(expected, 1), rtol=0, atol=1e-10)
+
+
+def test_the_gradient_of_a_batch_of_mixtures_is_finite_where_components_are_left_out():
+    batch, alone = batch_of_mixtures()
+    z = torch.randn(2, 3, 2, dtype=torch.float64)
+    leaves = [t.clone().requires_grad_() for t in (batch.loc, batch.scale, z)]
+    got = torch.autograd.grad(NormalMixture(*leaves[:2], batch.logits).log_prob(leaves[2]).sum(), leaves)
+    total = sum(
+        NormalMixture(*leaves[:2], p.logits).log_prob(z) for p, z in zip(alone, leaves[2].flatten(0, 1), strict=True)
+    )
+    torch.testing.assert_close(got, torch.autograd.grad(total, leaves), rtol=1e-9, atol=1e-10)
+
+
+def test_samples_of_a_batch_of_mixtures_follow_the_density_of_their_place():
+    batch, alone = batch_of_mixtures()
+    for place in (1, 3):
+        one = SimpleNamespace(
+            log_prob=alone[place].log_prob, sample=lambda shape, k=place: batch.sample(shape).flatten(1, 2)[:, k]
+        )
+        torch.manual_seed(1)
+        assert fit_of_samples(one, -14, 14, n=20_000, cells=30) > 1e-3
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_a_mixture_of_many_components_is_summed_in_blocks(batch):
+    torch.manual_seed(0)
+    p = NormalMixture(torch.randn(1000, 3), torch.ones(1000, 3), torch.randn(*batch, 1000))
+    z = torch.randn(20, *batch, 3)
+    whole = [p.log_prob(z), p.marginal_log_prob(z)]
+    p.block, sizes = 5000, []
+    with torch.no_grad(), Largest(sizes):
+        parts = [p.log_prob(z), p.marginal_log_prob(z)]
+    assert max(sizes) <= 5000
+    torch.testing.assert_close(parts, whole)
+
+
+class Largest(TorchDispatchMode):
+    """Notes the numbers in the result of every operation."""
+
+    def __init__(self, sizes):
+        super().__init__()
+        self.sizes = sizes
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **kwargs or {})
+        self.sizes.extend(t.numel() for t in tree_leaves(result) if isinstance(t, torch.Tensor))
+        return result
 
 
 def test_chain_is_the_product_of_its_parts():
@@ -279,6 +353,7 @@ def a_vae() -> VAE:
 EVERY = {
     "DiagonalNormal": lambda: DiagonalNormal(torch.zeros(4, 1, 5), torch.ones(5)),
     "NormalMixture": lambda: NormalMixture(torch.randn(3, 5), torch.ones(3, 5)),
+    "NormalMixture of a batch": lambda: NormalMixture(torch.randn(3, 5), torch.ones(3, 5), torch.randn(4, 1, 3)),
     "Chain": lambda: Chain(
         DiagonalNormal(torch.zeros(4, 1, 2), torch.ones(2)), lambda a: DiagonalNormal(a, torch.ones(2)), sizes=(2, 2)
     ),
@@ -300,7 +375,7 @@ def test_every_distribution_has_true_shapes_and_expands(name):
     torch.manual_seed(0)
     p = EVERY[name]()
     before = torch.get_rng_state()
-    assert repr(p) == f"{name}(batch_shape={tuple(p.batch_shape)}, event_shape={tuple(p.event_shape)})"
+    assert repr(p) == f"{name.split()[0]}(batch_shape={tuple(p.batch_shape)}, event_shape={tuple(p.event_shape)})"
     expanded = p.expand((6, *p.batch_shape[:-1], 3))
     assert support_of(p) is not None
     assert torch.equal(torch.get_rng_state(), before)  # looking at a distribution draws nothing

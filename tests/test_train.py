@@ -695,9 +695,10 @@ def train_and_copy(arguments, copy):
     cli.main(arguments)
 
 
-def test_a_run_of_two_processes_writes_once_and_goes_on_bit_for_bit(tmp_path, images, processes):
+@pytest.mark.parametrize("prior", ["vamp --components 5", "exemplar --exemplars 5"])
+def test_a_run_of_two_processes_writes_once_and_goes_on_bit_for_bit(tmp_path, images, processes, prior):
     options = ["train", "--data", str(images), *TINY, "--devices", "2", "--epochs", "2", "--save-every", "0"]
-    options += ["--prior", "vamp", "--components", "5"]
+    options += ["--prior", *prior.split()]
     whole, copy = tmp_path / "whole", tmp_path / "copy"
     assert processes(*two(train_and_copy, [*options, "--out", str(whole)], copy)) == [0, 0]
     assert [line["epoch"] for line in numbers(whole)] == [1, 2]

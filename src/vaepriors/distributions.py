@@ -46,7 +46,6 @@ __all__ = [
 ]
 
 Shape = torch.Size | list[int] | tuple[int, ...]
-BLOCK = 2**25  # numbers in memory at a time, in the density of a mixture of many components
 
 
 def rsample_and_log_prob(distribution: Distribution, shape: Shape = ()) -> tuple[Tensor, Tensor]:
@@ -258,6 +257,7 @@ class NormalMixture(ShapedDistribution):
     """
 
     support = constraints.real_vector
+    block = 2**25  # numbers in memory at a time, in densities under many components without gradients
 
     def __init__(self, loc: Tensor, scale: Tensor, logits: Tensor | None = None) -> None:
         self.loc, self.scale = loc, scale
@@ -313,9 +313,9 @@ class NormalMixture(ShapedDistribution):
         return self._sum(joint, -2, value.numel())
 
     def _sum(self, joint: Callable[[slice], Tensor], dim: int, size: int) -> Tensor:
-        """Log of the sum over components, of `size` numbers each; without gradients, in blocks of bounded size."""
+        """Log of the sum over components, of `size` numbers each; without gradients, in blocks."""
         number = len(self.loc)
-        block = number if torch.is_grad_enabled() else max(1, BLOCK // max(1, size))
+        block = number if torch.is_grad_enabled() else max(1, self.block // max(1, size))
         if block >= number:
             return joint(slice(None)).logsumexp(dim)
         starts = range(0, number, block)

@@ -289,9 +289,7 @@ class ExemplarPrior(nn.Module):
         """
         if rows.is_floating_point() or rows.dtype == torch.bool:
             raise ValueError(f"rows is {rows.dtype}: give the row of each example in the training set")
-        chosen = self._draw()
-        itself = rows[..., None] == chosen
-        return self._mixture(chosen, self.log_var.new_zeros(()).expand(itself.shape).masked_fill(itself, -torch.inf))
+        return self._mixture(self._draw(), rows)
 
     def _draw(self) -> Tensor:
         """The rows of the exemplars of a call: M at random in training mode, otherwise all."""
@@ -300,10 +298,15 @@ class ExemplarPrior(nn.Module):
             return torch.randperm(number, device=self.exemplars.device)[: self.samples]
         return torch.arange(number, device=self.exemplars.device)
 
-    def _mixture(self, rows: Tensor, logits: Tensor | None = None) -> NormalMixture:
+    def _mixture(self, chosen: Tensor, without: Tensor | None = None) -> NormalMixture:
+        """The components of the chosen exemplars, with equal weights; none for an exemplar at its own place."""
         size = self.samples if self.training else 1000
-        loc = torch.cat([self.encoder(self.exemplars[some]).mean for some in rows.split(size)])
-        return NormalMixture(loc, torch.exp(self.log_var / 2).expand_as(loc), logits)
+        loc = torch.cat([self.encoder(self.exemplars[some]).mean for some in chosen.split(size)])
+        scale = torch.exp(self.log_var / 2).expand_as(loc)
+        if without is None:
+            return NormalMixture(loc, scale)
+        itself = without[..., None] == chosen
+        return NormalMixture(loc, scale, loc.new_zeros(()).expand(itself.shape).masked_fill(itself, -torch.inf))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ExemplarPrior":
         """Move or convert the exemplars with the parameters."""
