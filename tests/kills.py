@@ -34,6 +34,7 @@ TRAININGS = {
     "vhp-rewo": f"--data digits {SMALL} --prior vhp --prior-hidden 16 --objective rewo --kappa 0.3 --epochs 8",
     "iwae-dreg": f"--data digits {SMALL} --objective iwae --samples 5 --estimator dreg --lr-stages 3 --epochs 10",
     "mog": f"--data digits {SMALL} --prior mog --components 20 --precision 64-true --epochs 10",
+    "hvae-exemplar": f"--data digits {SMALL} --model hvae --prior exemplar --exemplars 100 --epochs 8",
     "pixelhvae": f"{PIXELS} --model pixelhvae --prior vamp --components 5 --weighted",
     "stopped-early": f"--data DATA {SMALL} --lr 0.05 --epochs 200 --patience 5",
 }

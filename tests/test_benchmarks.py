@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import ours
+import priors
 import samples
 import speed
 from reference import LinearGaussian
@@ -116,6 +117,15 @@ def test_ratios_are_of_times_and_floors_of_counts():
     assert "VampPrior (K = 500) over the standard prior, vae, plain: 3.00 times the step" in lines
     text = f"a\n{speed.BEGIN.format('x')}\nold\n{speed.END.format('x')}\nb\n"
     assert "old" not in speed.replaced(text, "x", result)
+
+
+def test_steps_with_priors_are_timed_beside_the_standard_one():
+    result = priors.measure(["exemplar"], rounds=1, steps=1, images=500)
+    assert [case["prior"] for case in result["cases"]] == ["standard", "exemplar"]
+    assert all(case["ms_per_step"] > 0 for case in result["cases"])
+    fast, slow = priors.case("standard", [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]), priors.case("vamp", [3, 5, 12], [1, 2, 3])
+    assert (fast["ratio"], slow["ratio"], slow["ms_per_step"]) == (1, 3, 5000)
+    assert "| vamp | 5000.0 |" in priors.render({"cases": [fast, slow]})
 
 
 def test_a_likelihood_grows_with_its_samples_to_the_exact_one(monkeypatch):
