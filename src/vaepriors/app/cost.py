@@ -229,7 +229,14 @@ DECIDING = {  # options that decide a part of the memory
     "components": ("components",),
     "data": ("data",),
     "draws": (
-        "batch_size", "samples", "latent", "components", "exemplars", "prior_samples", "prior_latent", "proposals",
+        "batch_size",
+        "samples",
+        "latent",
+        "components",
+        "exemplars",
+        "prior_samples",
+        "prior_latent",
+        "proposals",
     ),
 }
 
