@@ -161,7 +161,7 @@ class VampPrior(nn.Module):
 
 
 def _check_events(x: Tensor, name: str, least: int = 1) -> None:
-    """Refuse an argument that is no tensor of at least `least` finite events."""
+    """Refuse an argument that is not a tensor of at least `least` finite events."""
     if not isinstance(x, Tensor):
         raise ValueError(f"{name} is a {type(x).__name__}: give a tensor of shape (K, *event)")
     if x.dim() < 1 or len(x) < least:
@@ -232,11 +232,11 @@ class ExemplarPrior(nn.Module):
     hand-written loop calls `objective(model.without(rows), x)` with the rows of its batch, where row n of `exemplars`
     is row n of the training set; `prior()` leaves out none and overfits.
 
-    In training mode each call draws M exemplars, without replacement, to stand for all N. An example's density is the
-    mean over those that are not the example itself, M or M - 1 of them. Either way they are a uniform draw from the
-    other examples, so the density is right on average: `exp(log_prob)` is unbiased and the loss a bound. Two calls
-    differ: never cache one in training, and never subtract two. A step encodes M more examples; the paper draws half
-    of the training set.
+    In training mode each call draws M exemplars, without replacement. The density of an example is the mean over those
+    of them that are not the example itself, M or M - 1. Given which of the two, these are a uniform draw from the other
+    N - 1 examples, so the density is right on average: `exp(log_prob)` is unbiased and the loss is a bound. Two calls
+    differ: never cache one in training, and never subtract two. A step encodes M more examples, as a step with a
+    `VampPrior` of M components does; the paper draws half of the training set.
 
     In evaluation mode the density is exact. All N exemplars are encoded in each call, 1,000 at a time: call it once
     under `torch.no_grad()` and keep the distribution, as `estimate` does.
@@ -279,7 +279,7 @@ class ExemplarPrior(nn.Module):
         """The prior of each of some training examples, without its own component.
 
         Args:
-            rows: Rows of the exemplars, whole numbers, of shape `batch`. A row that is none leaves out nothing.
+            rows: Rows of the exemplars, whole numbers, of shape `batch`. A row beyond the exemplars leaves out nothing.
 
         Returns:
             Mixtures of batch shape `batch`.
@@ -299,7 +299,7 @@ class ExemplarPrior(nn.Module):
         return torch.arange(number, device=self.exemplars.device)
 
     def _mixture(self, chosen: Tensor, without: Tensor | None = None) -> NormalMixture:
-        """The components of the chosen exemplars, with equal weights; none for an exemplar at its own place."""
+        """The components of the chosen exemplars, with equal weights; without the one of each given row."""
         size = self.samples if self.training else 1000
         loc = torch.cat([self.encoder(self.exemplars[some]).mean for some in chosen.split(size)])
         scale = torch.exp(self.log_var / 2).expand_as(loc)
@@ -377,6 +377,6 @@ class TwoLevelPrior(nn.Module):
 
     @property
     def without(self) -> Callable[[Tensor], Chain]:
-        """That of the top, as a function of the rows; there is none if the top has none (see `ExemplarPrior`)."""
+        """The method of the top for both levels (see `ExemplarPrior`); there is none if the top has none."""
         top: Any = self.top.without
         return lambda rows: Chain(top(rows), self.bottom, self.sizes)
