@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, sample, report, compare, interpolate, data, reproduce.
+"""The command line: train, refit, evaluate, sample, report, compare, interpolate, data, reproduce.
 
 A mistake of the user is one sentence on standard error and exit status 2, before any work. Ctrl-C leaves a run that
 `--resume` continues. What takes long to import is imported by the commands that need it.
@@ -18,7 +18,7 @@ import tyro
 
 import vaepriors
 from vaepriors.app.custom import imported
-from vaepriors.app.experiment import CommandLine, Experiment
+from vaepriors.app.experiment import CommandLine, Experiment, Prior
 from vaepriors.app.parsing import parse
 from vaepriors.app.terminal import counting_bar, make_console, use_plain_signs
 from vaepriors.data import CATALOGUE, Dataset, absolute, fetch, load
@@ -57,10 +57,8 @@ def train(
         tensorboard: Also write TensorBoard event files (needs the extra `tensorboard`).
     """
     from vaepriors.app.cost import check_memory
-    from vaepriors.app.progress import TensorBoard, TrainingBar
     from vaepriors.app.run import Run
-    from vaepriors.app.train import fit, make_fabric
-    from vaepriors.training import Diverged
+    from vaepriors.app.train import check_start, fit, make_fabric
 
     experiment = options.experiment()
     _check_saving(save_every, snapshots, experiment.epochs)
@@ -70,18 +68,37 @@ def train(
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # the others are started by the first, when it has looked
     if first:
         _check_folder(run, experiment, resume)
+        check_start(experiment, run)
     dataset = run.dataset() if run.exists() else load(experiment.data, experiment.seed, experiment.likelihood)
     if first:
         _show(dataset)
         check_memory(experiment, dataset, fabric.device)  # as `fit` does, but before other processes start
     fabric.launch()
-    if not fabric.is_global_zero:
-        fit(experiment, dataset, run, fabric, save_every=save_every, snapshots=snapshots)
+    call = functools.partial(fit, experiment, dataset, run, fabric, save_every=save_every, snapshots=snapshots)
+    return _follow(call, run, dataset, fabric.is_global_zero, tensorboard)
+
+
+def _follow(
+    call: Callable[..., "Outcome"], run: "Run", dataset: Dataset, is_first: bool, tensorboard: bool = False
+) -> int:
+    """Train with a progress bar, in the first process of several, and print how it ended.
+
+    Args:
+        call: The training, which takes `callbacks`.
+        run, dataset: Of the training.
+        is_first: Whether this is the first process.
+        tensorboard: Whether to write TensorBoard event files.
+    """
+    from vaepriors.app.progress import TensorBoard, TrainingBar
+    from vaepriors.training import Diverged
+
+    if not is_first:
+        call()
         return 0
     listeners = [TensorBoard(run.folder)] if tensorboard else []
     try:
         with TrainingBar(console, run.folder) as bar:
-            outcome = fit(experiment, dataset, run, fabric, [bar, *listeners], save_every, snapshots)
+            outcome = call(callbacks=[bar, *listeners])
     except Diverged as error:
         return _complain(f"{error}, in another --out{_extreme_value(dataset)}", 1)
     return _conclude(outcome, run)
@@ -95,6 +112,55 @@ def _conclude(outcome: "Outcome", run: "Run") -> int:
         return 0
     console.print(f"to continue: {run.command_to_resume()}")
     return 130
+
+
+def refit(
+    run: tyro.conf.Positional[Path],
+    prior: Annotated[Prior, tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes] = Prior(),  # noqa: B008
+    out: Path | None = None,
+    resume: bool = False,
+    epochs: int = 500,
+    patience: int = 20,
+    lr: float = 1e-3,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+    save_every: float = 30.0,
+) -> int:
+    """Fit a new prior to a trained model, whose encoder and decoder stand still. This writes a new run.
+
+    Only the divergence of the prior from the codes of all training examples falls, so it takes minutes.
+
+    Args:
+        run: Folder of the trained run; its best model is taken.
+        prior: The new prior.
+        out: Folder of the new run; RUN-refit-PRIOR unless given.
+        resume: Resume the new run, if there is one; give the same options again.
+        epochs: Largest number of epochs.
+        patience: Stop after more epochs than this without a better validation loss.
+        lr: Learning rate of Adam.
+        batch_size: Examples in a step; as in RUN unless given.
+        seed: Seed of the prior's initial weights, the order of the data and all noise; that of RUN unless given.
+        accelerator: Where to compute.
+        save_every: Seconds between checkpoints, 0 or more.
+    """
+    from vaepriors.app import refit as refits
+    from vaepriors.app.run import Run
+    from vaepriors.app.train import make_fabric
+
+    source = Run(run)
+    given = {name: value for name, value in {"batch_size": batch_size, "seed": seed}.items() if value is not None}
+    options = {"epochs": epochs, "patience": patience, "lr": lr, "accelerator": accelerator, **given}
+    experiment = refits.refitted(source.experiment(), **vars(prior), **options)
+    _check_saving(save_every, (), epochs)
+    new = Run(out or run.with_name(f"{run.resolve().name}-refit-{prior.prior}"))
+    fabric = make_fabric(experiment)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        refits.check_source(source, experiment, new)
+        _check_folder(new, experiment, resume)
+    fabric.launch()
+    call = functools.partial(refits.refit, source, experiment, new, fabric, save_every=save_every)
+    return _follow(call, new, source.dataset(), fabric.is_global_zero)
 
 
 def _show(dataset: Dataset) -> None:
@@ -429,6 +495,7 @@ def _run_command(arguments: Sequence[str]) -> int:
         return parse(COMMANDS, arguments[1:], "vaepriors reproduce", REPRODUCE_ABOUT)()
     commands: dict[str, Callable[..., int]] = {
         "train": functools.partial(train, options=CommandLine.of(_stored_experiment(arguments))),
+        "refit": refit,
         "evaluate": evaluate,
         "sample": sample,
         "report": report,

@@ -6,6 +6,7 @@ r"""Objectives: called with a model and data, they return a scalar loss in nats 
     IWAE      - log mean_k w_k, with three estimators of its gradient
     REWO      beta driven by the reconstruction error, up to the ELBO (Klushyn et al. 2019)
     GECO      the reconstruction error kept at a bound (Rezende & Viola 2018)
+    PriorFit  E[log q(z|x) - log p(z)] in the parameters of the prior alone; encoder and decoder stand still
 
 An objective asks the model for as many draws as it needs, and for the estimator of the gradient. Its state is in
 buffers, so it is saved with a checkpoint and no step reads the device. In evaluation mode the state does not change,
@@ -23,7 +24,7 @@ from torch.func import functional_call
 from vaepriors.limits import at_least_one
 from vaepriors.vae import VAE, Terms, check_dtype
 
-__all__ = ["ELBO", "GECO", "IWAE", "REWO", "Objective"]
+__all__ = ["ELBO", "GECO", "IWAE", "REWO", "Objective", "PriorFit"]
 
 
 class Objective(nn.Module, ABC):
@@ -54,6 +55,15 @@ class Objective(nn.Module, ABC):
     def prior_gate(self) -> Tensor | None:
         """1 if the prior's own parameters are trained in this step, otherwise 0, on the device; None if always."""
         return None
+
+    def fixed(self, model: VAE) -> tuple[nn.Module, ...]:
+        """The parts of the model that stand still: not trained, and in evaluation mode during the training."""
+        return ()
+
+    def trained(self, model: VAE) -> list[nn.Parameter]:
+        """The parameters that are trained: those of no fixed part."""
+        fixed = {id(p) for part in self.fixed(model) for p in part.parameters()}
+        return [p for p in model.parameters() if id(p) not in fixed]
 
 
 class ELBO(Objective):
@@ -349,3 +359,59 @@ class GECO(_Constrained):
             return -terms.log_weight.mean(), terms
         self.log_beta.copy_((self.log_beta - self.nu * self.excess(x, terms)).clamp(-16, 16))
         return (terms.log_ratio - (-self.log_beta).exp() * terms.log_likelihood).mean(), terms
+
+
+class PriorFit(Objective):
+    r"""The rate, in the prior's own parameters: a new prior for an encoder and a decoder that stand still.
+
+    $$\text{loss} = \text{mean}\big[ \log q(z|x) - \log p(z) \big], \qquad
+      \mathbb{E}[\text{loss}] = I(n; z) + KL(q(z) \,\|\, p(z))$$
+
+    The mutual information of an example's number and its code does not depend on p (see `analysis.elbo_surgery`), and
+    neither does the distortion. So this minimises the divergence of the prior from the aggregated posterior, and the
+    ELBO rises by as much as the divergence falls. For two levels both p(z2) and p(z1|z2) are trained.
+
+    No gradient reaches the parameters of encoder and decoder, also where a prior shares them: of a VampPrior the
+    pseudo-inputs and the weights are trained. The decoder is called only for the distortion in the log.
+
+    In evaluation mode the loss is the same, with the same noise in each call: the losses of two epochs differ by their
+    priors alone.
+
+    Args:
+        samples: Draws of z for each x.
+
+    Raises:
+        ValueError: If `samples` < 1.
+
+    >>> from vaepriors import networks, priors
+    >>> encoder, decoder = networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2)
+    >>> model = VAE(encoder, decoder, priors.MixtureOfGaussians(2, components=3))
+    >>> loss, terms = PriorFit()(model, torch.ones(10, 4))
+    >>> loss.backward()
+    >>> model.prior.loc.grad is None, any(p.grad is not None for p in encoder.parameters())
+    (False, False)
+    """
+
+    def __init__(self, samples: int = 1) -> None:
+        super().__init__(samples)
+
+    def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
+        if self.training:
+            return self._rate(model, x)
+        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+            torch.manual_seed(0)
+            return self._rate(model, x)
+
+    def _rate(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
+        fixed = [p for part in self.fixed(model) for p in part.parameters() if p.requires_grad]  # none within `fit`
+        try:
+            for p in fixed:
+                p.requires_grad_(False)
+            terms = model(x, self.samples)
+        finally:
+            for p in fixed:
+                p.requires_grad_(True)
+        return terms.log_ratio.mean(), terms
+
+    def fixed(self, model: VAE) -> tuple[nn.Module, ...]:
+        return (model.encoder, model.decoder)

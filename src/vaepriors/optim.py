@@ -43,20 +43,25 @@ def adam(
 
     Args:
         model: The model to train.
-        objective: The objective, whose `prior_gate` decides in which steps the prior's own parameters are trained.
+        objective: The objective, whose `trained` decides which parameters are trained, and whose `prior_gate` decides
+            in which steps the prior's own are.
         lr: Learning rate.
         normalize: Whether `normalize_gradients` runs before each step.
         eps: Constant added to the root of the second moment.
         capturable: Whether a CUDA graph can capture its steps; the learning rate is then on the device.
 
+    Raises:
+        ValueError: If the objective trains no parameter of this model.
+
     >>> from vaepriors import networks, objectives, priors
     >>> model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2), priors.StandardNormal(2))
     >>> optimizer = adam(model, objectives.ELBO(), lr=1e-3)
     """
-    gated, gate = model.prior_parameters(), objective.prior_gate()
-    return gated_adam(
-        model.parameters(), lr, normalize=normalize, gated=gated, gate=gate, eps=eps, capturable=capturable
-    )
+    trained, gated, gate = objective.trained(model), model.prior_parameters(), objective.prior_gate()
+    if not trained:
+        prior = type(model.prior).__name__
+        raise ValueError(f"{prior} has no parameters of its own to train: choose another prior, such as a mixture")
+    return gated_adam(trained, lr, normalize=normalize, gated=gated, gate=gate, eps=eps, capturable=capturable)
 
 
 def gated_adam(

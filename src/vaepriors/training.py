@@ -289,6 +289,11 @@ class Training:
             self.model, self.objective, settings.lr, normalize=settings.normalize, eps=settings.adam_eps,
             capturable=graph,
         )  # fmt: skip
+        self.fixed = self.objective.fixed(self.model)
+        trained = {id(p) for p in self.objective.trained(self.model)}
+        self.frozen = [p for p in self.model.parameters() if p.requires_grad and id(p) not in trained]
+        for p in self.frozen:  # of several devices, each parameter that requires a gradient must get one
+            p.requires_grad_(False)
         self.state, self.saved = State(), 0  # the latter is the epoch of the last checkpoint
         self.train = data.train.to(fabric.device, settings.dtype)
         self.valid = data.valid[fabric.global_rank :: fabric.world_size].to(fabric.device, settings.dtype)
@@ -299,12 +304,29 @@ class Training:
         self.step = Graphed(self._step) if graph else self._step
 
     @fixed_numerics()
-    def run(self, save_every: float = 30.0, snapshots: Collection[int] = (), deadline: float | None = None) -> Outcome:
-        """Train until the end, or until something stops it; the store is locked meanwhile."""
+    def run(
+        self,
+        save_every: float = 30.0,
+        snapshots: Collection[int] = (),
+        deadline: float | None = None,
+        save_start: bool = False,
+    ) -> Outcome:
+        """Train until the end, or until something stops it; the store is locked meanwhile.
+
+        Args:
+            save_every, snapshots, deadline: As for `fit`.
+            save_start: Write a checkpoint before the first epoch: the initial weights do not follow from the settings.
+        """
         cuda = [self.fabric.device] if self.fabric.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda), self.store.lock(self.fabric.is_global_zero, create=True):
-            self._open_store()
-            return self._run(save_every, snapshots, deadline)
+        try:
+            with torch.random.fork_rng(devices=cuda), self.store.lock(self.fabric.is_global_zero, create=True):
+                self._open_store()
+                if save_start and self.state.epoch == 0:
+                    self._save()
+                return self._run(save_every, snapshots, deadline)
+        finally:
+            for p in self.frozen:
+                p.requires_grad_(True)
 
     def _open_store(self) -> None:
         """Go to where the last checkpoint left off; write only when all is restored and nothing is amiss."""
@@ -387,6 +409,8 @@ class Training:
     def _pass(self, batches: Iterator[Tensor]) -> list[float]:
         """A step for each batch; the means of loss, rate and distortion over the epoch and all devices."""
         self.model.train()
+        for part in self.fixed:
+            part.eval()
         self.objective.train()
         sums = torch.zeros(3, dtype=torch.float64, device=self.fabric.device)
         tick = max(1, self.steps // 50)

@@ -4,10 +4,11 @@ from typing import Any, Literal
 
 from vaepriors.app.choices import Positive, Setting, Table
 from vaepriors.data import Dataset
-from vaepriors.objectives import ELBO, GECO, IWAE, REWO, Objective
+from vaepriors.objectives import ELBO, GECO, IWAE, REWO, Objective, PriorFit
 
 __all__ = ["OBJECTIVES", "steps_per_epoch"]
 
+# facts: `needs_mean`: E[x|z]; `needs_start`: the weights of a trained run
 OBJECTIVES = Table("objective")
 
 
@@ -55,3 +56,9 @@ def rewo_gamma(setting: Setting, *, kappa: Positive, nu: Positive = 1.0) -> Obje
 def geco(setting: Setting, *, kappa: Positive, nu: Positive = 1.0) -> Objective:
     """The reconstruction error held at a bound (Rezende & Viola 2018)"""
     return GECO(kappa, nu, samples=setting.experiment.samples)
+
+
+@OBJECTIVES.entry("refit", needs_start=True)
+def refit(setting: Setting) -> Objective:
+    """The prior alone, for the encoder and decoder of a trained run (see `vaepriors refit`)"""
+    return PriorFit(setting.experiment.samples)

@@ -8,14 +8,14 @@ import torch
 from lightning_fabric import Fabric
 
 from vaepriors.app.cost import check_memory
-from vaepriors.app.experiment import Experiment, build
+from vaepriors.app.experiment import OBJECTIVES, Experiment, build
 from vaepriors.app.run import Run
 from vaepriors.data import Dataset
 from vaepriors.devices import open_devices
 from vaepriors.numerics import seed_of
 from vaepriors.training import Callback, Outcome, Settings, Training
 
-__all__ = ["fit", "make_fabric", "prepare"]
+__all__ = ["check_start", "fit", "make_fabric", "prepare"]
 
 
 class _RunStore(Run):
@@ -78,12 +78,27 @@ def fit(
 
     Raises:
         ValueError: If the experiment does not fit the data or the memory; if the folder has the run of another
-            experiment, or of other data, or of as many epochs already; if its files are damaged.
+            experiment, or of other data, or of as many epochs already; if its files are damaged; if the objective
+            needs the weights of another run to start from.
         Busy: If another process works in the folder.
         Diverged: If a loss is not finite; the last checkpoint, of an epoch before, is kept.
         OSError: If the disk is full; the last checkpoint is kept.
     """
     run.check_folder(experiment)
+    check_start(experiment, run)
     fabric = make_fabric(experiment) if fabric is None else fabric
     check_memory(experiment, dataset, fabric.device)
     return prepare(experiment, dataset, run, fabric, callbacks).run(save_every, snapshots, deadline)
+
+
+def check_start(experiment: Experiment, run: Run) -> None:
+    """Refuse to begin an experiment whose weights come from another run.
+
+    Raises:
+        ValueError: If there is no checkpoint yet, and the objective needs one.
+    """
+    if OBJECTIVES[experiment.objective].facts.get("needs_start", False) and not run.has("last"):
+        raise ValueError(
+            f"the objective {experiment.objective} starts from the model of a trained run: use vaepriors refit RUN "
+            f"--prior {experiment.prior} --out {run.folder}"
+        )

@@ -1,6 +1,6 @@
 """A row with a seed as a job: train, evaluate, record. It can be stopped at any moment and resumed.
 
-    RUNS/TABLE/ROW/SEED/            the run, as `vaepriors train` makes it
+    RUNS/TABLE/ROW/SEED/            the run, as `vaepriors train` or `vaepriors refit` makes it
     RESULTS/TABLE/ROW-SEED.json     its result, with pictures such as ROW-SEED-path.png beside it, and
                                     ROW-SEED-log_likelihood.npy, log p(x) of each test example
 
@@ -8,10 +8,11 @@ What one process does not finish, the next one resumes, on another machine too i
 that works on a run holds its lock (`Run.lock`), which the system frees when that process dies.
 
 To follow a run of the command: `commands.run` makes the jobs; `run_here`, or `cluster.run_on_ray`, calls `run_job` for
-each; `run_job` trains, measures and records.
+each; `run_job` trains, measures and records. A row that refits another one first trains that, unless its run is there.
 """
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from vaepriors.app.evaluation import Paused, evaluate_run
 from vaepriors.app.experiment import Experiment
 from vaepriors.app.progress import TrainingBar
 from vaepriors.app.records import name_of, values_of
+from vaepriors.app.refit import refit
 from vaepriors.app.run import Run
 from vaepriors.app.terminal import counting_bar
 from vaepriors.app.train import fit, make_fabric
@@ -116,12 +118,18 @@ class Job:
         """
         return read_result(self.path) if self.path.is_file() else None
 
+    @property
+    def source(self) -> "Job | None":
+        """The job whose model this one refits."""
+        return None if self.row.refit is None else dataclasses.replace(self, row=self.row.refit)
+
     def is_done(self, options: RunOptions) -> bool:
         """Whether the recorded result has as many epochs and test examples as the options ask for."""
         result = self.result()
         if result is None:
             return False
-        trained = result["ended"] != "short" or result["epochs"] >= self.experiment(options).epochs
+        asked = options.epochs is not None and result["epochs"] >= self.experiment(options).epochs
+        trained = result["ended"] != "short" or asked
         return trained and result["found"]["n"] >= min(options.number or math.inf, self.test_size)
 
     def state(self) -> str:
@@ -215,14 +223,20 @@ def run_job(
 
 def _train(job: Job, dataset: Dataset, options: RunOptions, until: float | None, console: Console | None) -> str:
     """Train the epochs that are left; return how the training ended: `finished` or `stopped early`."""
-    experiment = job.experiment(options)
+    experiment, source = job.experiment(options), job.source
+    if source is not None and not _how_it_ended(source.run, source.experiment(options)):
+        with source.run.lock(create=True):
+            _train(source, dataset, options, until, console)
     ended = _how_it_ended(job.run, experiment)
     if ended:
         return ended
+    call = functools.partial(fit, experiment, dataset, job.run)
+    if source is not None:
+        call = functools.partial(refit, source.run, experiment, job.run)
     with TrainingBar(console, job.run.folder) if console is not None else nullcontext() as bar:
         callbacks = [] if bar is None else [bar]
         fabric, snapshots = make_fabric(experiment), job.row.snapshots
-        outcome = fit(experiment, dataset, job.run, fabric, callbacks, options.save_every, snapshots, until)
+        outcome = call(fabric, callbacks, options.save_every, snapshots, until)
     if outcome.reason == "interrupted":
         raise KeyboardInterrupt
     if outcome.reason == "out of time":
@@ -239,6 +253,11 @@ def _how_it_ended(run: Run, experiment: Experiment) -> str:
     if values["waited"] > experiment.patience:
         return "stopped early"
     return "finished" if values["epoch"] >= experiment.epochs else ""
+
+
+def _is_short(job: Job | None) -> bool:
+    """Whether a job was trained for fewer epochs than planned, without an early stop."""
+    return job is not None and not _how_it_ended(job.run, job.planned)
 
 
 def _measure(
@@ -268,7 +287,7 @@ def _measure(
 def _record(job: Job, ended: str, measurement: Measurement) -> None:
     """Write the result, after its files: once there is a result, the job is done."""
     numbers, metrics = measurement.numbers, job.run.metrics()
-    if ended == "finished" and len(metrics) < job.planned.epochs:
+    if (ended == "finished" and len(metrics) < job.planned.epochs) or _is_short(job.source):
         ended = "short"
     job.path.parent.mkdir(parents=True, exist_ok=True)
     for file in measurement.files:

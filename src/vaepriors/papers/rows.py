@@ -19,6 +19,9 @@ experiment a row may have
     pairs       pairs of test examples in each graph of an interpolation (default 100)
     which       the model that is measured, best (default) or last
     snapshots   epochs whose model is kept for pictures
+    refit       TABLE/ROW: fit a new prior to the model of that row, of the same seed (see `app.refit`); the row's own
+                options are those of the prior and its training, and nothing is taken from `common` but how it is
+                measured
     same        TABLE/ROW: show the run of that row; then the row has no options of its own
     cited       whose number it is; then the row has no run, unless `same` names one to compare with
     against     a row of the same table and data: show the difference to it, example by example
@@ -38,11 +41,14 @@ from typing import Any, Literal, NamedTuple
 
 from vaepriors import data
 from vaepriors.app.experiment import Experiment
+from vaepriors.app.refit import refitted
 
 __all__ = ["METRICS", "Metric", "Row", "Table", "select", "table", "tables"]
 
 OPTIONS = {field.name for field in dataclasses.fields(Experiment)}
-ROW_KEYS = {"paper", "metric", "note", "draws", "pairs", "which", "snapshots", "cited", "same", "against"}
+ROW_KEYS = {
+    "paper", "metric", "note", "draws", "pairs", "which", "snapshots", "cited", "same", "against", "refit",
+}  # fmt: skip
 
 
 class Metric(NamedTuple):
@@ -105,6 +111,7 @@ class Row:
         cited: Whose number it is, if it is not the paper's own.
         against: The home of the row to show the difference to; None for none.
         note: What a reader must know.
+        refit: The row whose model is refitted with a new prior; None for a training from the start.
     """
 
     table: str
@@ -121,6 +128,7 @@ class Row:
     cited: str = ""
     against: tuple[str, str] | None = None
     note: str = ""
+    refit: "Row | None" = None
 
     def missing(self) -> tuple[str, ...]:
         """The files of its data that are neither in $VAEPRIORS_DATA nor in the cache."""
@@ -177,6 +185,8 @@ def _merge(raw: Raw, table: str, name: str) -> dict[str, Any]:
     """All values of a row: those of its set, its table and its own."""
     content, values = raw[table]
     own = {**values.get("common", {}), **values["rows"][name]}
+    if "refit" in own:
+        own["data"] = _merge(raw, *_other_home(raw, table, name, "refit"))["data"]
     merged = {"metric": values["metric"], **content.get("sets", {}).get(own.get("data"), {}), **own}
     if merged["metric"] not in METRICS:
         raise ValueError(f"row {table}/{name} has the metric {merged['metric']}: choose one of {', '.join(METRICS)}")
@@ -193,14 +203,14 @@ def _read_row(raw: Raw, table: str, name: str) -> Row:
     measured_by, of_run = (METRICS[each["metric"]].measured_by for each in (values, run))
     if measured_by != of_run:
         raise ValueError(f"{where} needs the {measured_by} of {'/'.join(home)}, which has the {of_run} only")
-    options: Any = {key: tuple(v) if isinstance(v, list) else v for key, v in run.items() if key in OPTIONS}
+    source = _read_row(raw, *_other_home(raw, *home, "refit")) if "refit" in run else None
     return Row(
         table,
         name,
         values["metric"],
         values.get("paper"),
         raw[table][1]["source"],
-        None if "cited" in values else Experiment(**options),
+        None if "cited" in values else _read_experiment(raw, home, source),
         home,
         run.get("draws", 5000) if of_run == "evaluation" else 0,
         run.get("pairs", 100),
@@ -209,7 +219,22 @@ def _read_row(raw: Raw, table: str, name: str) -> Row:
         values.get("cited", ""),
         _find_home(raw, table, values["against"]) if "against" in values else None,
         values.get("note", ""),
+        source,
     )
+
+
+def _read_experiment(raw: Raw, home: tuple[str, str], source: Row | None) -> Experiment:
+    """What the row of a run is to run."""
+    table, name = home
+    values = _merge(raw, table, name) if source is None else raw[table][1]["rows"][name]
+    options: Any = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in OPTIONS}
+    if source is None:
+        return Experiment(**options)
+    assert source.experiment is not None
+    try:
+        return refitted(source.experiment, **options)
+    except ValueError as error:
+        raise ValueError(f"row {table}/{name}: {error}") from error
 
 
 def _find_home(raw: Raw, table: str, name: str) -> tuple[str, str]:
@@ -223,9 +248,17 @@ def _find_home(raw: Raw, table: str, name: str) -> tuple[str, str]:
     options = sorted(set(own) & OPTIONS)
     if options:
         raise ValueError(f"{where} is the same as {own['same']} and has the options {options}: choose one")
-    other, _, row = own["same"].partition("/")
-    if other not in raw or row not in raw[other][1]["rows"] or {"same", "cited"} & set(raw[other][1]["rows"][row]):
-        raise ValueError(f"{where} is the same as {own['same']}, which is no row with a run of its own")
+    return _other_home(raw, table, name, "same")
+
+
+def _other_home(raw: Raw, table: str, name: str, key: str) -> tuple[str, str]:
+    """Table and name of the row that `same` or `refit` names, which must have a run of its own."""
+    named = raw[table][1]["rows"][name][key]
+    other, _, row = named.partition("/")
+    keys = {"same", "cited"} if key == "same" else {"same", "cited", "refit"}
+    if other not in raw or row not in raw[other][1]["rows"] or keys & set(raw[other][1]["rows"][row]):
+        verb = "is the same as" if key == "same" else "refits"
+        raise ValueError(f"row {table}/{name} {verb} {named}, which is no row with a run of its own")
     return other, row
 
 

@@ -77,7 +77,7 @@ def compare(
     compared = []
     for done, (run, name, (data, model, epoch, kinds, stale)) in enumerate(zip(runs, names, models, strict=True), 1):
         torch.manual_seed(seed_of(seed, "report"))
-        latent = look(model, data.test[:number].to(next(model.parameters())))
+        latent = look(model, data.test[:number].to(next(model.parameters())), seed=seed)
         picture = None
         if data.has_images:
             drawn_x = point_estimate(model.decoder(model.prior().sample((32,))))

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaepriors.analysis import Surgery, activity, diagnose, divergence_of_units, elbo_surgery, levels, responsibilities
+from vaepriors.analysis import Surgery, activity, diagnose, divergence_of_units, levels, responsibilities
 from vaepriors.app.evaluation import summary
+from vaepriors.app.origin import Origin, measure_surgery, origin
 from vaepriors.app.records import Record, command, records_of, without_examples
 from vaepriors.app.report import figures, page
 from vaepriors.app.report.curves import curves
@@ -32,7 +33,6 @@ __all__ = ["Latent", "limits", "look", "report", "write_report"]
 
 PSEUDO = 48  # pseudo-inputs shown
 GENERATED = 16  # images of each
-SURGERY = {1: (100_000, 2000), 2: (4000, 200)}  # by levels, examples and draws at most: of two, each pair costs a pass
 
 
 class Latent(NamedTuple):
@@ -45,25 +45,21 @@ class Latent(NamedTuple):
 
 
 @torch.no_grad()
-def look(model: VAE, x: Tensor, train: Tensor | None = None) -> Latent:
+def look(model: VAE, x: Tensor, train: Tensor | None = None, seed: int = 0) -> Latent:
     """Measure a latent space.
 
     Args:
         model: The model.
         x: Examples, whose units are measured.
-        train: Examples of the surgery, which needs many of them: x unless given. Of more than `SURGERY` a random
-            subset of that size is taken.
+        train: Examples of the surgery, which needs many of them: x unless given.
+        seed: Seed of the surgery's draws.
     """
     where = levels(model.encoder(x[:1]))
     variances = activity(model, x) if len(x) > 1 else None
-    train, (most, draws) = x if train is None else train, SURGERY[len(where)]
-    if len(train) > most:
-        train = train[torch.randperm(len(train))[:most]]
     return Latent(
         {} if variances is None else {name: variances[place] for name, place in where.items()},
         divergence_of_units(model, x[:1000]),
-        elbo_surgery(model, train.to(x), draws) if len(train) > 1 else None,
-        len(train),
+        *measure_surgery(model, x if train is None else train, seed),
     )
 
 
@@ -124,7 +120,7 @@ def report(
         estimates = estimate(model, x, samples)
         result = {"split": "test", "samples": samples, "seed": seed, **summary(estimates, data)}
         record = Record("", result, estimates.log_likelihood.cpu().numpy())
-        elbo, latent = _measure(model, data, x)
+        elbo, latent = _measure(model, data, x, seed)
         subject = _Subject(data.name, model, data, x, elbo, latent, list(metrics), [record])
         makers = [_likelihood, _samples, _pseudo_inputs, _units, _elbo, _codes]
         sections = [maker(subject) for maker in ([_training] if subject.metrics else []) + makers]
@@ -134,10 +130,10 @@ def report(
     return page.write(path, text, sections)
 
 
-def _measure(model: VAE, data: Dataset, x: Tensor) -> tuple[Estimate, Latent]:
+def _measure(model: VAE, data: Dataset, x: Tensor, seed: int) -> tuple[Estimate, Latent]:
     """The ELBO of test examples by one draw each, and the latent space."""
     train = binarize_once(data.train) if data.dynamic else data.train
-    latent = look(model, x, train)
+    latent = look(model, x, train, seed)
     return estimate(model, x, samples=1), latent
 
 
@@ -171,8 +167,8 @@ def write_report(
     torch.manual_seed(seed_of(seed, "report"))
     x = data.test[:number].to(next(model.parameters()))
     records, stale = records_of(run, model, values["epoch"], which)
-    metrics, _ = run.metrics(), interpolated(run)  # damaged files are refused before the work
-    elbo, latent = _measure(model, data, x)
+    metrics, *_ = run.metrics(), interpolated(run), origin(run)  # damaged files are refused before the work
+    elbo, latent = _measure(model, data, x, seed)
     experiment, renewal = run.experiment(), command(run, {"checkpoint": which})
     implied = experiment.samples if experiment.objective == "iwae" else 0
     subject = _Subject(
@@ -429,6 +425,8 @@ def _elbo(subject: _Subject) -> Section:
     ]
     test = {"rate": subject.elbo.rate.mean().item(), "distortion": subject.elbo.distortion.mean().item()}
     points = {"test examples": (test["rate"], test["distortion"]), "training": (surgery.rate, surgery.distortion)}
+    about = None if subject.run is None else origin(subject.run)
+    tables = [] if about is None or about["surgery"] is None else [_before_and_after(about, surgery)]
     return Section(
         "elbo",
         "The ELBO in parts",
@@ -447,7 +445,20 @@ def _elbo(subject: _Subject) -> Section:
                 "Rate and distortion; dotted: the same ELBO.",
             ),
         ],
+        tables=tables,
     )
+
+
+def _before_and_after(about: Origin, after: Surgery) -> page.Table:
+    """The parts before and after the prior was refitted: only the marginal KL changes."""
+    assert about["surgery"] is not None
+    rows = []
+    for name, each in ((f"{about['prior']['prior']}, of {about['run']}", Surgery(**about["surgery"])), ("now", after)):
+        pairs = (each.mutual_information, each.mutual_information_se), (each.marginal_kl, each.marginal_kl_se)
+        parts = [f"{value:.2f} ± {error:.2f}" for value, error in pairs]
+        rows.append([name, f"{each.distortion:.2f}", f"{each.rate:.2f}", *parts])
+    head = ["prior", "distortion", "rate", "mutual information", "marginal KL"]
+    return page.Table("before and after the prior was refitted, on the same draws if --seed is 0", rows, head)
 
 
 def limits(surgery: Surgery) -> str:

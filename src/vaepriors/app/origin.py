@@ -1,0 +1,61 @@
+"""Where a refitted run comes from: refit.json, with the parts of the ELBO before.
+
+The parts are measured on the same draws for models with the same encoder, so before and after compare in pairs.
+"""
+
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from vaepriors.analysis import Surgery, elbo_surgery, levels
+from vaepriors.app.run import Run
+from vaepriors.numerics import seed_of
+from vaepriors.reading import read_json
+from vaepriors.vae import VAE
+
+__all__ = ["Origin", "measure_surgery", "origin"]
+
+SURGERY = {1: (100_000, 2000), 2: (4000, 200)}  # by levels, examples and draws at most: of two, each pair costs a pass
+
+
+class Origin(TypedDict):
+    """refit.json."""
+
+    run: str  # the folder's name
+    epoch: int
+    model_sha256: str
+    prior: dict[str, Any]  # with its options
+    number: int  # of training examples in the surgery
+    surgery: dict[str, float] | None  # of the model before, with `Surgery`'s names; None with one example
+
+
+def origin(run: Run) -> Origin | None:
+    """What refit.json says; None if the run was not refitted.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    path = run / "refit.json"
+    return read_json(path, Origin, "restore it, or refit in another folder") if path.is_file() else None
+
+
+@torch.no_grad()
+def measure_surgery(model: VAE, x: Tensor, seed: int = 0) -> tuple[Surgery | None, int]:
+    """The parts of the ELBO of examples, with the same draws for models with the same encoder.
+
+    Args:
+        model: The model.
+        x: The examples. Of more than `SURGERY` a random subset of that size is taken.
+        seed: Of the subset and of the draws.
+
+    Returns:
+        The parts, None of fewer than two examples, and the number of examples.
+    """
+    parameter = next(model.parameters())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "surgery"))
+        most, draws = SURGERY[len(levels(model.encoder(x[:1].to(parameter))))]
+        if len(x) > most:
+            x = x[torch.randperm(len(x))[:most]]
+        return (elbo_surgery(model, x.to(parameter), draws) if len(x) > 1 else None), len(x)

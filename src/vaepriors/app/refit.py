@@ -1,0 +1,151 @@
+r"""A new prior for the encoder and decoder of a trained run (see `objectives.PriorFit`).
+
+The new run is like any other one: its experiment has the objective `refit`, and the weights that it starts from are its
+first checkpoint. One more file, refit.json, says where they came from (see `app.origin`).
+"""
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from vaepriors import checkpoint
+from vaepriors.app.cost import check_memory
+from vaepriors.app.custom import is_custom
+from vaepriors.app.experiment import PRIORS, Data, Experiment, Machine, Model
+from vaepriors.app.origin import Origin, measure_surgery, origin
+from vaepriors.app.run import Run
+from vaepriors.app.train import make_fabric, prepare
+from vaepriors.data import binarize_once, load
+from vaepriors.training import Callback, Outcome
+from vaepriors.vae import VAE
+
+__all__ = ["check_source", "options_of_prior", "refit", "refitted"]
+
+KEPT = {field.name for part in (Data, Model, Machine) for field in dataclasses.fields(part)} | {"batch_size", "seed"}
+
+
+def refitted(experiment: Experiment, **changes: Any) -> Experiment:
+    """The experiment that fits a new prior to the model of another one.
+
+    Data, networks, devices, batch size and seed are the same. Everything else has defaults of its own.
+
+    Args:
+        experiment: Of the run whose model is refitted.
+        changes: The new prior and its options, and others that differ.
+
+    Raises:
+        ValueError: If the model is custom, the prior is the same, or an option does not fit.
+
+    >>> new = refitted(Experiment(latent=8, prior="mog", components=7, objective="iwae", samples=50), prior="flow")
+    >>> new.prior, new.components, new.latent, new.objective, new.samples
+    ('flow', None, 8, 'refit', 1)
+    """
+    if is_custom(experiment.model):
+        raise ValueError(
+            f"the model {experiment.model} is custom and returns its own prior: call vaepriors.fit with "
+            "VAE(encoder, decoder, prior) and objectives.PriorFit()"
+        )
+    kept = {name: value for name, value in experiment.given().items() if name in KEPT}
+    ours = {"objective": "refit", "warmup": 0, "epochs": 500, "patience": 20, "lr": 1e-3}
+    new = Experiment(**{**kept, **ours, **changes})
+    if options_of_prior(new) == options_of_prior(experiment):
+        raise ValueError(f"the run has the prior {new.prior} with these options already: choose another prior")
+    return new
+
+
+def options_of_prior(experiment: Experiment) -> dict[str, Any]:
+    """The prior of an experiment, with its options."""
+    own = PRIORS[experiment.prior].options if experiment.prior in PRIORS else ()
+    return {name: getattr(experiment, name) for name in ("prior", *own)}
+
+
+def refit(
+    source: Run,
+    experiment: Experiment,
+    run: Run,
+    fabric: Fabric | None = None,
+    callbacks: Sequence[Callback] = (),
+    save_every: float = 30.0,
+    snapshots: Collection[int] = (),
+    deadline: float | None = None,
+) -> Outcome:
+    """Fit a new prior to the best model of a run, or resume that.
+
+    Args:
+        source: The run whose encoder and decoder, and p(z1|z2) to start from, are taken.
+        experiment: What to run, of `refitted`.
+        run: Where to write.
+        fabric: Devices, launched; made from the experiment if not given.
+        callbacks, save_every, snapshots, deadline: As for `vaepriors.fit`.
+
+    Raises:
+        ValueError: If the source has no best model, is the same folder, or is not what `run` was begun from; or as in
+            `train.fit`.
+        Busy, Diverged, OSError: As in `train.fit`.
+    """
+    check_source(source, experiment, run)
+    dataset = source.dataset()
+    model, values = source.model(dataset)
+    tensors = checkpoint.module_tensors(model)
+    sha256 = checkpoint.digest(tensors)
+    fabric = make_fabric(experiment) if fabric is None else fabric
+    check_memory(experiment, dataset, fabric.device)
+    training = prepare(experiment, dataset, run, fabric, callbacks)
+    _copy(tensors, training.model)
+    with run.lock(fabric.is_global_zero, create=True):
+        if run.has("last"):
+            _check_origin(source, run, sha256)
+        elif fabric.is_global_zero:
+            surgery, number = measure_surgery(model, binarize_once(dataset.train) if dataset.dynamic else dataset.train)
+            about: Origin = {
+                "run": source.folder.resolve().name,
+                "epoch": values["epoch"],
+                "model_sha256": sha256,
+                "prior": options_of_prior(source.experiment()),
+                "number": number,
+                "surgery": None if surgery is None else surgery._asdict(),
+            }
+            checkpoint.write_json(run / "refit.json", about)
+        return training.run(save_every, snapshots, deadline, save_start=True)
+
+
+def check_source(source: Run, experiment: Experiment, run: Run) -> None:
+    """Look early, before the work.
+
+    Raises:
+        ValueError: If the source is no run, is the run itself, or has other data under the new seed; if `run` is the
+            run of another experiment.
+    """
+    before = source.experiment()
+    if source.folder.resolve() == run.folder.resolve():
+        raise ValueError(f"{run.folder} is the run that is refitted: choose another --out")
+    if experiment.seed != before.seed and source.dataset().digest() != _digest(experiment):
+        raise ValueError(
+            f"seed {experiment.seed} splits {experiment.data} in another way than {before.seed}: leave it out"
+        )
+    run.check_folder(experiment)
+
+
+def _digest(experiment: Experiment) -> str:
+    return load(experiment.data, experiment.seed, experiment.likelihood).digest()
+
+
+def _check_origin(source: Run, run: Run, sha256: str) -> None:
+    about = origin(run)
+    if about is None or about["model_sha256"] != sha256:
+        raise ValueError(
+            f"{run.folder} was begun from another model than the best one of {source.folder}: choose another --out, or "
+            f"remove {run.folder} to start again"
+        )
+
+
+@torch.no_grad()
+def _copy(tensors: dict[str, Tensor], model: VAE) -> None:
+    """Copy encoder, decoder and the lower level of the prior."""
+    for name, own in checkpoint.module_tensors(model).items():
+        if name.startswith(("encoder.", "decoder.", "prior.bottom.")):
+            own.copy_(tensors[name])
