@@ -67,7 +67,7 @@ def test_every_row_takes_a_step(row, tmp_path):
 def test_no_two_rows_are_the_same_run():
     seen = {}
     for row in OWN:
-        key = (row.experiment, row.which, row.draws)
+        key = (row.experiment, row.refit and row.refit.home, row.which, row.draws)
         assert key not in seen, f"{row.table}/{row.name} is {seen[key]}"
         seen[key] = f"{row.table}/{row.name}"
 
@@ -78,6 +78,8 @@ def test_no_two_rows_are_the_same_run():
         ('{ dat = "digits" }', r"row t/a has the unknown keys \['dat'\]"),
         ('{ same = "t/b" }', "row t/a is the same as t/b, which is no row with a run of its own"),
         ('{ same = "t/c", latent = 2 }', r"the same as t/c and has the options \['latent'\]: choose one"),
+        ('{ refit = "t/b", prior = "mog" }', "row t/a refits t/b, which is no row with a run of its own"),
+        ('{ refit = "t/c" }', "row t/a: the run has the prior standard"),
         ('{ metric = "fid" }', "the metric fid: choose one of log_likelihood"),
         ('{ prior = "vampire" }', "unknown prior 'vampire'"),
         ('{ same = "t/c", metric = "angle_error" }', "the angle of t/c, which has the evaluation only"),

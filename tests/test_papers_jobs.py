@@ -136,6 +136,33 @@ def test_a_job_shorter_than_the_paper_says_so_and_can_be_completed(tiny, tmp_pat
     assert whole.result()["found"]["nll"] == some.result()["found"]["nll"]
 
 
+def test_a_row_that_refits_another_trains_that_first(tiny, tmp_path):
+    job = job_of("refits", "mog", tmp_path)
+    outcomes = [run_job(job, CPU, until=0.0)]
+    while outcomes[-1] == "paused":
+        outcomes.append(run_job(job, CPU, until=0.0))
+    assert outcomes == ["paused"] * 5 + ["done"]  # two of the three epochs of the other, one of the two, two sittings
+    source = job_of("tiny", "standard", tmp_path)
+    assert (job.source, source.result()) == (source, None)
+    assert len(source.run.metrics()) == 3
+    encoders = [
+        {name: t for name, t in each.run.load_checkpoint("best")[0].items() if name.startswith("model.encoder.")}
+        for each in (source, job)
+    ]
+    assert all(encoders[1][name].equal(tensor) for name, tensor in encoders[0].items())
+    assert (job.result()["complete"], job.result()["epochs"]) == (True, 2)
+    assert job.result()["experiment"]["hidden"] == [8]
+
+
+def test_a_refit_of_a_short_run_is_not_complete(tiny, tmp_path):
+    job = job_of("refits", "mog", tmp_path)
+    some = dataclasses.replace(CPU, epochs=2)
+    assert run_job(job, some) == "done"
+    assert (job.result()["complete"], job.result()["ended"]) == (False, "short")
+    assert run_job(job, some) == "already done"
+    assert "another model" in run_job(job, CPU)  # the whole run has another best model
+
+
 def test_an_early_stop_completes_a_job(tiny, tmp_path):
     row = tiny["tiny"].rows[0]
     experiment = dataclasses.replace(row.experiment, patience=0, epochs=50, lr=0.1)

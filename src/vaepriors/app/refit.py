@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
 from vaepriors import checkpoint
 from vaepriors.app.cost import check_memory
@@ -90,21 +89,17 @@ def refit(
     check_source(source, experiment, run)
     dataset = source.dataset()
     model, values = source.model(dataset)
-    tensors = checkpoint.module_tensors(model)
-    sha256 = checkpoint.digest(tensors)
     fabric = make_fabric(experiment) if fabric is None else fabric
     check_memory(experiment, dataset, fabric.device)
     training = prepare(experiment, dataset, run, fabric, callbacks)
-    _copy(tensors, training.model)
+    _copy(model, training.model)
     with run.lock(fabric.is_global_zero, create=True):
-        if run.has("last"):
-            _check_origin(source, run, sha256)
-        elif fabric.is_global_zero:
+        if fabric.is_global_zero and not run.has("last"):
             surgery, number = measure_surgery(model, binarize_once(dataset.train) if dataset.dynamic else dataset.train)
             about: Origin = {
                 "run": source.folder.resolve().name,
                 "epoch": values["epoch"],
-                "model_sha256": sha256,
+                "model_sha256": _digest_of_model(source),
                 "prior": options_of_prior(source.experiment()),
                 "number": number,
                 "surgery": None if surgery is None else surgery._asdict(),
@@ -117,35 +112,39 @@ def check_source(source: Run, experiment: Experiment, run: Run) -> None:
     """Look early, before the work.
 
     Raises:
-        ValueError: If the source is no run, is the run itself, or has other data under the new seed; if `run` is the
-            run of another experiment.
+        ValueError: If the source is no run, has no best model, is the run itself, or has other data under the new seed;
+            if `run` is the run of another experiment, or was begun from another model.
     """
     before = source.experiment()
     if source.folder.resolve() == run.folder.resolve():
         raise ValueError(f"{run.folder} is the run that is refitted: choose another --out")
-    if experiment.seed != before.seed and source.dataset().digest() != _digest(experiment):
+    if experiment.seed != before.seed and source.dataset().digest() != _digest_of_data(experiment):
         raise ValueError(
             f"seed {experiment.seed} splits {experiment.data} in another way than {before.seed}: leave it out"
         )
     run.check_folder(experiment)
-
-
-def _digest(experiment: Experiment) -> str:
-    return load(experiment.data, experiment.seed, experiment.likelihood).digest()
-
-
-def _check_origin(source: Run, run: Run, sha256: str) -> None:
-    about = origin(run)
-    if about is None or about["model_sha256"] != sha256:
+    sha256, about = _digest_of_model(source), origin(run)
+    if run.has("last") and (about is None or about["model_sha256"] != sha256):
         raise ValueError(
             f"{run.folder} was begun from another model than the best one of {source.folder}: choose another --out, or "
             f"remove {run.folder} to start again"
         )
 
 
+def _digest_of_data(experiment: Experiment) -> str:
+    return load(experiment.data, experiment.seed, experiment.likelihood).digest()
+
+
+def _digest_of_model(run: Run) -> str:
+    """That of the tensors of its best model, without the model's code."""
+    tensors, _ = run.load_checkpoint("best")
+    return checkpoint.digest({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
+
+
 @torch.no_grad()
-def _copy(tensors: dict[str, Tensor], model: VAE) -> None:
+def _copy(source: VAE, model: VAE) -> None:
     """Copy encoder, decoder and the lower level of the prior."""
+    tensors = checkpoint.module_tensors(source)
     for name, own in checkpoint.module_tensors(model).items():
         if name.startswith(("encoder.", "decoder.", "prior.bottom.")):
             own.copy_(tensors[name])

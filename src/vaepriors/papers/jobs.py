@@ -29,7 +29,7 @@ from vaepriors.app.evaluation import Paused, evaluate_run
 from vaepriors.app.experiment import Experiment
 from vaepriors.app.progress import TrainingBar
 from vaepriors.app.records import name_of, values_of
-from vaepriors.app.refit import refit
+from vaepriors.app.refit import check_source, refit
 from vaepriors.app.run import Run
 from vaepriors.app.terminal import counting_bar
 from vaepriors.app.train import fit, make_fabric
@@ -224,9 +224,11 @@ def run_job(
 def _train(job: Job, dataset: Dataset, options: RunOptions, until: float | None, console: Console | None) -> str:
     """Train the epochs that are left; return how the training ended: `finished` or `stopped early`."""
     experiment, source = job.experiment(options), job.source
-    if source is not None and not _how_it_ended(source.run, source.experiment(options)):
-        with source.run.lock(create=True):
-            _train(source, dataset, options, until, console)
+    if source is not None:
+        if not _how_it_ended(source.run, source.experiment(options)):
+            with source.run.lock(create=True):
+                _train(source, dataset, options, until, console)
+        check_source(source.run, experiment, job.run)
     ended = _how_it_ended(job.run, experiment)
     if ended:
         return ended

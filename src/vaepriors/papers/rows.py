@@ -186,7 +186,7 @@ def _merge(raw: Raw, table: str, name: str) -> dict[str, Any]:
     content, values = raw[table]
     own = {**values.get("common", {}), **values["rows"][name]}
     if "refit" in own:
-        own["data"] = _merge(raw, *_other_home(raw, table, name, "refit"))["data"]
+        own["data"] = _merge(raw, *_other_home(raw, table, name, "refit")).get("data", Experiment.data)
     merged = {"metric": values["metric"], **content.get("sets", {}).get(own.get("data"), {}), **own}
     if merged["metric"] not in METRICS:
         raise ValueError(f"row {table}/{name} has the metric {merged['metric']}: choose one of {', '.join(METRICS)}")
