@@ -36,16 +36,6 @@ draws = 200
 "other" = { paper = -18.0, cited = "Others 2019" }
 
 [[tables]]
-name = "refits"
-title = "Digits, refitted"
-source = "ours"
-metric = "log_likelihood"
-[tables.common]
-draws = 200
-[tables.rows]
-"mog" = { refit = "tiny/standard", prior = "mog", components = 3, epochs = 2 }
-
-[[tables]]
 name = "angle"
 title = "Angle"
 source = "Table 1"
@@ -78,6 +68,16 @@ epochs = 1
 sigma = 0.1
 which = "last"
 pairs = 1
+
+[[tables]]
+name = "refits"
+title = "Digits, refitted"
+source = "ours"
+metric = "log_likelihood"
+[tables.common]
+draws = 200
+[tables.rows]
+"mog" = { refit = "tiny/standard", prior = "mog", components = 3, epochs = 2 }
 """
 
 
