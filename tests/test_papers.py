@@ -211,7 +211,9 @@ def test_list_run_and_show_from_nothing_to_all(tiny, tmp_path, vaepriors, monkey
     text = output("run", "tiny", "--row", "standard", "--accelerator", "cpu", "--seeds", "2")
     assert "tiny/standard, seed 1: done, recorded in" in text
     assert sorted(path.name for path in (tmp_path / "results" / "tiny").iterdir()) == [
+        "standard-0-log_likelihood.npy",
         "standard-0.json",
+        "standard-1-log_likelihood.npy",
         "standard-1.json",
     ]
     text = output("list", "tiny", "--seeds", "3")
