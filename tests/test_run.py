@@ -47,11 +47,13 @@ HIERARCHICAL = Experiment(
     prior="vhp", prior_samples=4, prior_hidden=(6, 5), prior_latent=2, objective="rewo", kappa=0.3, nu=2.0, sigma=0.1
 )
 FLOW = Experiment(prior="flow", transforms=2, bins=4)
+TILTED = Experiment(prior="snis", base="flow", flow="maf", transforms=2, proposals=16)
+RESAMPLED = Experiment(prior="resampled", base="vamp", components=7, truncation=5)
 WEIGHTED = Experiment(objective="iwae", samples=5, estimator="dreg", lr_stages=8, adam_eps=1e-4)
 
 
 def test_an_experiment_comes_back_as_it_was(tmp_path):
-    default, others = Experiment(), (OTHER, HIERARCHICAL, WEIGHTED, FLOW)
+    default, others = Experiment(), (OTHER, HIERARCHICAL, WEIGHTED, FLOW, TILTED, RESAMPLED)
     told_apart = lambda name: any(getattr(other, name) != getattr(default, name) for other in others)  # noqa: E731
     assert all(told_apart(field.name) for field in dataclasses.fields(Experiment))
     for number, other in enumerate(others):

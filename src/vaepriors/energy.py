@@ -8,7 +8,8 @@ an energy, and no Markov chain:
 | `SNIS` | one of K draws of $\pi$, chosen by weight $e^{-U(z)}$ |
 | `Resampled` | the first of T draws of $\pi$ that is accepted, with probability $a(z)$, or the last |
 
-With a constant network, or one draw, both are the base. The base is any module whose call returns a distribution.
+With a constant network, or one draw, both are the base. The base is any module whose call returns a distribution. It is
+sampled in each training step, so it should draw fast: an autoregressive flow does not.
 """
 
 import math

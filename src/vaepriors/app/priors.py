@@ -152,7 +152,8 @@ def snis(
     """A base prior with a learned energy, by self-normalised importance sampling (Lawson et al. 2019)
 
     Args:
-        base: The prior that snis and resampled draw from; its own options can be given, too.
+        base: The prior that snis and resampled draw from; its own options can be given, too. Flows draw slowly: each
+            coordinate takes a pass of the network.
         proposals: Draws of the base of which snis chooses one.
     """
     energy = networks.scalar(setting.experiment.latent, prior_hidden, bias=False)
