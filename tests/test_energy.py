@@ -121,7 +121,7 @@ def test_the_gradient_of_snis_is_that_of_the_integral(base):
 def test_the_gradient_of_a_resampled_prior_is_that_of_the_integral(base):
     """Its log-density in training has an error of order 1 / samples, which many samples make small."""
     torch.manual_seed(0)
-    size = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+    size = nn.Parameter(torch.tensor(3.0, dtype=torch.float64))
     prior = Resampled(BASES[base](), Call(lambda z: size * number(z)), 5, samples=400_000)
     parameters = [size, *prior.base.parameters()]
     z = torch.tensor([[0.4]], dtype=torch.float64)
