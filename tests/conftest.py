@@ -1,6 +1,8 @@
 """What the tests of runs share: a tiny data set, the command line in this process, and processes that may die."""
 
+import contextlib
 import multiprocessing
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 
 from tiny_tables import tiny_entries, tiny_tables
 from vaepriors import cli, papers
-from vaepriors.data import CATALOGUE
+from vaepriors.data import CATALOGUE, files
 
 torch.set_num_threads(1)  # the nets here are too small for more, and numbers depend on how many
 
@@ -68,10 +70,62 @@ def processes():
 
 
 @pytest.fixture
-def tiny(monkeypatch):
+def environment(monkeypatch):
+    """Set environment variables until the test ends: `environment(NAME=value)`."""
+
+    def change(**variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, str(value))
+
+    return change
+
+
+@pytest.fixture
+def in_folder(tmp_path):
+    """An empty folder, as working directory."""
+    with contextlib.chdir(tmp_path):
+        yield tmp_path
+
+
+@pytest.fixture
+def cache(tmp_path, environment, monkeypatch):
+    """An empty cache of downloads, without a data folder and without any network but this machine's own."""
+    monkeypatch.delenv(files.VARIABLE, raising=False)
+    environment(HOME=tmp_path, XDG_CACHE_HOME=tmp_path / "cache")
+    environment(HTTPS_PROXY="http://127.0.0.1:9", NO_PROXY="127.0.0.1")
+    return files.cache()
+
+
+@pytest.fixture
+def data_folder(tmp_path, cache, environment):
+    """An empty data folder, beside an empty cache: a test reads only what it writes."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    environment(VAEPRIORS_DATA=folder)
+    return folder
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Make a module impossible to import, as where it is not installed."""
+    return lambda name: monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.fixture
+def entries(monkeypatch):
+    """Add entries to a table until the test ends: `entries(table, {name: entry})`."""
+
+    def add(table, added):
+        for name, entry in added.items():
+            monkeypatch.setitem(table, name, entry)
+
+    return add
+
+
+@pytest.fixture
+def tiny(entries):
     """The tables of `tiny_tables` beside the papers', with small data behind the names of `digits` and `pendulum`."""
     tables = tiny_tables()
-    for place, entries in ((CATALOGUE, tiny_entries()), (papers.tables(), tables)):
-        for name, entry in entries.items():
-            monkeypatch.setitem(place, name, entry)
+    entries(CATALOGUE, tiny_entries())
+    entries(papers.tables(), tables)
     return tables

@@ -128,7 +128,7 @@ def test_steps_with_priors_are_timed_beside_the_standard_one():
     assert "| vamp | 5000.0 |" in priors.render({"cases": [fast, slow]})
 
 
-def test_a_likelihood_grows_with_its_samples_to_the_exact_one(monkeypatch):
+def test_a_likelihood_grows_with_its_samples_to_the_exact_one():
     """Of a linear-Gaussian model with posteriors that are too wide."""
     linear = LinearGaussian(scale=1.5)
     data = SimpleNamespace(test=linear.x)

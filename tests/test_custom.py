@@ -28,10 +28,9 @@ SHORT = ["--batch-size", "10", "--accelerator", "cpu", "--warmup", "0", "--epoch
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "custom_models.py").write_text(CODE)
-    yield tmp_path
+def here(in_folder):
+    (in_folder / "custom_models.py").write_text(CODE)
+    yield in_folder
     sys.modules.pop("custom_models", None)
 
 

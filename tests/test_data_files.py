@@ -15,22 +15,7 @@ DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.delenv("VAEPRIORS_DATA", raising=False)
-    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / project)
-    return tmp_path / "vaepriors"
-
-
-@pytest.fixture
-def folder(tmp_path, cache, monkeypatch):
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    monkeypatch.setenv("VAEPRIORS_DATA", str(folder))
-    return folder
-
-
-@pytest.fixture
-def server(monkeypatch):
+def server():
     """Answers each path with the (status, promised length, body) that the test put in `pages`; yields (url, pages)."""
     pages = {}
 
@@ -45,7 +30,6 @@ def server(monkeypatch):
         def log_message(self, *arguments):
             pass
 
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
         thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -64,26 +48,26 @@ def write(path, content):
     return path
 
 
-def test_the_variable_goes_before_the_cache_and_the_cache_before_the_network(cache, folder):
+def test_the_variable_goes_before_the_cache_and_the_cache_before_the_network(cache, data_folder):
     source = files.Source("set/bits.amat", DIGEST)
     assert files.find(source) is None
     cached = write(cache / "set/bits.amat", CONTENT)
     assert files.fetch(source) == cached
-    own = write(folder / "set/bits.amat.gz", gzip.compress(CONTENT))
+    own = write(data_folder / "set/bits.amat.gz", gzip.compress(CONTENT))
     assert files.fetch(source) == own
     assert files.read(source) == CONTENT
 
 
-def test_a_variable_that_names_no_folder_is_not_ignored(cache, monkeypatch):
-    monkeypatch.setenv("VAEPRIORS_DATA", "/no/such/folder")
+def test_a_variable_that_names_no_folder_is_not_ignored(cache, environment):
+    environment(VAEPRIORS_DATA="/no/such/folder")
     with pytest.raises(ValueError, match="VAEPRIORS_DATA is '/no/such/folder', which is not a folder"):
         files.find(files.Source("set/bits.amat", DIGEST))
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha256"])
-def test_a_wrong_checksum_names_both_digests_and_the_remedy_and_deletes_nothing(folder, algorithm):
+def test_a_wrong_checksum_names_both_digests_and_the_remedy_and_deletes_nothing(data_folder, algorithm):
     expected, actual = (hashlib.new(algorithm, text).hexdigest() for text in (CONTENT, CONTENT[:-8]))
-    path = write(folder / "set/bits.amat", CONTENT[:-8])
+    path = write(data_folder / "set/bits.amat", CONTENT[:-8])
     with pytest.raises(
         ValueError, match=f"bits.amat is another file or cut short .*{actual}, not {expected}.*delete it"
     ):
@@ -93,8 +77,8 @@ def test_a_wrong_checksum_names_both_digests_and_the_remedy_and_deletes_nothing(
 
 @pytest.mark.parametrize("digest", [DIGEST, None])
 @pytest.mark.parametrize("damage", [lambda gz: gz[:30], lambda gz: gz[:12] + b"\xff" * 20 + gz[32:], lambda gz: gz[:5]])
-def test_a_damaged_gzip_is_a_clear_error(folder, digest, damage):
-    write(folder / "set/bits.gz", damage(gzip.compress(CONTENT)))
+def test_a_damaged_gzip_is_a_clear_error(data_folder, digest, damage):
+    write(data_folder / "set/bits.gz", damage(gzip.compress(CONTENT)))
     with pytest.raises(ValueError, match=r"bits.gz is cut short or damaged \(.*\): delete it"):
         files.fetch(files.Source("set/bits.gz", digest))
 
@@ -148,10 +132,10 @@ def test_a_file_without_an_address(cache):
 FORM = data.Form((1, 1, 1), (2,), "bernoulli")
 
 
-def test_fetch_returns_the_paths_of_a_set(folder, monkeypatch):
+def test_fetch_returns_the_paths_of_a_set(data_folder, entries):
     source = files.Source("set/bits.gz", DIGEST)
-    monkeypatch.setitem(data.CATALOGUE, "bits", data.Entry(lambda seed: None, "bits", FORM, (source,)))
-    path = write(folder / "set/bits.gz", gzip.compress(CONTENT))
+    entries(data.CATALOGUE, {"bits": data.Entry(lambda seed: None, "bits", FORM, (source,))})
+    path = write(data_folder / "set/bits.gz", gzip.compress(CONTENT))
     assert data.fetch("bits") == [path]
 
 

@@ -157,15 +157,14 @@ UNVERIFIED = [dataclasses.replace(source, digest=None, urls=()) for source in mo
 
 
 @pytest.fixture
-def upstream(tmp_path, monkeypatch):
+def upstream(data_folder):
     """Small files under their upstream names."""
-    folder = tmp_path / "cmu_mocap"
+    folder = data_folder / "cmu_mocap"
     folder.mkdir()
     for subject in motion.SUBJECTS:
         (folder / f"{subject}.asf").write_text(HAND)
     for take in motion.TAKES:
         (folder / f"{take}.amc").write_text(walking(400))
-    monkeypatch.setenv("VAEPRIORS_DATA", str(tmp_path))
     return folder
 
 

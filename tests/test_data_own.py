@@ -272,18 +272,18 @@ def test_a_file_that_holds_no_readable_array(tmp_path, content, words):
     assert len(str(told.value)) < 600
 
 
-def test_a_small_zip_of_a_large_array_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+def test_a_small_zip_of_a_large_array_is_refused_before_it_is_unpacked(tmp_path, environment):
     path = tmp_path / "mine.npz"
     np.savez_compressed(path, train=np.zeros((300, 1000), np.uint8))
     assert path.stat().st_size < 2000
     with pytest.raises(ValueError, match=r"train uint8 \(300, 1000\), which take 1.43 MiB .* limit of 977 KiB"):
         own.load(path, limit=1e6)
-    monkeypatch.setenv("VAEPRIORS_MEMORY", "0.001")
+    environment(VAEPRIORS_MEMORY="0.001")
     with pytest.raises(ValueError, match=r"limit of 1.02 MiB.*VAEPRIORS_MEMORY"):
         data.load(str(path))
-    monkeypatch.setenv("VAEPRIORS_MEMORY", "0.0014")
+    environment(VAEPRIORS_MEMORY="0.0014")
     assert len(data.load(str(path)).train) == 240
-    monkeypatch.setenv("VAEPRIORS_MEMORY", "lots")
+    environment(VAEPRIORS_MEMORY="lots")
     with pytest.raises(ValueError, match="VAEPRIORS_MEMORY is 'lots'"):
         data.load(str(path))
 

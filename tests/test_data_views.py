@@ -8,17 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from vaepriors.data import files, load, views
+from vaepriors.data import load
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("VAEPRIORS_DATA", str(tmp_path))
-    monkeypatch.setattr(views, "cache", lambda: tmp_path / "cache")
-    monkeypatch.setattr(files, "cache", lambda: tmp_path / "cache")
+def folder(data_folder):
     for name in ("chairs", "faces"):
-        (tmp_path / name).mkdir()
-    return tmp_path
+        (data_folder / name).mkdir()
+    return data_folder
 
 
 def tar(path, chairs=20, extra=()):

@@ -10,10 +10,9 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_runs(path, tmp_path, capsys, monkeypatch):
+def test_an_example_runs(path, in_folder, capsys):
     if path.stem == "flow_prior":
         pytest.importorskip("zuko", reason="needs zuko")
-    monkeypatch.chdir(tmp_path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

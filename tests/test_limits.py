@@ -26,22 +26,22 @@ def test_all_weights_are_counted(model, prior):
     check_memory(experiment, dataset)
 
 
-def test_the_limit_can_be_set(monkeypatch):
+def test_the_limit_can_be_set(environment):
     experiment, dataset = Experiment(), data.stand_in("static_mnist")
     size = least_memory(experiment, dataset).total
-    monkeypatch.setenv("VAEPRIORS_MEMORY", str(size / 2**30))
+    environment(VAEPRIORS_MEMORY=size / 2**30)
     check_memory(experiment, dataset)
-    monkeypatch.setenv("VAEPRIORS_MEMORY", str(size / 2**31))
+    environment(VAEPRIORS_MEMORY=size / 2**31)
     with pytest.raises(
         ValueError, match=r"networks \(latent 40, hidden \(300, 300\)\).* needs at least .* MiB .*VAEPRIORS_MEMORY"
     ):
         check_memory(experiment, dataset)
 
 
-def test_processes_on_a_cpu_share_its_memory(monkeypatch):
+def test_processes_on_a_cpu_share_its_memory(environment):
     dataset = data.stand_in("static_mnist")
     size = least_memory(Experiment(), dataset).total
-    monkeypatch.setenv("VAEPRIORS_MEMORY", str(1.5 * size / 2**30))
+    environment(VAEPRIORS_MEMORY=1.5 * size / 2**30)
     check_memory(Experiment(), dataset)
     with pytest.raises(ValueError, match="memory"):
         check_memory(Experiment(devices=4), dataset)

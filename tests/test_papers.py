@@ -195,9 +195,7 @@ def test_select_takes_names_and_patterns():
 # The commands
 
 
-def test_list_run_and_show_from_nothing_to_all(tiny, tmp_path, vaepriors, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-
+def test_list_run_and_show_from_nothing_to_all(tiny, in_folder, vaepriors, capsys):
     def output(*arguments):
         assert vaepriors("reproduce", *arguments) == 0
         return " ".join(capsys.readouterr().out.split())
@@ -210,7 +208,7 @@ def test_list_run_and_show_from_nothing_to_all(tiny, tmp_path, vaepriors, monkey
     assert "out of time: run the same command to continue" in text
     text = output("run", "tiny", "--row", "standard", "--accelerator", "cpu", "--seeds", "2")
     assert "tiny/standard, seed 1: done, recorded in" in text
-    assert sorted(path.name for path in (tmp_path / "results" / "tiny").iterdir()) == [
+    assert sorted(path.name for path in (in_folder / "results" / "tiny").iterdir()) == [
         "standard-0-log_likelihood.npy",
         "standard-0.json",
         "standard-1-log_likelihood.npy",
@@ -222,7 +220,7 @@ def test_list_run_and_show_from_nothing_to_all(tiny, tmp_path, vaepriors, monkey
     assert "other -18.00 cited: Others 2019" in text
     shown = output("show", "tiny", "--markdown")
     values = [
-        -json.loads((tmp_path / f"results/tiny/standard-{seed}.json").read_text())["found"]["nll"] for seed in (0, 1)
+        -json.loads((in_folder / f"results/tiny/standard-{seed}.json").read_text())["found"]["nll"] for seed in (0, 1)
     ]
     mean, error = sum(values) / 2, abs(values[0] - values[1]) / 2
     assert f"| standard | log p(x), nats | -20.00 | {mean:.2f} ± {error:.2f} | {mean + 20:+.2f} | 2 | 3 |" in shown
@@ -238,7 +236,7 @@ def test_list_run_and_show_from_nothing_to_all(tiny, tmp_path, vaepriors, monkey
     shown = output("show", "tiny", "--measured", "--markdown")
     assert "| vamp | " in shown
     assert "other" not in shown
-    vamp = json.loads((tmp_path / "results/tiny/vamp-0.json").read_text())["found"]
+    vamp = json.loads((in_folder / "results/tiny/vamp-0.json").read_text())["found"]
     assert f"| -19.50 | {-vamp['nll']:.2f} ± {vamp['nll_se']:.2f} |" in shown
 
 
@@ -296,12 +294,11 @@ def test_a_page_may_show_finished_rows_only(tiny, tmp_path):
         ("show --write nowhere.md", "nowhere.md does not exist"),
     ],
 )
-def test_a_mistake_is_one_sentence(tiny, arguments, message, vaepriors, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_a_mistake_is_one_sentence(tiny, arguments, message, vaepriors, in_folder, capsys):
     assert vaepriors("reproduce", *arguments.split()) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
-    assert list(tmp_path.iterdir()) == []
+    assert list(in_folder.iterdir()) == []
 
 
 def test_a_damaged_result_is_named(tiny, tmp_path, vaepriors, capsys):

@@ -239,10 +239,7 @@ def test_smoothness_is_recorded_with_its_interpolations_and_pictures(tiny, tmp_p
     assert "no path for 0 of 10 pairs" in ours
 
 
-def test_missing_data_are_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("VAEPRIORS_DATA", str(tmp_path))
-    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache")
-    monkeypatch.setattr("requests.Session.request", lambda *a, **k: (_ for _ in ()).throw(OSError("no network")))
+def test_missing_data_are_named(tmp_path, data_folder):
     (row,) = papers.select("vampprior-1", ["omniglot-vae-standard"])
     assert row.missing() == ("omniglot/chardata.mat",)
     outcome = run_job(Job(row, 0, tmp_path / "runs", tmp_path / "results"), CPU)
@@ -299,8 +296,8 @@ print(run_on_ray(jobs, options, None, lambda job, outcome: print(job, outcome, f
     assert alone.result()["found"]["nll"] == pytest.approx(first.result()["found"]["nll"], rel=1e-5)
 
 
-def test_without_ray_its_engine_says_what_to_install(tiny, tmp_path, monkeypatch, vaepriors, capsys):
-    monkeypatch.setitem(sys.modules, "ray", None)
+def test_without_ray_its_engine_says_what_to_install(tiny, tmp_path, without, vaepriors, capsys):
+    without("ray")
     assert vaepriors("reproduce", "run", "tiny", "--engine", "ray", "--runs", tmp_path, "--results", tmp_path) == 2
     assert "pip install 'vaepriors[ray]'" in capsys.readouterr().err
 

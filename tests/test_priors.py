@@ -1,7 +1,6 @@
 """Priors: their densities, their samplers, and what a VampPrior shares with its encoder."""
 
 import math
-import sys
 
 import pytest
 import torch
@@ -235,12 +234,12 @@ def test_a_prior_over_nothing_is_refused(make):
         make()
 
 
-def test_a_flow_is_the_prior_of_the_top_level_and_needs_zuko(monkeypatch):
+def test_a_flow_is_the_prior_of_the_top_level_and_needs_zuko(without):
     x = torch.rand(20, *SHAPE).round()
     data = Dataset("test", x, x, x, "bernoulli")
     model, _ = build(Experiment(prior="flow", model="hvae", latent=3, hidden=(8,), prior_hidden=(8,)), data)
     assert model.prior.top().event_shape == (3,)
     assert model(x, 2).elbo.isfinite().all()
-    monkeypatch.setitem(sys.modules, "zuko.flows", None)
+    without("zuko.flows")
     with pytest.raises(ValueError, match=r"vaepriors\[flow\]"):
         build(Experiment(prior="flow"), data)

@@ -166,15 +166,14 @@ def test_an_interrupted_run_has_a_report(tmp_path, train, images, vaepriors, cap
         ("compare RUN OTHER --out page.pdf", "give a file that ends in .html"),
     ],
 )
-def test_a_mistake_is_one_sentence(arguments, message, tmp_path, train, vaepriors, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_mistake_is_one_sentence(arguments, message, in_folder, train, vaepriors, capsys):
     for name in ("RUN", "OTHER"):
-        assert train(tmp_path / name, "--epochs", "1") == 0
-    before = sorted(tmp_path.rglob("*"))
+        assert train(name, "--epochs", "1") == 0
+    before = sorted(in_folder.rglob("*"))
     capsys.readouterr()
     assert vaepriors(*arguments.split()) == 2
     assert message in capsys.readouterr().err
-    assert sorted(tmp_path.rglob("*")) == before
+    assert sorted(in_folder.rglob("*")) == before
 
 
 # Comparison
@@ -298,15 +297,14 @@ def test_a_report_lists_every_evaluation_of_its_model(trained):
     assert "By 10 importance samples for each of 30 examples (test)" in text  # the first is that of the whole test set
 
 
-def test_compare_writes_its_table_and_its_page(tmp_path, train, vaepriors, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_compare_writes_its_table_and_its_page(in_folder, train, vaepriors, capsys):
     for name in ("a/one", "b/one"):
-        assert train(tmp_path / name, "--epochs", "1") == 0
+        assert train(name, "--epochs", "1") == 0
     assert vaepriors("compare", "a/one", "b/one") == 0
     out = capsys.readouterr().out
     assert "a/one" in out
     assert "b/one" in out
-    text = (tmp_path / "runs" / "compare.html").read_text()
+    text = (in_folder / "runs" / "compare.html").read_text()
     assert "components" not in re.findall(r'<section id="([^"]+)"', text)
 
 
