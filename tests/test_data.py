@@ -22,28 +22,15 @@ REAL = os.environ.get("VAEPRIORS_DATA")
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty data folder and cache: nothing but what the test writes is found."""
-    monkeypatch.setenv("VAEPRIORS_DATA", str(tmp_path))
-    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache")
-    return tmp_path
+def put(data_folder):
+    """Write content as the file of a source; return the source with the digest of this content."""
 
-
-@pytest.fixture
-def put(folder, monkeypatch):
-    """Write content as the file of a module's source, and make its digest the known one."""
-
-    def put(module, name, content, index=None, as_path=None):
-        sources = getattr(module, name)
-        source = sources if index is None else sources[index]
+    def put(source, content, as_path=None):
         plain = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-        known = replace(source, digest=f"sha256:{hashlib.sha256(plain).hexdigest()}")
-        path = folder / (as_path or source.path)
+        path = data_folder / (as_path or source.path)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
-        patched = known if index is None else (*sources[:index], known, *sources[index + 1 :])
-        monkeypatch.setattr(module, name, patched)
-        return path
+        return replace(source, digest=f"sha256:{hashlib.sha256(plain).hexdigest()}")
 
     return put
 
@@ -72,7 +59,7 @@ def rows(x):
     return {tuple(row) for row in x.flatten(1).tolist()}
 
 
-def test_digits_are_embedded_and_split_alike_for_every_seed(folder):
+def test_digits_are_embedded_and_split_alike_for_every_seed(data_folder):
     one, two = data.load("digits", seed=1), data.load("digits", seed=2)
     assert (len(one.train), len(one.valid), len(one.test)) == (1297, 250, 250)
     assert one.event_shape == (1, 8, 8)
@@ -115,13 +102,13 @@ def test_shuffled_split_is_a_partition_that_follows_the_seed():
 
 
 @pytest.mark.parametrize(
-    ("load", "name", "pseudo"), [(mnist.load_dynamic, "MNIST", (0.05, 0.01)), (mnist.load_fashion, "FASHION", None)]
+    ("load", "published", "pseudo"),
+    [(mnist.load_dynamic, mnist.MNIST, (0.05, 0.01)), (mnist.load_fashion, mnist.FASHION, None)],
 )
-def test_gray_mnist(put, load, name, pseudo):
+def test_gray_mnist(put, load, published, pseudo):
     train, test = levels(8, 28, 28), levels(3, 28, 28)[::-1]
-    put(mnist, name, gzip.compress(idx(train)), 0)
-    put(mnist, name, gzip.compress(idx(test)), 1)
-    one = load(validation=2)
+    sources = [put(source, gzip.compress(idx(x))) for source, x in zip(published, (train, test), strict=True)]
+    one = load(validation=2, sources=sources)
     assert one.train.shape == (6, 1, 28, 28)
     assert one.dynamic
     assert one.likelihood == "bernoulli"
@@ -132,27 +119,29 @@ def test_gray_mnist(put, load, name, pseudo):
     assert rows(one.valid).isdisjoint(rows(one.test))
     assert (one.valid[:, 0][torch.tensor(train[6:]) == 255] == 1).all()
     assert (one.test[:, 0][torch.tensor(test.copy()) == 0] == 0).all()
-    two = load(seed=5, validation=2)
+    two = load(seed=5, validation=2, sources=sources)
     assert torch.equal(one.valid, two.valid)
     assert torch.equal(one.test, two.test)
 
 
 @pytest.mark.parametrize("as_path", [None, "mnist/{}-images-idx3-ubyte"])
 def test_mnist_is_recognised_by_its_content_however_compressed(put, as_path):
-    for index, (part, number) in enumerate([("train", 4), ("t10k", 2)]):
+    sources = []
+    for source, (part, number) in zip(mnist.MNIST, [("train", 4), ("t10k", 2)], strict=True):
         content = idx(levels(number, 28, 28))
         path = as_path and as_path.format(part)
-        put(mnist, "MNIST", content if path else gzip.compress(content, 1), index, path)
-    assert len(mnist.load_dynamic(validation=1).train) == 3
+        sources.append(put(source, content if path else gzip.compress(content, 1), path))
+    assert len(mnist.load_dynamic(validation=1, sources=sources).train) == 3
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_static_mnist_text(put, suffix):
     bits = levels(9, 784) & 1
-    for index, (source, part) in enumerate(zip(mnist.STATIC, np.split(bits, [4, 7]), strict=True)):
+    sources = []
+    for source, part in zip(mnist.STATIC, np.split(bits, [4, 7]), strict=True):
         text = "".join(" ".join(map(str, row)) + "\n" for row in part).encode()
-        put(mnist, "STATIC", gzip.compress(text) if suffix else text, index, source.path + suffix)
-    static = mnist.load_static()
+        sources.append(put(source, gzip.compress(text) if suffix else text, source.path + suffix))
+    static = mnist.load_static(sources=sources)
     assert (static.likelihood, static.dynamic, static.pseudo) == ("bernoulli", False, (0.05, 0.01))
     joined = torch.cat([static.train, static.valid, static.test])
     assert torch.equal(joined, torch.tensor(bits).float().reshape(9, 1, 28, 28))
@@ -163,8 +152,7 @@ def test_static_mnist_packed(put):
     bits = levels(6, 784) & 1
     parts = zip(("train", "valid", "test"), np.split(bits, 3), strict=True)
     arrays = {f"{split}_bits": np.packbits(part, axis=1) for split, part in parts}
-    put(mnist, "STATIC_PACKED", npz(**arrays))
-    static = mnist.load_static()
+    static = mnist.load_static(packed=put(mnist.STATIC_PACKED, npz(**arrays)))
     joined = torch.cat([static.train, static.valid, static.test])
     assert torch.equal(joined.reshape(6, 784), torch.tensor(bits).float())
 
@@ -173,8 +161,8 @@ def test_chardata_is_stored_by_columns_and_seed_chooses_the_validation_images(pu
     images = levels(40, 28, 28) / 255
     images[:, 0, 1] = np.arange(40) / 64  # row 0, column 1 tells which image it is
     by_columns = images.transpose(0, 2, 1).reshape(40, 784).T
-    put(omniglot, "CHARDATA", mat(data=by_columns[:, :30], testdata=by_columns[:, 30:]))
-    one, two = omniglot.load(seed=1, validation=10), omniglot.load(seed=2, validation=10)
+    source = put(omniglot.CHARDATA, mat(data=by_columns[:, :30], testdata=by_columns[:, 30:]))
+    one, again, two = (omniglot.load(seed, validation=10, source=source) for seed in (1, 1, 2))
     assert one.train.shape == (20, 1, 28, 28)
     assert len(one.valid) == 10
     assert len(one.test) == 10
@@ -183,7 +171,7 @@ def test_chardata_is_stored_by_columns_and_seed_chooses_the_validation_images(pu
     assert one.pseudo == (0.05, 0.01)
     origin = (one.train[:, 0, 0, 1] * 64).round().long()
     assert torch.equal(one.train[:, 0], torch.tensor(images).float()[origin])
-    assert torch.equal(one.train, omniglot.load(seed=1, validation=10).train)
+    assert torch.equal(one.train, again.train)
     assert rows(one.train) != rows(two.train)
     assert torch.equal(one.test, two.test)
     # whichever images are chosen, an image has the same bits
@@ -196,8 +184,8 @@ def test_chardata_is_stored_by_columns_and_seed_chooses_the_validation_images(pu
 
 def test_omniglot_derived_is_named_as_a_stand_in(put):
     images = levels(12, 28, 28)
-    put(omniglot, "DERIVED", npz(train_images=images[:9], test_images=images[9:], train_char=np.arange(9)))
-    stand_in = omniglot.load_derived(validation=3)
+    content = npz(train_images=images[:9], test_images=images[9:], train_char=np.arange(9))
+    stand_in = omniglot.load_derived(validation=3, source=put(omniglot.DERIVED, content))
     assert stand_in.name == "omniglot_derived"
     assert rows(stand_in.train) <= rows(torch.tensor(images).float() / 255)
     assert [len(stand_in.train), len(stand_in.valid), len(stand_in.test)] == [6, 3, 3]
@@ -208,8 +196,8 @@ def test_caltech_turns_the_object_to_one_and_columns_to_rows(put):
     stored = np.ones((6, 784), dtype=np.uint8)
     stored[:, 28 * 3 + 5] = 0  # stored by columns: column 3, row 5
     arrays = dict(zip(caltech.KEYS, np.split(stored, [3, 5]), strict=True))
-    put(caltech, "SILHOUETTES", mat(**arrays, classnames=np.array(["a"], dtype=object)))
-    silhouettes = caltech.load()
+    content = mat(**arrays, classnames=np.array(["a"], dtype=object))
+    silhouettes = caltech.load(source=put(caltech.SILHOUETTES, content))
     assert [len(silhouettes.train), len(silhouettes.valid), len(silhouettes.test)] == [3, 2, 1]
     assert (silhouettes.train.sum((1, 2, 3)) == 1).all()
     assert (silhouettes.train[:, 0, 5, 3] == 1).all()
@@ -218,8 +206,8 @@ def test_caltech_turns_the_object_to_one_and_columns_to_rows(put):
 
 def test_frey_faces_are_bin_middles_split_by_seed(put):
     frames = levels(560, 20)
-    put(frey, "FRAMES", mat(ff=frames))
-    one, same, other = (frey.load(seed, held_out=4) for seed in (0, 0, 1))
+    source = put(frey.FRAMES, mat(ff=frames))
+    one, same, other = (frey.load(seed, held_out=4, source=source) for seed in (0, 0, 1))
     assert one.train.shape == (12, 1, 28, 20)
     assert len(one.valid) == len(one.test) == 4
     assert (one.likelihood, one.dynamic, one.pseudo) == ("logistic256", False, (0.5, 0.02))
@@ -248,12 +236,12 @@ def put_patches(folder, content):
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 @pytest.mark.parametrize("top", [1, 255])
-def test_histopathology_is_clipped_to_the_middles_of_the_outer_bins(folder, protocol, top):
+def test_histopathology_is_clipped_to_the_middles_of_the_outer_bins(data_folder, protocol, top):
     gray = levels(6, 28, 28)
     gray[0, 0, :2] = 0, 255
     stored = gray if top == 255 else gray / 255
     patches = {"training": list(stored[:3]), "validation": stored[3:5], "test": stored[5:].reshape(1, 784)}
-    put_patches(folder, tar_of(pickle.dumps(patches, protocol)))
+    put_patches(data_folder, tar_of(pickle.dumps(patches, protocol)))
     loaded = data.load("histopathology")
     assert [len(loaded.train), len(loaded.valid), len(loaded.test)] == [3, 2, 1]
     assert (loaded.likelihood, loaded.dynamic, loaded.pseudo) == ("logistic256", False, (0.4, 0.05))
@@ -267,9 +255,8 @@ class Evil:
         return os.system, ("touch evil",)
 
 
-def test_a_malicious_pickle_does_not_run(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    put_patches(folder, tar_of(pickle.dumps({"training": Evil()})))
+def test_a_malicious_pickle_does_not_run(in_folder, data_folder):
+    put_patches(data_folder, tar_of(pickle.dumps({"training": Evil()})))
     with pytest.raises(ValueError, match=r"\w+\.system is refused, it may run code"):
         data.load("histopathology")
     assert not Path("evil").exists()
@@ -287,15 +274,15 @@ def test_a_malicious_pickle_does_not_run(folder, monkeypatch):
         (b"<html>not found</html>" * 99, "ReadError"),
     ],
 )
-def test_what_is_not_the_histopathology_file_is_one_clear_error(folder, content, fault):
-    put_patches(folder, content)
+def test_what_is_not_the_histopathology_file_is_one_clear_error(data_folder, content, fault):
+    put_patches(data_folder, content)
     with pytest.raises(ValueError, match=rf"histopathology\.pkl\.tar\.gz is not a tar of .*{fault}.*delete it"):
         data.load("histopathology")
 
 
-def test_histopathology_outside_the_gray_levels_is_not_clipped_silently(folder):
+def test_histopathology_outside_the_gray_levels_is_not_clipped_silently(data_folder):
     patches = dict.fromkeys(histopathology.KEYS, np.full((2, 28, 28), 4096.0))
-    put_patches(folder, tar_of(pickle.dumps(patches)))
+    put_patches(data_folder, tar_of(pickle.dumps(patches)))
     with pytest.raises(ValueError, match=r"values from 4096 to 4096: gray levels lie in"):
         data.load("histopathology")
 
@@ -337,12 +324,12 @@ def test_an_unknown_name(name, message):
         data.load(name)
 
 
-def test_missing_are_the_files_that_are_not_there_unless_one_stands_for_all(folder):
+def test_missing_are_the_files_that_are_not_there_unless_one_stands_for_all(data_folder):
     assert data.missing("static_mnist") == tuple(source.path for source in mnist.STATIC)
-    (folder / mnist.STATIC[0].path).parent.mkdir()
-    (folder / mnist.STATIC[0].path).touch()
+    (data_folder / mnist.STATIC[0].path).parent.mkdir()
+    (data_folder / mnist.STATIC[0].path).touch()
     assert data.missing("static_mnist") == tuple(source.path for source in mnist.STATIC[1:])
-    (folder / mnist.STATIC_PACKED.path).touch()
+    (data_folder / mnist.STATIC_PACKED.path).touch()
     assert data.missing("static_mnist") == ()
 
 
@@ -413,12 +400,11 @@ def test_real_static_mnist(real):
     assert means(loaded) == [0.13056, 0.13113, 0.13251]
 
 
-def test_real_packed_static_mnist_is_the_text(real, monkeypatch):
+def test_real_packed_static_mnist_is_the_text(real):
     loaded = real("static_mnist")
     if data.files.find(mnist.STATIC_PACKED) is None:
         pytest.skip(f"{mnist.STATIC_PACKED.path} is not present")
-    monkeypatch.setattr(mnist, "STATIC", (data.Source("absent", None),))
-    packed = mnist.load_static()
+    packed = mnist.load_static(sources=[data.Source("absent", None)])
     assert torch.equal(packed.train, loaded.train)
     assert torch.equal(packed.valid, loaded.valid)
     assert torch.equal(packed.test, loaded.test)

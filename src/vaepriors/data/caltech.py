@@ -17,8 +17,8 @@ SILHOUETTES = Source(
 KEYS = ("train_data", "val_data", "test_data")
 
 
-def load(seed: int = 0) -> Dataset:
+def load(seed: int = 0, source: Source = SILHOUETTES) -> Dataset:
     """Caltech 101 Silhouettes: 4,100 / 2,264 / 2,307 binary images. The split is fixed, `seed` has no effect."""
-    images = (1 - x.reshape(-1, 1, 28, 28).swapaxes(2, 3) for x in read_mat(SILHOUETTES, KEYS))
+    images = (1 - x.reshape(-1, 1, 28, 28).swapaxes(2, 3) for x in read_mat(source, KEYS))
     train, valid, test = (torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)) for x in images)
     return Dataset("caltech101", train, valid, test, likelihood="bernoulli", pseudo=(0.5, 0.02))

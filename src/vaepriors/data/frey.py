@@ -16,9 +16,9 @@ FRAMES = Source(
 )
 
 
-def load(seed: int = 0, held_out: int = 200) -> Dataset:
+def load(seed: int = 0, held_out: int = 200, source: Source = FRAMES) -> Dataset:
     """Frey Faces: 1,565 / 200 / 200 frames of 256 gray levels, split at random by `seed`."""
-    (levels,) = read_mat(FRAMES, ["ff"])  # (560, N)
+    (levels,) = read_mat(source, ["ff"])  # (560, N)
     x = (torch.tensor(levels.T).reshape(-1, 1, 28, 20).float() + 0.5) / 256
     train, valid, test = shuffled_split(len(x), held_out, held_out, seed)
     return Dataset("frey_faces", x[train], x[valid], x[test], likelihood="logistic256", pseudo=(0.5, 0.02))

@@ -10,6 +10,7 @@ The static bits are text, a line of 784 digits an image.
 """
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -76,33 +77,33 @@ STATIC_PACKED = Source(
 PSEUDO = (0.05, 0.01)
 
 
-def load_static(seed: int = 0) -> Dataset:
+def load_static(seed: int = 0, sources: Sequence[Source] = STATIC, packed: Source = STATIC_PACKED) -> Dataset:
     """Static MNIST: 50,000 / 10,000 / 10,000 fixed binary images. The split is fixed, `seed` has no effect.
 
     Where the text files are absent and `binarized_mnist_packed.npz` is there (arrays `train_bits`, `valid_bits`,
     `test_bits` of `numpy.packbits(axis=1)`), that one is read instead.
     """
-    if find(STATIC_PACKED) is not None and any(find(source) is None for source in STATIC):
-        with np.load(io.BytesIO(read(STATIC_PACKED))) as packed:
-            rows = [np.unpackbits(packed[f"{split}_bits"], axis=1) for split in ("train", "valid", "test")]
+    if find(packed) is not None and any(find(source) is None for source in sources):
+        with np.load(io.BytesIO(read(packed))) as arrays:
+            rows = [np.unpackbits(arrays[f"{split}_bits"], axis=1) for split in ("train", "valid", "test")]
     else:
         # "0 1 0 ... 0\n": digits and separators alternate, so no parser is needed
-        rows = [np.frombuffer(read(source), np.uint8)[::2] - ord("0") for source in STATIC]
+        rows = [np.frombuffer(read(source), np.uint8)[::2] - ord("0") for source in sources]
     train, valid, test = (torch.from_numpy(bits).reshape(-1, 1, 28, 28).float() for bits in rows)
     return Dataset("static_mnist", train, valid, test, likelihood="bernoulli", pseudo=PSEUDO)
 
 
-def load_dynamic(seed: int = 0, validation: int = 10_000) -> Dataset:
+def load_dynamic(seed: int = 0, validation: int = 10_000, sources: Sequence[Source] = MNIST) -> Dataset:
     """Dynamic MNIST: 50,000 / 10,000 / 10,000. The split is fixed, `seed` has no effect."""
-    return _gray("dynamic_mnist", MNIST, validation, PSEUDO)
+    return _gray("dynamic_mnist", sources, validation, PSEUDO)
 
 
-def load_fashion(seed: int = 0, validation: int = 10_000) -> Dataset:
+def load_fashion(seed: int = 0, validation: int = 10_000, sources: Sequence[Source] = FASHION) -> Dataset:
     """Fashion-MNIST, dynamic: 50,000 / 10,000 / 10,000. The split is fixed, `seed` has no effect."""
-    return _gray("fashion_mnist", FASHION, validation, None)
+    return _gray("fashion_mnist", sources, validation, None)
 
 
-def _gray(name: str, sources: tuple[Source, Source], validation: int, pseudo: tuple[float, float] | None) -> Dataset:
+def _gray(name: str, sources: Sequence[Source], validation: int, pseudo: tuple[float, float] | None) -> Dataset:
     images, test = (_read_idx(read(source)) for source in sources)
     return Dataset(
         name,

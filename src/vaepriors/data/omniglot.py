@@ -29,16 +29,16 @@ DERIVED = Source(
 )
 
 
-def load(seed: int = 0, validation: int = 1_345) -> Dataset:
+def load(seed: int = 0, validation: int = 1_345, source: Source = CHARDATA) -> Dataset:
     """OMNIGLOT of the papers: 23,000 / 1,345 / 8,070; `seed` chooses the validation images."""
-    columns = read_mat(CHARDATA, ("data", "testdata"))  # (784, N); each column holds an image, itself by columns
+    columns = read_mat(source, ("data", "testdata"))  # (784, N); each column holds an image, itself by columns
     images, test = (_probabilities(x.T.reshape(-1, 28, 28).swapaxes(1, 2)) for x in columns)
     return _dynamic("omniglot", images, test, seed, validation)
 
 
-def load_derived(seed: int = 0, validation: int = 1_345) -> Dataset:
+def load_derived(seed: int = 0, validation: int = 1_345, source: Source = DERIVED) -> Dataset:
     """The stand-in for OMNIGLOT: 23,000 / 1,345 / 8,115; `seed` chooses the validation images."""
-    with np.load(io.BytesIO(read(DERIVED))) as arrays:
+    with np.load(io.BytesIO(read(source))) as arrays:
         images, test = (_probabilities(arrays[key]) / 255 for key in ("train_images", "test_images"))
     return _dynamic("omniglot_derived", images, test, seed, validation)
 
