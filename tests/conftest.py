@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import resource
 import sys
 
 import numpy as np
@@ -67,6 +68,17 @@ def processes():
         return [process.exitcode for process in started]
 
     return run
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """Refuse, for a while, to write more bytes into a file: the system stops halfway, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

@@ -4,11 +4,13 @@ import errno
 import json
 import math
 import os
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -18,11 +20,10 @@ import torch
 from torch import nn
 from torch.distributions import Normal
 
-from conftest import TINY
+from conftest import TINY, largest_file
 from vaepriors import checkpoint, cli, training
-from vaepriors.app import train as app_train
 from vaepriors.app.evaluation import evaluate_run
-from vaepriors.app.experiment import Experiment
+from vaepriors.app.experiment import Experiment, build
 from vaepriors.app.run import Run
 from vaepriors.app.train import fit, make_fabric, prepare
 from vaepriors.data import Dataset, load
@@ -30,7 +31,8 @@ from vaepriors.distributions import DiagonalNormal
 from vaepriors.objectives import ELBO
 from vaepriors.optim import gated_adam, normalize_gradients, staged_rate
 from vaepriors.priors import VampPrior
-from vaepriors.training import Outcome, Training, binarize
+from vaepriors.store import Folder
+from vaepriors.training import Callback, Diverged, Outcome, binarize
 from vaepriors.vae import VAE
 
 HVAE = ["--model", "hvae", "--prior", "vamp", "--components", "5", "--weighted", "--warmup", "3", "--epochs", "4"]
@@ -49,10 +51,10 @@ def tensors(folder, which):
 def assert_same_run(one, other):
     assert numbers(one) == numbers(other)
     for which in ("last", "best"):
-        (expected, values), (found, found_values) = tensors(one, which), tensors(other, which)
-        assert found_values == values
-        assert found.keys() == expected.keys()
-        assert all(torch.equal(found[name], expected[name]) for name in expected.keys() - {"metrics.lines"}), which
+        (expected, values), (actual, actual_values) = tensors(one, which), tensors(other, which)
+        assert actual_values == values
+        assert actual.keys() == expected.keys()
+        assert all(torch.equal(actual[name], expected[name]) for name in expected.keys() - {"metrics.lines"}), which
 
 
 @pytest.fixture(scope="module")
@@ -74,46 +76,53 @@ def tiny(**changes):
 # Killed
 
 
+class Dying:
+    """A store whose process is killed at the `when`th call of a method."""
+
+    def __init__(self, store, what, when):
+        self.store, self.what, self.left = store, what, when
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    def now(self):
+        self.left -= 1
+        return self.left == 0
+
+    def add_metrics(self, line):
+        self.store.add_metrics(line)
+        if self.what.endswith("line") and self.now():
+            if self.what == "half a line":
+                path = self.store / "metrics.jsonl"
+                os.truncate(path, path.stat().st_size - 30)
+            die()
+
+    def keep_previous(self):
+        if self.what == "before previous.ckpt" and self.now():
+            die()
+        self.store.keep_previous()
+
+    def save_checkpoint(self, which, tensors, values):
+        if self.what.endswith("last.ckpt") and which == "last" and self.now():
+            if self.what == "before last.ckpt":
+                die()
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # the system kills the process in the middle of the file
+        self.store.save_checkpoint(which, tensors, values)
+
+
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train_and_die(what, when, arguments, losses=()):
-    """The command line, in a process that kills itself when something happens the `when`th time."""
+def train_and_die(like, folder, what, when, save_every):
+    """The training of another run in a new folder, in a process that is killed when something happens."""
     torch.set_num_threads(1)
-    count = 0
-
-    def now():
-        nonlocal count
-        count += 1
-        return count == when
-
-    def add_metrics(run, line, whole=Run.add_metrics):
-        whole(run, line)
-        if now():
-            if what == "half a line":
-                os.truncate(run / "metrics.jsonl", (run / "metrics.jsonl").stat().st_size - 30)
-            die()
-
-    def write_half(path, content, whole=checkpoint.write_atomically):
-        if path.name == "last.ckpt" and now():
-            os.fsync = lambda descriptor: (os.ftruncate(descriptor, len(content) // 2), die())
-        whole(path, content)
-
-    def replace(source, target, whole=os.replace):
-        if target.suffix == ".ckpt" and now():
-            die()
-        whole(source, target)
-
-    if what.endswith("line"):
-        Run.add_metrics = add_metrics
-    elif what == "half a last.ckpt":
-        checkpoint.write_atomically = write_half
-    else:
-        os.replace = replace
-    if losses:
-        Training._validate = lambda self: losses[self.state.epoch]
-    cli.main(arguments)
+    experiment, dataset = Run(like).experiment(), Run(like).dataset()
+    parts = prepare(experiment, dataset, Run(folder), make_fabric(experiment))
+    parts.store = Dying(parts.store, what, when)
+    parts.run(save_every)
 
 
 @pytest.mark.parametrize(
@@ -125,32 +134,55 @@ def train_and_die(what, when, arguments, losses=()):
         ("a line", 3, 1000, 3),  # none
         ("half a last.ckpt", 1, 0, 1),
         ("half a last.ckpt", 3, 0, 3),
-        ("one of two checkpoints", 4, 0, 2),  # the first of epoch 2 is written, the second is not
-        ("one of two checkpoints", 5, 0, 2),  # that of epoch 1 is kept as the previous one already
+        ("before previous.ckpt", 2, 0, 2),  # best.ckpt of epoch 2 is written
+        ("before last.ckpt", 2, 0, 2),  # and that of epoch 1 is kept as the previous one
     ],
 )
-def test_a_killed_run_goes_on_bit_for_bit(
-    tmp_path, images, uninterrupted, train, processes, what, when, save_every, lines
-):
-    options = [*HVAE, "--save-every", str(save_every)]
-    arguments = ["train", "--data", str(images), "--out", str(tmp_path / "run"), *TINY, *options]
-    assert processes((train_and_die, what, when, arguments)) == [-signal.SIGKILL]
+def test_a_killed_run_is_resumed_bit_for_bit(tmp_path, uninterrupted, train, processes, what, when, save_every, lines):
+    (status,) = processes((train_and_die, uninterrupted, tmp_path / "run", what, when, save_every))
+    assert status == -(signal.SIGXFSZ if what == "half a last.ckpt" else signal.SIGKILL)
     assert len(numbers(tmp_path / "run")) == lines
-    assert train(tmp_path / "run", *options, "--resume") == 0
+    assert train(tmp_path / "run", *HVAE, "--save-every", save_every, "--resume") == 0
     assert_same_run(uninterrupted, tmp_path / "run")
 
 
-def test_a_run_killed_between_the_checkpoints_of_its_early_stop_still_gets_its_best_model(
-    tmp_path, images, train, processes, monkeypatch
-):
-    losses = [3.0, 2.0, 5.0, 5.0]
-    options = ["--warmup", "0", "--patience", "0", "--save-every", "1000"]
-    monkeypatch.setattr(Training, "_validate", lambda self: losses[self.state.epoch])
-    assert train(tmp_path / "whole", *options) == 0
-    arguments = ["train", "--data", str(images), "--out", str(tmp_path / "killed"), *TINY, *options]
-    assert processes((train_and_die, "one of two checkpoints", 2, arguments, losses)) == [-signal.SIGKILL]
-    assert train(tmp_path / "killed", *options, "--resume") == 0
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+class Planned(ELBO):
+    """The ELBO, but for the validation losses, which are given, one for each epoch."""
+
+    def __init__(self, losses):
+        super().__init__()
+        self.losses = losses
+
+    def forward(self, model, x):
+        loss, terms = super().forward(model, x)
+        epoch = int(self.step) // self.steps_per_epoch
+        return loss if self.training else torch.tensor(float(self.losses[epoch - 1])), terms
+
+
+def fit_planned(losses, dataset, store, **settings):
+    """Train with these validation losses."""
+    torch.manual_seed(0)
+    model, _ = build(tiny(), dataset)
+    options = {"epochs": len(losses), "batch_size": 10, "accelerator": "cpu"} | settings
+    return training.fit(model, Planned(losses), dataset, store=store, **options)
+
+
+EARLY = {"losses": [3.0, 2.0, 5.0, 5.0], "patience": 0, "save_every": 1000}
+
+
+def stop_early_and_die(dataset, folder):
+    torch.set_num_threads(1)
+    fit_planned(dataset=dataset, store=Dying(Folder(folder), "before last.ckpt", 1), **EARLY)
+
+
+def test_a_run_killed_between_the_checkpoints_of_its_early_stop_still_gets_its_best_model(tmp_path, dataset, processes):
+    whole, killed = Folder(tmp_path / "whole"), Folder(tmp_path / "killed")
+    assert fit_planned(dataset=dataset, store=whole, **EARLY) == Outcome(3, 2, 2.0, "stopped early")
+    assert processes((stop_early_and_die, dataset, killed.folder)) == [-signal.SIGKILL]
+    assert killed.has("best")
+    assert not killed.has("last")
+    fit_planned(dataset=dataset, store=killed, **EARLY)
+    assert_same_run(whole.folder, killed.folder)
 
 
 def test_what_a_kill_left_half_written_is_removed(tmp_path, uninterrupted, train):
@@ -173,22 +205,50 @@ def handled():
         signal.signal(number, handler)
 
 
+class Signals(Callback):
+    """Signals in epoch 2, `times` times."""
+
+    def __init__(self, number, times=1):
+        self.number, self.times = number, times
+
+    def epoch(self, line):
+        for _ in range(self.times if line["epoch"] == 2 else 0):
+            signal.raise_signal(self.number)
+
+
 @pytest.mark.usefixtures("handled")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_after_the_epoch_and_it_goes_on_bit_for_bit(
-    tmp_path, uninterrupted, train, monkeypatch, capsys, number
+def test_a_signal_ends_the_run_after_the_epoch_and_it_is_resumed_bit_for_bit(
+    tmp_path, uninterrupted, train, dataset, capsys, number
 ):
-    run = tmp_path / "a [red] $run$"
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "add_metrics", signalling(Run.add_metrics, number, times=1))
-        assert train(run, *HVAE) == 130
-    out, err = capsys.readouterr()
-    assert err.strip() == "stopping after this epoch; press Ctrl-C again to stop at once"
-    assert f"vaepriors train --out '{run}' --resume" in out  # for a shell
-    assert [line["epoch"] for line in numbers(run)] == [1, 2]
+    run = Run(tmp_path / "run")
+    assert fit(Run(uninterrupted).experiment(), dataset, run, callbacks=[Signals(number)]).reason == "interrupted"
+    assert capsys.readouterr().err.strip() == "stopping after this epoch; press Ctrl-C again to stop at once"
+    assert [line["epoch"] for line in numbers(run.folder)] == [1, 2]
     assert tensors(run, "last")[1]["epoch"] == 2
-    assert train(run, *HVAE, "--resume") == 0
-    assert_same_run(uninterrupted, run)
+    assert train(run.folder, *HVAE, "--resume") == 0
+    assert_same_run(uninterrupted, run.folder)
+
+
+@pytest.mark.usefixtures("handled")
+def test_ctrl_c_ends_the_command_with_the_one_that_resumes_it(tmp_path, train, capsys):
+    folder, ended = tmp_path / "a [red] $run$", threading.Event()
+
+    def interrupt():
+        while not numbers(folder) and not ended.wait(0.01):
+            pass
+        if not ended.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        assert train(folder, "--epochs", "100000", "--patience", "100000") == 130
+    finally:
+        ended.set()
+        thread.join()
+    assert f"vaepriors train --out '{folder}' --resume" in capsys.readouterr().out  # for a shell
+    assert tensors(folder, "last")[1]["epoch"] == len(numbers(folder))
 
 
 def test_short_stays_add_up_to_the_whole_run_bit_for_bit(tmp_path, dataset):
@@ -206,51 +266,29 @@ def test_short_stays_add_up_to_the_whole_run_bit_for_bit(tmp_path, dataset):
 
 
 @pytest.mark.usefixtures("handled")
-def test_a_second_ctrl_c_ends_the_run_at_once_and_it_goes_on_bit_for_bit(
-    tmp_path, uninterrupted, train, monkeypatch, capsys
-):
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "add_metrics", signalling(Run.add_metrics, signal.SIGINT, times=2))
-        assert train(tmp_path / "run", *HVAE) == 130
-    assert capsys.readouterr().err.endswith("(train: with --resume)\n")
-    assert train(tmp_path / "run", *HVAE, "--resume") == 0
-    assert_same_run(uninterrupted, tmp_path / "run")
-
-
-def signalling(add_metrics, number, times):
-    """Signals before the line of epoch 2 is written."""
-
-    def add(run, line):
-        for _ in range(times if line["epoch"] == 2 else 0):
-            signal.raise_signal(number)
-        add_metrics(run, line)
-
-    return add
+def test_a_second_ctrl_c_ends_the_run_at_once_and_it_is_resumed_bit_for_bit(tmp_path, uninterrupted, train, dataset):
+    with pytest.raises(KeyboardInterrupt):
+        fit(Run(uninterrupted).experiment(), dataset, Run(tmp_path), callbacks=[Signals(signal.SIGINT, times=2)])
+    assert not Run(tmp_path).has("last")
+    assert train(tmp_path, *HVAE, "--resume") == 0
+    assert_same_run(uninterrupted, tmp_path)
 
 
 @pytest.mark.usefixtures("handled")
-def test_ctrl_c_in_the_last_epoch_is_a_finished_run(tmp_path, train, monkeypatch):
-    monkeypatch.setattr(Run, "add_metrics", signalling(Run.add_metrics, signal.SIGINT, times=1))
-    assert train(tmp_path / "run", "--epochs", "2") == 0
+def test_ctrl_c_in_the_last_epoch_is_a_finished_run(tmp_path, dataset):
+    outcome = fit(tiny(epochs=2), dataset, Run(tmp_path), callbacks=[Signals(signal.SIGINT)])
+    assert outcome.reason == "finished"
 
 
-def test_a_full_disk_ends_the_run_and_the_checkpoint_before_is_kept(
-    tmp_path, uninterrupted, train, monkeypatch, capsys
-):
-    written = []
-
-    def fsync(descriptor):
-        written.append(descriptor)
-        if len(written) > 5:  # run.holder, experiment.json, metrics.jsonl and two checkpoints
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fsync)
-        assert train(tmp_path / "run", *HVAE, "--save-every", "0") == 1
+def test_a_write_that_fails_ends_the_run_and_the_checkpoint_before_is_kept(tmp_path, uninterrupted, train, capsys):
+    """As on a full disk, but by a limit of the size of a file."""
+    assert train(tmp_path / "run", *HVAE[:-1], "1") == 0
+    with largest_file(4000):
+        assert train(tmp_path / "run", *HVAE, "--save-every", "0", "--resume") == 1
     sentence = capsys.readouterr().err
     assert sentence.startswith("vaepriors: ")
     assert sentence.count("\n") == 1
-    assert "No space left on device" in sentence
+    assert os.strerror(errno.EFBIG) in sentence
     assert [tensors(tmp_path / "run", which)[1]["epoch"] for which in ("last", "best")] == [1, 1]
     assert train(tmp_path / "run", *HVAE, "--resume") == 0
     assert_same_run(uninterrupted, tmp_path / "run")
@@ -273,55 +311,46 @@ def test_a_full_disk_ends_the_run_and_the_checkpoint_before_is_kept(
         ({"patience": 1, "warmup": 4, "best_from": "warmup"}, [1, 2, 3, 9, 9, 9, 9], (6, 4, "stopped early")),
     ],
 )
-def test_early_stopping(tmp_path, dataset, monkeypatch, settings, losses, report):
-    monkeypatch.setattr(Training, "_validate", lambda self: float(losses[self.state.epoch]))
-    run = Run(tmp_path / "run")
+def test_early_stopping(tmp_path, dataset, settings, losses, report):
+    run, short = Folder(tmp_path / "run"), Folder(tmp_path / "short")
     epoch, best_epoch, why = report
-    found = fit(tiny(epochs=len(losses), **settings), dataset, run)
-    assert found == Outcome(epoch, best_epoch, losses[best_epoch - 1], why)
+    assert fit_planned(losses, dataset, run, **settings) == Outcome(epoch, best_epoch, losses[best_epoch - 1], why)
     assert [line["valid_loss"] for line in run.metrics()] == losses[:epoch]
 
-    fit(tiny(epochs=best_epoch, **settings), dataset, Run(tmp_path / "short"))  # ends with what must be the best
-    expected, best = tensors(tmp_path / "short", "last")[0], tensors(tmp_path / "run", "best")
+    fit_planned(losses[:best_epoch], dataset, short, **settings)  # ends with what must be the best
+    expected, best = tensors(short, "last")[0], tensors(run, "best")
     assert best[1] == {"epoch": best_epoch, "loss": losses[best_epoch - 1]}
     assert all(torch.equal(tensor, expected[name]) for name, tensor in best[0].items())
 
 
-def test_the_waiting_goes_on_after_a_resume(tmp_path, dataset, monkeypatch):
-    losses = [5.0, 4.0, 6.0, 6.0, 6.0, 6.0]
-    monkeypatch.setattr(Training, "_validate", lambda self: losses[self.state.epoch])
-    run = Run(tmp_path)
-    assert fit(tiny(epochs=4, patience=2), dataset, run).reason == "finished"
-    assert fit(tiny(epochs=6, patience=2), dataset, run) == Outcome(5, 2, 4.0, "stopped early")
-    assert fit(tiny(epochs=6, patience=2), dataset, run) == Outcome(5, 2, 4.0, "stopped early")
+def test_the_waiting_continues_after_a_resume(tmp_path, dataset):
+    losses, run = [5.0, 4.0, 6.0, 6.0, 6.0, 6.0], Folder(tmp_path)
+    assert fit_planned(losses, dataset, run, epochs=4, patience=2).reason == "finished"
+    for _ in range(2):
+        assert fit_planned(losses, dataset, run, patience=2) == Outcome(5, 2, 4.0, "stopped early")
     assert len(run.metrics()) == 5
 
 
 @pytest.mark.parametrize("save_every", [0, 1000])
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_ends_the_run_and_the_best_model_is_kept(
-    tmp_path, train, monkeypatch, capsys, loss, save_every
-):
-    losses = [5.0, 4.0, loss]
-    monkeypatch.setattr(Training, "_validate", lambda self: losses[self.state.epoch])
-    assert train(tmp_path / "run", "--save-every", save_every) == 1
-    sentence = capsys.readouterr().err
-    assert sentence.startswith("vaepriors: the loss of epoch 3 is not a number")
-    assert sentence.count("\n") == 1
-    assert [line["epoch"] for line in numbers(tmp_path / "run")] == [1, 2]
-    best, values = tensors(tmp_path / "run", "best")
+def test_a_loss_that_is_no_number_ends_the_run_and_the_best_model_is_kept(tmp_path, dataset, loss, save_every):
+    run = Folder(tmp_path)
+    with pytest.raises(Diverged, match="loss of epoch 3 is not a number"):
+        fit_planned([5.0, 4.0, loss], dataset, run, save_every=save_every)
+    assert [line["epoch"] for line in run.metrics()] == [1, 2]
+    best, values = tensors(run, "best")
     assert values == {"epoch": 2, "loss": 4.0}
     assert all(tensor.isfinite().all() for tensor in best.values())
     if save_every == 0:
-        assert tensors(tmp_path / "run", "last")[1]["epoch"] == 2
+        assert tensors(run, "last")[1]["epoch"] == 2
 
 
-def test_a_first_loss_that_is_no_number_does_not_speak_of_checkpoints(tmp_path, train, monkeypatch, capsys):
-    monkeypatch.setattr(Training, "_validate", lambda self: math.nan)
-    assert train(tmp_path / "run") == 1
-    sentence = capsys.readouterr().err
-    assert "the loss of epoch 1 is not a number" in sentence
-    assert "kept" not in sentence
+def test_a_first_loss_that_is_no_number_does_not_speak_of_checkpoints(tmp_path, train, capsys):
+    """Steps of this size leave weights that overflow."""
+    assert train(tmp_path / "run", "--lr", "1e38", "--lr-stages", "1") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("vaepriors: the loss of epoch 1 is not a number")
+    assert "kept" not in line
     assert not list((tmp_path / "run").glob("*.ckpt"))
 
 
@@ -567,7 +596,7 @@ class ValuesDecoder(nn.Module):
         )
 
 
-def noisy(experiment, dataset):
+def noisy():
     torch.manual_seed(0)
     encoder = NoisyEncoder()
     prior = VampPrior(encoder, torch.randn(4, 5), weighted=True, bounds=None)
@@ -594,18 +623,16 @@ def two(function, *arguments):
 
 
 def one_plain_step(folder):
-    """An epoch of one batch, and of one step down the gradient with learning rate 1."""
-    app_train.build = noisy
-    training.adam = lambda model, objective, lr, **more: torch.optim.SGD(model.parameters(), lr)
-    experiment = tiny(epochs=1, devices=2, precision="64-true", lr=1.0)
-    fabric = make_fabric(experiment)
-    fabric.launch()
-    fit(experiment, noisy_data(), Run(folder), fabric)
+    """An epoch of one batch, and of one step down the gradient with learning rate 1: Adam's, for so large an eps."""
+    model, objective = noisy()
+    options = {"epochs": 1, "batch_size": 10, "lr": 1e14, "adam_eps": 1e14, "normalize": False}
+    devices = {"devices": 2, "accelerator": "cpu", "precision": "64-true"}
+    training.fit(model, objective, noisy_data(), store=Folder(folder), **options, **devices)
 
 
 def test_two_processes_take_the_gradient_of_the_whole_batch(tmp_path, processes):
     assert processes(*two(one_plain_step, tmp_path)) == [0, 0]
-    model, objective = noisy(None, None)
+    model, objective = noisy()
     x = noisy_data().train.double()
     objective(model, x)[0].backward()
     after, _ = tensors(tmp_path, "last")
@@ -683,27 +710,32 @@ def test_two_processes_meet_the_bound_of_rewo_at_the_same_step(tmp_path, process
     assert (first == second).all()
 
 
-def train_and_copy(arguments, copy):
-    """The command line; the folder as it is after epoch 1 is copied."""
+class Copies(Callback):
+    """Copies the folder as it is in epoch 2, when the checkpoint of epoch 1 is written."""
 
-    def add_metrics(run, line, whole=Run.add_metrics):
+    def __init__(self, folder, copy):
+        self.folder, self.copy = folder, copy
+
+    def epoch(self, line):
         if line["epoch"] == 2:
-            shutil.copytree(run.folder, copy)
-        whole(run, line)
-
-    Run.add_metrics = add_metrics
-    cli.main(arguments)
+            shutil.copytree(self.folder, self.copy)
 
 
-@pytest.mark.parametrize("prior", ["vamp --components 5", "exemplar --exemplars 5"])
-def test_a_run_of_two_processes_writes_once_and_goes_on_bit_for_bit(tmp_path, images, processes, prior):
-    options = ["train", "--data", str(images), *TINY, "--devices", "2", "--epochs", "2", "--save-every", "0"]
-    options += ["--prior", *prior.split()]
+def train_and_copy(experiment, dataset, folder, copy):
+    fabric = make_fabric(experiment)
+    fabric.launch()
+    callbacks = [Copies(folder, copy)] if fabric.is_global_zero else []
+    fit(experiment, dataset, Run(folder), fabric, callbacks, save_every=0)
+
+
+@pytest.mark.parametrize("prior", [{"prior": "vamp", "components": 5}, {"prior": "exemplar", "exemplars": 5}])
+def test_a_run_of_two_processes_writes_once_and_is_resumed_bit_for_bit(tmp_path, images, dataset, processes, prior):
+    experiment = tiny(data=str(images), devices=2, epochs=2, **prior)
     whole, copy = tmp_path / "whole", tmp_path / "copy"
-    assert processes(*two(train_and_copy, [*options, "--out", str(whole)], copy)) == [0, 0]
+    assert processes(*two(train_and_copy, experiment, dataset, whole, copy)) == [0, 0]
     assert [line["epoch"] for line in numbers(whole)] == [1, 2]
     assert tensors(copy, "last")[1]["epoch"] == 1
-    assert processes(*two(cli.main, [*options, "--out", str(copy), "--resume"])) == [0, 0]
+    assert processes(*two(cli.main, ["train", "--out", str(copy), "--resume"])) == [0, 0]
     assert_same_run(whole, copy)
 
 
