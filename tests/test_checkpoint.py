@@ -83,23 +83,6 @@ def test_a_checkpoint_of_another_model_is_refused_and_changes_nothing():
         checkpoint.load_module(plain, checkpoint.module_tensors(model) | {"a": torch.zeros(3, 1, 2, 2)})
 
 
-def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
-    path = tmp_path / "a.ckpt"
-    checkpoint.write_atomically(path, b"old")
-
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space left on device"):
-            checkpoint.write_atomically(path, b"new")
-    assert os.listdir(tmp_path) == ["a.ckpt"]
-    assert path.read_bytes() == b"old"
-    checkpoint.write_atomically(path, b"new")
-    assert path.read_bytes() == b"new"
-
-
 def write_beyond_the_limit(path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
     try:

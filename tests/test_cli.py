@@ -19,6 +19,8 @@ from vaepriors import checkpoint
 from vaepriors.app.run import MAY_CHANGE, Run
 from vaepriors.data import CATALOGUE
 
+WITHOUT_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, train):
@@ -94,7 +96,7 @@ def sentence(capsys):
         ("--lr nan", ["lr is nan", "positive"]),
         ("--patience -1", ["patience is -1", "negative"]),
         ("--batch-size 10 --devices 3", ["batch_size 10", "3 devices", "multiple"]),
-        ("--accelerator cuda", ["cuda", "choose cpu or auto"]),
+        pytest.param("--accelerator cuda", ["cuda", "choose cpu or auto"], marks=WITHOUT_CUDA),
         ("--prior vamp-data --components 1298", ["components is 1298", "1297", "choose fewer"]),
         ("--prior vamp-data --components 1298 --tensorboard", ["components is 1298", "1297", "choose fewer"]),
         ("--likelihood poisson", ["'poisson'", "bernoulli, logistic256, gaussian"]),
@@ -120,8 +122,7 @@ def sentence(capsys):
         ("--epochs 5 --snapshots 6", ["epoch 6", "1 to 5"]),
     ],
 )
-def test_a_mistake_in_train(here, vaepriors, monkeypatch, capsys, options, words):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def test_a_mistake_in_train(here, vaepriors, capsys, options, words):
     (here / "file").write_text("")
     assert vaepriors("train", *options.split()) == 2
     told = sentence(capsys)
@@ -244,7 +245,7 @@ def test_the_version_is_that_of_the_package_and_torch(vaepriors, capsys):
         ("evaluate RUN --chunk 0", ["chunk is 0", "at least 1"]),
         ("evaluate RUN --number 0", ["number is 0", "1 to 5"]),
         ("evaluate RUN --number 6", ["number is 6", "1 to 5"]),
-        ("evaluate RUN --accelerator cuda", ["cuda", "choose cpu or auto"]),
+        pytest.param("evaluate RUN --accelerator cuda", ["cuda", "choose cpu or auto"], marks=WITHOUT_CUDA),
         ("sample RUN --number 0", ["number is 0", "at least 1"]),
         ("evaluate RUN --samples 1000000000000000 --chunk 1000000000000000", ["1000000000000000 pairs", "chunk"]),
         ("evaluate RUN --devices 5000", ["devices is 5000", "processors"]),
@@ -271,8 +272,7 @@ def test_the_version_is_that_of_the_package_and_torch(vaepriors, capsys):
         ("evaluate RUN --which epoch-7", ["no epoch-7.ckpt"]),
     ],
 )
-def test_a_mistake_in_another_command(here, vaepriors, trained, copy, monkeypatch, capsys, arguments, words):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def test_a_mistake_in_another_command(here, vaepriors, trained, copy, capsys, arguments, words):
     before = content(copy)
     folders = {"RUN": copy, "RUN2": trained}
     assert vaepriors(*(folders.get(word, word) for word in arguments.split())) == 2
@@ -525,15 +525,19 @@ def test_interpolate_writes_its_numbers_and_repeats_them(vaepriors, copy, capsys
         assert str(copy / picture) in told
 
 
-def test_interpolate_tells_of_a_graph_in_pieces(vaepriors, copy, monkeypatch, capsys):
-    def pieces(prior, shape):
-        torch.manual_seed(0)
-        z = torch.randn(*shape, 2)
-        return z + 1000 * (torch.arange(shape[0]) >= 30)[:, None]
-
-    monkeypatch.setattr("vaepriors.distributions.NormalMixture.sample", pieces)
-    assert vaepriors("interpolate", copy, "--nodes", "40", "--neighbors", "5", "--graphs", "1", "--pairs", "3") == 0
-    assert "1 of 1 graphs are not connected: components of [30, 10] nodes" in capsys.readouterr().out
+def test_interpolate_reports_a_graph_in_pieces(tmp_path, vaepriors, train, capsys):
+    """Of a mixture whose second component is far from the first, and from all codes."""
+    assert train(tmp_path / "run", "--prior", "mog", "--components", "2", "--epochs", "1") == 0
+    best = tmp_path / "run" / "best.ckpt"
+    weights, values = checkpoint.load(best)
+    weights["model.prior.loc"] = torch.tensor([[0.0, 0.0], [1000.0, 1000.0]])
+    checkpoint.save(best, weights, values, of=checkpoint.owner(best))
+    options = ["--nodes", "40", "--neighbors", "5", "--graphs", "1", "--pairs", "3"]
+    assert vaepriors("interpolate", tmp_path / "run", *options) == 0
+    assert "1 of 1 graphs are not connected: components of [" in capsys.readouterr().out
+    result = json.loads((tmp_path / "run" / "interpolation.json").read_text())
+    assert len(result["components"][0]) == 2
+    assert sum(result["components"][0]) == 40
 
 
 def test_evaluate_a_hierarchical_prior_with_other_draws(tmp_path, vaepriors, train, copy, capsys):

@@ -1,7 +1,6 @@
 """Runs that are damaged, mixed up or in use: one sentence that names the file, and nothing changed or lost."""
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -10,15 +9,15 @@ import shutil
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import TINY
+from conftest import TINY, largest_file
 from test_train import assert_same_run
 from vaepriors import checkpoint
-from vaepriors.app import evaluation
 from vaepriors.app.evaluation import Paused, evaluate_run
 from vaepriors.app.experiment import Experiment
 from vaepriors.app.run import Run
@@ -26,7 +25,7 @@ from vaepriors.app.train import fit
 from vaepriors.data import Dataset, load
 from vaepriors.papers import read_result, tables
 from vaepriors.reading import read_json
-from vaepriors.store import Busy
+from vaepriors.store import LOCKS, Busy
 
 OPTIONS = ["--epochs", "3", "--save-every", "0", "--snapshots", "1"]
 INTERPOLATE = ["--nodes", "40", "--neighbors", "5", "--graphs", "1", "--pairs", "1"]
@@ -315,19 +314,28 @@ def test_a_checkpoint_with_another_content_is_named(copy, attempt, damage):
         shutil.copy(copy / "previous.ckpt", copy / "last.ckpt")
 
 
+EVALUATE_TRAIN = ["--split", "train", "--samples", "200", "--chunk", "200", "--accelerator", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def evaluated_on_train(trained, tmp_path_factory, vaepriors):
+    """log p(x) of the 23 training examples, more than a block of them."""
+    folder = shutil.copytree(trained, tmp_path_factory.mktemp("evaluated") / "run")
+    assert vaepriors("evaluate", folder, *EVALUATE_TRAIN) == 0
+    return np.load(folder / "log_likelihood-train.npy")
+
+
 @pytest.mark.parametrize(
     "damage", ["empty", "other bytes", "a bit", "no field", "another shape", "too many", "another type", "no tensor"]
 )
-def test_a_damaged_partial_evaluation_is_set_aside(copy, vaepriors, monkeypatch, capsys, damage):
-    path, expected = copy / "evaluation.partial", np.load(copy / "log_likelihood.npy")
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "_BLOCK", 2)
-        with pytest.raises(Paused):
-            evaluate_run(Run(copy), 3000, chunk=3000, accelerator="cpu", until=0.0)
+def test_a_damaged_partial_evaluation_is_set_aside(copy, evaluated_on_train, vaepriors, capsys, damage):
+    path = copy / "evaluation-train.partial"
+    with pytest.raises(Paused):
+        evaluate_run(Run(copy), 200, "train", chunk=200, accelerator="cpu", until=0.0)
     tensors, values = checkpoint.load(path)
     wrong = {
         "another shape": torch.zeros(2, dtype=torch.float64),
-        "too many": torch.zeros(5, 6, dtype=torch.float64),
+        "too many": torch.zeros(5, 24, dtype=torch.float64),
         "another type": torch.zeros(5, 2),
     }
     match damage:
@@ -344,11 +352,11 @@ def test_a_damaged_partial_evaluation_is_set_aside(copy, vaepriors, monkeypatch,
         case _:
             checkpoint.save(path, {"found": wrong[damage]}, values)
     damaged = path.read_bytes()
-    assert vaepriors("evaluate", copy, *EVALUATE) == 0
-    assert "evaluation.partial" in capsys.readouterr().err
-    assert np.array_equal(np.load(copy / "log_likelihood.npy"), expected)
+    assert vaepriors("evaluate", copy, *EVALUATE_TRAIN) == 0
+    assert path.name in capsys.readouterr().err
+    assert np.array_equal(np.load(copy / "log_likelihood-train.npy"), evaluated_on_train)
     assert not path.exists()
-    assert (copy / "evaluation.partial.damaged").read_bytes() == damaged
+    assert (copy / f"{path.name}.damaged").read_bytes() == damaged
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "a line less", "garbled", "empty"])
@@ -497,11 +505,11 @@ def test_a_lock_needs_a_run_or_makes_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_disk_without_locks_is_a_warning(copy, vaepriors, monkeypatch, capsys, number):
-    def flock(descriptor, operation):
+def test_a_disk_without_locks_is_a_warning(copy, vaepriors, entries, capsys, number):
+    def acquire(timeout):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(fcntl, "flock", flock)
+    entries(LOCKS, {(copy / "run.lock").resolve(): SimpleNamespace(is_locked=False, acquire=acquire)})
     assert vaepriors("sample", copy, "--number", "3") == 0
     assert f"{copy} cannot be locked" in capsys.readouterr().err
 
@@ -531,15 +539,11 @@ def test_only_own_leftovers_are_swept(tmp_path):
     checkpoint.sweep(tmp_path / "nowhere")
 
 
-def test_samples_are_whole_or_as_before(copy, vaepriors, monkeypatch):
+def test_samples_are_whole_or_as_before(copy, vaepriors):
     assert vaepriors("sample", copy, "--number", "3") == 0
     before = content(copy)
-
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    assert vaepriors("sample", copy, "--number", "4") == 1
+    with largest_file(4000):
+        assert vaepriors("sample", copy, "--number", "100") == 1
     assert content(copy) == before
 
 

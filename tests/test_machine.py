@@ -1,4 +1,4 @@
-"""Fast paths: each gives the numbers of the plain one, and is gone without where it is missing."""
+"""Fast paths: each gives the numbers of the plain one, and is skipped where it is unavailable."""
 
 import copy
 import shutil
@@ -16,28 +16,25 @@ from vaepriors.compilation import Graphed
 from vaepriors.data import load
 
 
-@pytest.fixture
-def recording(monkeypatch):
-    """Stand-ins on a CPU for CUDA's stream and graph: what is recorded is not run, and a replay runs it in place."""
-    events = []
+class Recording:
+    """CUDA's stream and graph, played by a CPU: what is recorded is not run, and a replay runs it in place."""
 
-    def aside(function):
-        events.append("aside")
+    def __init__(self):
+        self.events = []
+
+    def aside(self, function):
+        self.events.append("aside")
         return function()
 
-    def recorded(function):
-        events.append("recorded")
+    def record(self, function):
+        self.events.append("recorded")
         result = torch.full((3,), torch.nan, dtype=torch.float64)
 
         def replay():
-            events.append("replay")
+            self.events.append("replay")
             result.copy_(function())
 
         return replay, result
-
-    monkeypatch.setattr(compilation, "aside", aside)
-    monkeypatch.setattr(compilation, "recorded", recorded)
-    return events
 
 
 @pytest.mark.parametrize(
@@ -48,19 +45,19 @@ def recording(monkeypatch):
         {"objective": "iwae", "samples": 3, "estimator": "dreg"},
     ],
 )
-def test_a_graph_of_the_step_trains_as_the_step_does(tmp_path, images, recording, options):
+def test_a_graph_of_the_step_trains_as_the_step_does(tmp_path, images, options):
     """Three steps as they are, one recording, and a replay for every other: bit for bit, over epochs of three steps."""
     common = {"hidden": (8,), "latent": 2, "batch_size": 10, "accelerator": "cpu", "epochs": 4, "precision": "64-true"}
     experiment = Experiment(data=str(images), **common, **options)
     runs = Run(tmp_path / "plain"), Run(tmp_path / "graph")
-    models = []
+    recording, models = Recording(), []
     for run in runs:
         parts = prepare(experiment, load(str(images)), run, make_fabric(experiment), [])
         if run is runs[1]:
-            parts.step = Graphed(parts._step)
+            parts.step = Graphed(parts._step, recording.aside, recording.record)
         parts.run(save_every=1000)
         models.append(parts.model)
-    assert recording == ["aside"] * 3 + ["recorded"] + ["replay"] * 9
+    assert recording.events == ["aside"] * 3 + ["recorded"] + ["replay"] * 9
     plain, graph = ([{**line, "seconds": 0, "memory": 0} for line in run.metrics()] for run in runs)
     assert plain == graph
     assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
@@ -101,7 +98,7 @@ def test_a_cuda_module_compiled_for_less_overhead_gives_the_numbers_of_the_plain
         assert numbers[1] == pytest.approx(numbers[0], rel=1e-4, abs=1e-6)
 
 
-def test_a_graph_is_gone_without_on_a_cpu_and_refused_on_several_devices(tmp_path, train, capsys):
+def test_a_graph_is_skipped_on_a_cpu_and_refused_on_several_devices(tmp_path, train, capsys):
     assert train(tmp_path / "a", "--epochs", "1", "--graph") == 0
     assert "there is no CUDA device for --graph: continuing without it" in capsys.readouterr().err
     assert train(tmp_path / "b", "--epochs", "1") == 0
@@ -112,23 +109,22 @@ def test_a_graph_is_gone_without_on_a_cpu_and_refused_on_several_devices(tmp_pat
         training._graph(Experiment(graph=True), fabric)
 
 
-def test_a_module_is_compiled_in_the_mode_that_is_asked_for(monkeypatch):
+def test_a_module_is_compiled_in_the_mode_that_is_asked_for():
     modes = []
-    monkeypatch.setattr(torch, "compile", lambda function, mode="default": modes.append(mode) or function)
+    compiler = lambda function, mode="default": modes.append(mode) or function  # noqa: E731
     module = nn.Linear(2, 2)
-    assert compilation.compiled(module, "reduce-overhead") is module
+    assert compilation.compiled(module, "reduce-overhead", compiler) is module
     assert modes[-1] == "reduce-overhead"
-    compilation.compiled(module)
+    compilation.compiled(module, compile=compiler)
     assert modes[-1] == "default"
 
 
-def test_without_a_compiler_the_module_stays_as_it_is(monkeypatch, capsys):
+def test_without_a_compiler_the_module_stays_as_it_is(capsys):
     def refuse(function):
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr(torch, "compile", refuse)
     module = nn.Linear(2, 2)
-    assert compilation.compiled(module) is module
+    assert compilation.compiled(module, compile=refuse) is module
     assert capsys.readouterr().err == "torch.compile does not work here (RuntimeError): continuing without it\n"
 
 
@@ -141,9 +137,8 @@ def test_peak_memory_is_in_gib_and_grows_with_what_is_held():
 
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own code
-def test_a_compiled_step_gives_the_numbers_of_the_plain_one(tmp_path, images, capsys, monkeypatch):
+def test_a_compiled_step_gives_the_numbers_of_the_plain_one(tmp_path, images, capsys):
     """Over epochs of three steps, up to rounding in another order."""
-    monkeypatch.setattr("torch._inductor.config.fallback_random", True)  # else it has noise of its own
     lines = []
     for compile_ in (False, True):
         experiment = Experiment(
@@ -151,7 +146,8 @@ def test_a_compiled_step_gives_the_numbers_of_the_plain_one(tmp_path, images, ca
             accelerator="cpu", compile=compile_,
         )  # fmt: skip
         run = Run(tmp_path / str(compile_))
-        fit(experiment, load(experiment.data), run)
+        with torch._inductor.config.patch(fallback_random=True):  # else it has noise of its own
+            fit(experiment, load(experiment.data), run)
         lines.append([(line["loss"], line["rate"]) for line in run.metrics()])
     assert "continuing without" not in capsys.readouterr().err
     torch.testing.assert_close(torch.tensor(lines[0]), torch.tensor(lines[1]), rtol=1e-4, atol=1e-4)

@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,9 +18,7 @@ from vaepriors.numerics import fixed_numerics
 from vaepriors.priors import StandardNormal
 from vaepriors.vae import VAE
 
-SWITCHES = [(torch.backends.cuda.matmul, "allow_tf32", True), (torch.backends.cudnn, "allow_tf32", True)]
-if hasattr(torch.backends.mkldnn, "matmul"):
-    SWITCHES.append((torch.backends.mkldnn.matmul, "fp32_precision", "bf16"))
+ONEDNN = getattr(torch.backends.mkldnn, "matmul", SimpleNamespace(fp32_precision="none"))
 
 
 def flushes():
@@ -27,20 +26,22 @@ def flushes():
 
 
 def state():
-    return [getattr(place, name) for place, name, _ in SWITCHES], flushes()
+    products = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, ONEDNN.fp32_precision
+    return products, flushes()
+
+
+def change_settings(products, flushed):
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, ONEDNN.fp32_precision = products
+    torch.set_flush_denormal(flushed)
 
 
 @pytest.fixture
 def other_settings():
     """A process in which someone allowed coarse products and flushed denormals: on AMD and Intel other bits follow."""
-    before, flushed = state()
-    for place, name, value in SWITCHES:
-        setattr(place, name, value)
-    torch.set_flush_denormal(True)
+    before = state()
+    change_settings((True, True, "bf16"), flushed=True)
     yield
-    for (place, name, _), value in zip(SWITCHES, before, strict=True):
-        setattr(place, name, value)
-    torch.set_flush_denormal(flushed)
+    change_settings(*before)
 
 
 def small_vae():

@@ -17,12 +17,13 @@ import torch
 
 from tiny_tables import CPU, content, job_of, job_of_seconds, tiny_entries
 from vaepriors import data, papers
-from vaepriors.app.run import Run
+from vaepriors.app.evaluation import evaluate_run
 from vaepriors.app.train import fit
 from vaepriors.data import stand_in
-from vaepriors.papers import Job, jobs, pendulum, run_job
+from vaepriors.papers import Job, pendulum, run_job
 from vaepriors.papers.cluster import run_task
 from vaepriors.papers.show import cells
+from vaepriors.training import Callback
 
 SOURCE = Path(papers.__file__).parents[2]
 
@@ -46,27 +47,26 @@ def test_a_job_in_short_sittings_ends_with_the_identical_number(tiny, tmp_path):
     assert not (short.run / "evaluation.partial").exists()
 
 
-def kill_in(folder, what):
-    """Run the job in a process that kills itself after two epochs, or after some examples."""
-    torch.set_num_threads(1)
-    data.CATALOGUE.update(tiny_entries())
-    place, name = (Run, "add_metrics") if what == "training" else (jobs, "evaluate_run")
-    call = getattr(place, name)
-
-    def die_after_two_epochs(run, line):
-        call(run, line)
+class DieAfterTwoEpochs(Callback):
+    def epoch(self, line):
         if line["epoch"] == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def die_after_examples(run, *arguments, **options):
-        def progress(done, total):
-            if done == 15:
-                os.kill(os.getpid(), signal.SIGKILL)
 
-        return call(run, *arguments, **{**options, "progress": progress})
+def die_after_examples(done, total):
+    if done == 15:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(place, name, die_after_two_epochs if what == "training" else die_after_examples)
-    run_job(job_of("tiny", "standard", folder), dataclasses.replace(CPU, save_every=0))
+
+def kill_in(folder, what):
+    """Do the work of a job in a process that is killed after two epochs, or after some examples."""
+    torch.set_num_threads(1)
+    data.CATALOGUE.update(tiny_entries())
+    job = job_of("tiny", "standard", folder)
+    callbacks = [DieAfterTwoEpochs()] if what == "training" else []
+    fit(job.experiment(CPU), data.load("digits"), job.run, callbacks=callbacks, save_every=0)
+    options = {"which": job.row.which, "accelerator": "cpu", "progress": die_after_examples, "save_every": 0}
+    evaluate_run(job.run, job.row.draws, **options)
 
 
 @pytest.mark.parametrize("what", ["training", "evaluation"])

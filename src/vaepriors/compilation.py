@@ -15,20 +15,42 @@ from torch import Tensor, nn
 
 __all__ = ["Graphed", "compiled"]
 
+Call = Callable[[], Tensor]
 
-def compiled(module: nn.Module, mode: str = "default") -> Any:
+
+def compiled(module: nn.Module, mode: str = "default", compile: Callable[..., Any] = torch.compile) -> Any:
     """The module under torch.compile, or unchanged if that does not work here, which a compiled sum decides first.
 
     Args:
         module: The module.
         mode: The mode of torch.compile; `reduce-overhead` replays CUDA graphs.
+        compile: The compiler.
     """
     try:
-        torch.compile(torch.add)(torch.ones(1), torch.ones(1))
+        compile(torch.add)(torch.ones(1), torch.ones(1))
     except Exception as error:
         print(f"torch.compile does not work here ({type(error).__name__}): continuing without it", file=sys.stderr)
         return module
-    return torch.compile(module, mode=mode)
+    return compile(module, mode=mode)
+
+
+def aside(function: Call) -> Tensor:
+    """Call a function on a separate CUDA stream."""
+    here, side = torch.cuda.current_stream(), torch.cuda.Stream()
+    side.wait_stream(here)
+    with torch.cuda.stream(side):
+        result = function()
+    here.wait_stream(side)
+    result.record_stream(here)
+    return result
+
+
+def record(function: Call) -> tuple[Callable[[], object], Tensor]:
+    """Record a function as a CUDA graph without running it; return the call that runs it, and its result."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = function()
+    return graph.replay, result
 
 
 class Graphed:
@@ -41,10 +63,17 @@ class Graphed:
     Args:
         function: The function. Its shapes are static, it does not read the device, and it changes all its state
             (parameters, buffers, the optimiser's state) in place.
+        aside: What makes the first calls.
+        record: What records the graph; it returns the call that runs it, and the tensor that holds its result.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        self.function, self.calls = function, 0
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        aside: Callable[[Call], Tensor] = aside,
+        record: Callable[[Call], tuple[Callable[[], object], Tensor]] = record,
+    ) -> None:
+        self.function, self.aside, self.record, self.calls = function, aside, record, 0
         self.input: Tensor | None = None
         self.output: Tensor
         self.replay: Callable[[], object]
@@ -52,29 +81,10 @@ class Graphed:
     def __call__(self, x: Tensor) -> Tensor:
         self.calls += 1
         if self.calls <= 3:
-            return aside(lambda: self.function(x))
+            return self.aside(lambda: self.function(x))
         if self.input is None:
             self.input = static = x.clone()
-            self.replay, self.output = recorded(lambda: self.function(static))
+            self.replay, self.output = self.record(lambda: self.function(static))
         self.input.copy_(x)
         self.replay()
         return self.output
-
-
-def aside(function: Callable[[], Tensor]) -> Tensor:
-    """Call a function on a separate CUDA stream."""
-    here, side = torch.cuda.current_stream(), torch.cuda.Stream()
-    side.wait_stream(here)
-    with torch.cuda.stream(side):
-        result = function()
-    here.wait_stream(side)
-    result.record_stream(here)
-    return result
-
-
-def recorded(function: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
-    """Record a function as a CUDA graph without running it; return the call that runs it, and its result."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = function()
-    return graph.replay, result
