@@ -110,10 +110,10 @@ RESUMED = {"out": ("run",), "resume": True, "epochs": ("3",)}
 def options_of(command: str) -> dict[str, Any]:
     """The options of a command and their types, as its function has them."""
     hints = typing.get_type_hints(getattr(cli, command))
-    found = {name: hints[name] for name in inspect.signature(getattr(cli, command)).parameters}
+    types = {name: hints[name] for name in inspect.signature(getattr(cli, command)).parameters}
     if command == "train":
-        found |= typing.get_type_hints(Experiment)
-    return {name: hint for name, hint in found.items() if name not in ("options", "run", "runs", *SLOW)}
+        types |= typing.get_type_hints(Experiment)
+    return {name: hint for name, hint in types.items() if name not in ("options", "run", "runs", *SLOW)}
 
 
 def usual(command: str) -> dict[str, tuple[str, ...]]:
@@ -230,8 +230,8 @@ def archives(draw: st.DrawFn) -> bytes:
     offset, value = draw(st.sampled_from((*8 * ((6, 0),), (6, 1), (8, 99), (8, 9), (22, 255))))
     if value:  # the flags, the method or the size, in the entry itself and in the directory (two bytes further)
         for mark, shift in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
-            for found in re.finditer(mark, bytes(whole)):
-                whole[found.start() + offset + shift] = value
+            for place in re.finditer(mark, bytes(whole)):
+                whole[place.start() + offset + shift] = value
     return bytes(whole)
 
 

@@ -156,15 +156,15 @@ def bounded_memory() -> Iterator[None]:
 
 def content(folder: Path) -> dict[str, bytes]:
     """The bytes of every file below a folder, except for locks. Of a link, where it points to."""
-    found = {}
+    contents = {}
     for path in folder.rglob("*"):
         if path.is_symlink():
-            found[str(path)] = os.fsencode(os.readlink(path))
+            contents[str(path)] = os.fsencode(os.readlink(path))
         elif path.is_file() and path.suffix not in LOCKS:
-            found[str(path)] = path.read_bytes()
+            contents[str(path)] = path.read_bytes()
         elif path.is_dir():
-            found[str(path)] = b"folder"
-    return found
+            contents[str(path)] = b"folder"
+    return contents
 
 
 def kinds(names: Sequence[str]) -> str:

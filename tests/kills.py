@@ -101,14 +101,14 @@ def differences(one: Path, other: Path) -> list[str]:
     }
     names = sorted({path.name for folder in (one, other) for path in folder.iterdir() if path.suffix not in LOCKS})
     names = [name for name in names if name != "previous.ckpt"]  # of which epoch it is depends on the clock
-    found = []
+    problems = []
     for name in names:
         paths = [folder / name for folder in (one, other)]
         if not all(path.is_file() for path in paths):
-            found.append(f"{name} is only in {paths[not paths[0].is_file()].parent}")
+            problems.append(f"{name} is only in {paths[not paths[0].is_file()].parent}")
         elif not same(*map(readers.get(paths[0].suffix, Path.read_bytes), paths)):
-            found.append(f"{name} differs")
-    return found
+            problems.append(f"{name} differs")
+    return problems
 
 
 def contents(path: Path) -> tuple[dict[str, Any], Any]:

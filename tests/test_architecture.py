@@ -34,12 +34,12 @@ FILES = [path for path in sorted(ROOT.rglob("*.py")) if part(path) != "__init__"
 
 def imports(path: Path) -> set[str]:
     """The parts of the package that a file imports, anywhere in it."""
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "vaepriors":
             names = node.module.split(".")[1:2] or [alias.name for alias in node.names]
-            found.update(names)
-    return found - {part(path)}
+            imported.update(names)
+    return imported - {part(path)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -133,12 +133,12 @@ def test_a_likelihood_grows_with_its_samples_to_the_exact_one():
     linear = LinearGaussian(scale=1.5)
     data = SimpleNamespace(test=linear.x)
     run = SimpleNamespace(dataset=lambda: data, model=lambda data: (linear.vae(), {}))
-    found = samples.growth(run, [1, 100, 10_000], number=5)
-    values = [each["log_likelihood"] for each in found]
+    growth = samples.growth(run, [1, 100, 10_000], number=5)
+    values = [each["log_likelihood"] for each in growth]
     chosen = torch.randperm(len(linear.x), generator=torch.Generator().manual_seed(0))[:5]
     assert values[0] < values[1] - 0.5
     assert values[-1] == pytest.approx(linear.log_prob(linear.x[chosen]).mean().item(), abs=0.05)
-    assert found[0]["effective_samples"] == 1
+    assert growth[0]["effective_samples"] == 1
 
 
 def test_the_page_of_results_has_the_recorded_growth():

@@ -25,8 +25,8 @@ def test_round_trip_keeps_values_types_and_shared_tensors(tmp_path):
     assert len(tensors) == len(list(one.parameters()))  # the shared encoder once
     values = {"epoch": 3, "loss": 0.1, "best": None}
     checkpoint.save(tmp_path / "a.ckpt", tensors | {"step": torch.tensor(7)}, values)
-    loaded, found = checkpoint.load(tmp_path / "a.ckpt")
-    assert found == values
+    loaded, loaded_values = checkpoint.load(tmp_path / "a.ckpt")
+    assert loaded_values == values
     step = loaded.pop("step")
     assert (step.item(), step.dtype, step.shape) == (7, torch.int64, ())
     checkpoint.load_module(other, loaded)

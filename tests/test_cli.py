@@ -125,8 +125,8 @@ def sentence(capsys):
 def test_a_mistake_in_train(here, vaepriors, capsys, options, words):
     (here / "file").write_text("")
     assert vaepriors("train", *options.split()) == 2
-    told = sentence(capsys)
-    assert all(word in told for word in words), told
+    message = sentence(capsys)
+    assert all(word in message for word in words), message
     assert os.listdir(here) == ["file"]
 
 
@@ -154,8 +154,8 @@ def test_an_own_file_with_a_fault(here, vaepriors, capsys, fault):
     write, words = OWN_FILES[fault]
     write(here / "mine.npy")
     assert vaepriors("train", "--data", "mine.npy") == 2
-    told = sentence(capsys)
-    assert all(word in told for word in ["mine.npy", *words]), told
+    message = sentence(capsys)
+    assert all(word in message for word in ["mine.npy", *words]), message
     assert os.listdir(here) == ["mine.npy"]
 
 
@@ -276,8 +276,8 @@ def test_a_mistake_in_another_command(here, vaepriors, trained, copy, capsys, ar
     before = content(copy)
     folders = {"RUN": copy, "RUN2": trained}
     assert vaepriors(*(folders.get(word, word) for word in arguments.split())) == 2
-    told = sentence(capsys)
-    assert all(word in told for word in words), told
+    message = sentence(capsys)
+    assert all(word in message for word in words), message
     assert content(copy) == before
     assert not os.listdir(here)
 
@@ -303,8 +303,8 @@ def test_a_run_is_neither_overwritten_nor_changed(train, trained, copy, capsys):
         (["--resume", "--prior", "mog"], ["prior vamp, not mog"]),
     ]:
         assert train(copy, *options) == 2
-        told = sentence(capsys)
-        assert all(word in told for word in words), told
+        message = sentence(capsys)
+        assert all(word in message for word in words), message
         assert content(copy) == content(trained)
 
 
@@ -336,22 +336,22 @@ def test_resume_with_more_epochs_ends_like_a_longer_run(tmp_path, vaepriors, tra
     assert vaepriors("train", "--out", copy, "--resume", "--epochs", "3") == 0
     assert train(tmp_path / "long", "--prior", "vamp", "--components", "5", "--epochs", "3") == 0
     for name in ("last.ckpt", "best.ckpt"):
-        (found, values), (expected, expected_values) = (checkpoint.load(f / name) for f in (copy, tmp_path / "long"))
+        (actual, values), (expected, expected_values) = (checkpoint.load(f / name) for f in (copy, tmp_path / "long"))
         assert values == expected_values
-        assert found.keys() == expected.keys()
-        assert all(torch.equal(found[key], expected[key]) for key in found.keys() - {"metrics.lines"})
+        assert actual.keys() == expected.keys()
+        assert all(torch.equal(actual[key], expected[key]) for key in actual.keys() - {"metrics.lines"})
     assert Run(copy).experiment() == Run(tmp_path / "long").experiment()
     assert [s["after_epoch"] for s in Run(copy).description()["sessions"]] == [0, 2]
 
 
 def test_evaluate_writes_its_numbers_and_repeats_them(vaepriors, trained, copy, capsys):
-    found = []
+    results = []
     for seed in (0, 0, 1):
         assert vaepriors("evaluate", copy, "--samples", "20", "--seed", seed, "--accelerator", "cpu") == 0
         name = f"-test-seed-{seed}" * (seed != 0)
         result = json.loads((copy / f"evaluation{name}.json").read_text())
-        found.append((result, np.load(copy / f"log_likelihood{name}.npy")))
-    (one, log_likelihood), (same, again), (other, _) = found
+        results.append((result, np.load(copy / f"log_likelihood{name}.npy")))
+    (one, log_likelihood), (same, again), (other, _) = results
     fields = "split n samples nll nll_se elbo rate distortion bits_per_dim active_units seconds device"
     assert set(fields.split()) <= one.keys()
     assert (one["split"], one["n"], one["samples"]) == ("test", 5, 20)
@@ -388,11 +388,11 @@ def test_evaluate_another_split_and_the_last_model(vaepriors, copy, split, n):
 @pytest.mark.parametrize(("samples", "few"), [(9, True), (2000, False)])
 def test_evaluate_says_when_its_number_cannot_be_trusted(vaepriors, copy, capsys, samples, few):
     assert vaepriors("evaluate", copy, "--samples", samples, "--accelerator", "cpu") == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     result = json.loads((copy / "evaluation.json").read_text())
     assert (result["effective_samples_mean"] < 10) == few
-    assert ("more samples would raise it" in told) == few
-    assert str(copy / "evaluation.json") in told
+    assert ("more samples would raise it" in output) == few
+    assert str(copy / "evaluation.json") in output
 
 
 @pytest.mark.parametrize("command", [["evaluate", "--samples", "2", "--accelerator", "cpu"], ["sample"]])
@@ -462,8 +462,8 @@ def test_ctrl_c_while_torch_is_loaded_is_one_sentence(tmp_path, start):
 def test_own_vectors_do_not_fit_convolutions(here, vaepriors, capsys):
     np.save("mine.npy", np.random.default_rng(0).normal(size=(30, 3)))
     assert vaepriors("train", "--data", "mine.npy", "--model", "convhvae") == 2
-    told = sentence(capsys)
-    assert all(word in told for word in ["needs images", "(3,)", "choose a dense model"]), told
+    message = sentence(capsys)
+    assert all(word in message for word in ["needs images", "(3,)", "choose a dense model"]), message
     assert os.listdir(here) == ["mine.npy"]
 
 
@@ -510,19 +510,19 @@ def test_interpolate_writes_its_numbers_and_repeats_them(vaepriors, copy, capsys
     for _ in range(2):
         assert vaepriors("interpolate", copy, "--nodes", "40", "--neighbors", "5", "--graphs", "2", "--pairs", "3") == 0
         results.append(json.loads((copy / "interpolation.json").read_text()))
-    told = capsys.readouterr().out
-    assert "lower is smoother" in told
+    output = capsys.readouterr().out
+    assert "lower is smoother" in output
     assert results[0] == results[1]
     result = results[0]
     assert [sum(each) for each in result["components"]] == [40, 40]
     assert set(result["smoothness"]) == {"graph", "graph_resampled", "straight"}
-    for found in result["smoothness"].values():
-        assert found["mean"] == pytest.approx(np.mean(found["mean_of_each"]))
-        assert len(found["sd_of_each"]) == 16
-        assert found["mean"] > 0
+    for numbers in result["smoothness"].values():
+        assert numbers["mean"] == pytest.approx(np.mean(numbers["mean_of_each"]))
+        assert len(numbers["sd_of_each"]) == 16
+        assert numbers["mean"] > 0
     for picture in ("interpolation.png", "graph.png"):  # z is in a plane
         assert (copy / picture).read_bytes().startswith(b"\x89PNG")
-        assert str(copy / picture) in told
+        assert str(copy / picture) in output
 
 
 def test_interpolate_reports_a_graph_in_pieces(tmp_path, vaepriors, train, capsys):
@@ -543,12 +543,12 @@ def test_interpolate_reports_a_graph_in_pieces(tmp_path, vaepriors, train, capsy
 def test_evaluate_a_hierarchical_prior_with_other_draws(tmp_path, vaepriors, train, copy, capsys):
     run = tmp_path / "run"
     assert train(run, "--prior", "vhp", "--prior-hidden", "8", "--prior-samples", "3", "--epochs", "1") == 0
-    found = []
+    results = []
     for options, used in ([], 3), (["--prior-samples", "1"], 1):
         assert vaepriors("evaluate", run, "--samples", "20", "--accelerator", "cpu", *options) == 0
-        found.append(json.loads((run / "evaluation.json").read_text()))
-        assert found[-1]["prior_samples"] == used
-    assert found[0]["nll"] != found[1]["nll"]
+        results.append(json.loads((run / "evaluation.json").read_text()))
+        assert results[-1]["prior_samples"] == used
+    assert results[0]["nll"] != results[1]["nll"]
     capsys.readouterr()
     assert vaepriors("evaluate", copy, "--prior-samples", "2", "--accelerator", "cpu") == 2
     assert "belongs to the prior vhp" in sentence(capsys)
@@ -580,14 +580,14 @@ estimator kappa nu sigma snapshots likelihood"""
 
 def test_help_has_every_option(vaepriors, capsys):
     assert vaepriors("train", "--help") == 0
-    told = capsys.readouterr().out
-    assert [flag for flag in FLAGS.split() if f"--{flag}" not in told] == []
+    output = capsys.readouterr().out
+    assert [flag for flag in FLAGS.split() if f"--{flag}" not in output] == []
 
 
 def test_help_of_resume_has_every_option_that_may_change(vaepriors, capsys):
     assert vaepriors("train", "--help") == 0
-    told = capsys.readouterr().out
-    assert all(f" {field}" in told[told.index("--resume") :] for field in MAY_CHANGE)
+    output = capsys.readouterr().out
+    assert all(f" {field}" in output[output.index("--resume") :] for field in MAY_CHANGE)
 
 
 def test_a_divergence_names_what_can_be_done(tmp_path, vaepriors, capsys):
@@ -595,8 +595,8 @@ def test_a_divergence_names_what_can_be_done(tmp_path, vaepriors, capsys):
     x[:, 0] += 1e30
     np.savez(tmp_path / "mine.npz", train=x, valid=x, test=x)
     assert vaepriors("train", "--data", tmp_path / "mine.npz", "--out", tmp_path / "run", *TINY, "--epochs", "1") == 1
-    told = sentence(capsys)
-    assert all(word in told for word in ("lr 0.0005", "--out", "training point", "1e+30", "scale")), told
+    message = sentence(capsys)
+    assert all(word in message for word in ("lr 0.0005", "--out", "training point", "1e+30", "scale")), message
 
 
 def test_tensorboard_gets_every_number(tmp_path, train):
@@ -607,8 +607,8 @@ def test_tensorboard_gets_every_number(tmp_path, train):
     events.Reload()
     for name in ("loss", "rate", "distortion", "valid_loss", "beta"):
         expected = [(line["epoch"], line[name]) for line in Run(tmp_path / "run").metrics()]
-        found = [(event.step, event.value) for event in events.Scalars(name)]
-        assert found == [(step, pytest.approx(value, rel=1e-6)) for step, value in expected]
+        logged = [(event.step, event.value) for event in events.Scalars(name)]
+        assert logged == [(step, pytest.approx(value, rel=1e-6)) for step, value in expected]
 
 
 def test_a_line_break_in_a_name_is_shown_escaped(vaepriors, capsys):

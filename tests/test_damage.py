@@ -193,7 +193,7 @@ def test_every_field_of_a_result_is_checked(tmp_path, vaepriors, capsys):
     assert vaepriors(*show) == 0
     damaged = [json.dumps(outer).encode() for _, outer in altered(whole)]
     inner = altered(whole["found"], ["n", "nll", "nll_se"])
-    damaged += [json.dumps(whole | {"found": found}).encode() for _, found in inner]
+    damaged += [json.dumps(whole | {"found": numbers}).encode() for _, numbers in inner]
     for damage in NO_JSON + damaged:
         path.write_bytes(damage)
         reads_or_names(lambda: read_result(path, "nll"), path)
@@ -478,22 +478,22 @@ def test_a_folder_in_use_is_left_alone(copy, attempt, vaepriors):
 
 
 def test_a_process_takes_its_lock_again_and_another_thread_does_not(copy):
-    found = []
+    outcomes = []
 
     def other():
         try:
             with Run(copy).lock():
-                found.append("taken")
+                outcomes.append("taken")
         except Busy as error:
-            found.append(str(error))
+            outcomes.append(str(error))
 
     with Run(copy).lock(), Run(copy).lock():
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
-    assert f"by process {os.getpid()}" in found[0]
+    assert f"by process {os.getpid()}" in outcomes[0]
     other()
-    assert found[1] == "taken"
+    assert outcomes[1] == "taken"
 
 
 def test_a_lock_needs_a_run_or_makes_a_folder(tmp_path):

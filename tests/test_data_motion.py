@@ -81,22 +81,22 @@ def test_bones_are_where_their_angles_say():
         "thigh.rz",
         "shin.rx",
     ]
-    found = segments(bones, channels, frames)
-    assert found.shape == (3, 2, 2, 3)
-    np.testing.assert_allclose(found[0], [[[0, 0, 0], [0, -2, 0]], [[0, -2, 0], [0, -3, 0]]], atol=1e-12)
+    lines = segments(bones, channels, frames)
+    assert lines.shape == (3, 2, 2, 3)
+    np.testing.assert_allclose(lines[0], [[[0, 0, 0], [0, -2, 0]], [[0, -2, 0], [0, -3, 0]]], atol=1e-12)
     # about x, "down" swings to -z; the root's turn about y takes that to -x
-    np.testing.assert_allclose(found[1], [[[1, 2, 3], [-1, 2, 3]], [[-1, 2, 3], [-2, 2, 3]]], atol=1e-12)
+    np.testing.assert_allclose(lines[1], [[[1, 2, 3], [-1, 2, 3]], [[-1, 2, 3], [-2, 2, 3]]], atol=1e-12)
     # about z, "down" swings to +x; the shin's own axis x is the body's -z, about which it swings on by a right angle
-    np.testing.assert_allclose(found[2][0], [[0, 0, 0], [2, 0, 0]], atol=1e-12)
-    np.testing.assert_allclose(np.abs(found[2][1] - found[2][1][0]), [[0, 0, 0], [0, 1, 0]], atol=1e-12)
+    np.testing.assert_allclose(lines[2][0], [[0, 0, 0], [2, 0, 0]], atol=1e-12)
+    np.testing.assert_allclose(np.abs(lines[2][1] - lines[2][1][0]), [[0, 0, 0], [0, 1, 0]], atol=1e-12)
 
 
 def test_lengths_of_bones_never_change():
     bones, channels, _ = leg()
     frames = np.random.default_rng(0).uniform(-180, 180, (50, len(channels)))
-    found = segments(bones, channels, frames)
-    np.testing.assert_allclose(np.linalg.norm(found[:, :, 1] - found[:, :, 0], axis=-1), [[2.0, 1.0]] * 50)
-    np.testing.assert_allclose(found[:, 1, 0], found[:, 0, 1])
+    lines = segments(bones, channels, frames)
+    np.testing.assert_allclose(np.linalg.norm(lines[:, :, 1] - lines[:, :, 0], axis=-1), [[2.0, 1.0]] * 50)
+    np.testing.assert_allclose(lines[:, 1, 0], lines[:, 0, 1])
 
 
 def test_channels_that_are_left_out_count_as_zero():

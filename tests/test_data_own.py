@@ -266,10 +266,10 @@ ARRAY = PLAIN.getvalue()
 def test_a_file_that_holds_no_readable_array(tmp_path, content, words):
     path = tmp_path / "mine.npz"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=words) as told:
+    with pytest.raises(ValueError, match=words) as error:
         data.load(str(path))
-    assert "\n" not in str(told.value)
-    assert len(str(told.value)) < 600
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 600
 
 
 def test_a_small_zip_of_a_large_array_is_refused_before_it_is_unpacked(tmp_path, environment):

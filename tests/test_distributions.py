@@ -83,9 +83,9 @@ def test_mixture_gradients_are_those_of_torch():
     leaves = [t.clone().requires_grad_() for t in (ours.loc, ours.scale, ours.logits)]
     z = ours.sample((50,)).requires_grad_()
     reference = MixtureSameFamily(Categorical(logits=leaves[2]), Independent(Normal(leaves[0], leaves[1]), 1))
-    got = torch.autograd.grad(NormalMixture(*leaves).log_prob(z).sum(), [*leaves, z])
+    gradients = torch.autograd.grad(NormalMixture(*leaves).log_prob(z).sum(), [*leaves, z])
     expected = torch.autograd.grad(reference.log_prob(z).sum(), [*leaves, z])
-    torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(gradients, expected, rtol=1e-8, atol=1e-8)
 
 
 def test_mixture_integrates_to_one():

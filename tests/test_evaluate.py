@@ -51,12 +51,12 @@ class Recorder(VAE):
 @pytest.mark.parametrize("chunk", [1, 3, 7, 10, 16, 40, 1000])
 def test_every_draw_counts_once_for_any_chunk(chunk):
     model, samples = Recorder(), 10
-    found = estimate(model, torch.zeros(5, 1), samples, chunk=chunk)
+    estimates = estimate(model, torch.zeros(5, 1), samples, chunk=chunk)
     log_w = torch.arange(10, dtype=torch.float64)
     w = log_w.exp()
     expected = [w.mean().log(), log_w.mean(), log_w.mean() - 1, 1 - 2 * log_w.mean(), w.sum() ** 2 / (w**2).sum()]
-    for got, value in zip(found, expected, strict=True):
-        torch.testing.assert_close(got, value.expand(5), rtol=1e-12, atol=0)
+    for actual, value in zip(estimates, expected, strict=True):
+        torch.testing.assert_close(actual, value.expand(5), rtol=1e-12, atol=0)
     assert sum(n * images for n, images in model.weighed) == 50
     assert max(n * images for n, images in model.weighed) <= max(chunk, 1)
     assert model.calls["prior"] == 1
@@ -65,19 +65,19 @@ def test_every_draw_counts_once_for_any_chunk(chunk):
 
 def test_exact_posterior_gives_the_exact_likelihood_and_all_samples_effective():
     linear = LinearGaussian()
-    found = estimate(linear.hvae(), linear.x, samples=100, chunk=30)
-    torch.testing.assert_close(found.log_likelihood, linear.log_prob(linear.x), rtol=0, atol=1e-10)
-    torch.testing.assert_close(found.elbo, linear.log_prob(linear.x), rtol=0, atol=1e-10)
-    torch.testing.assert_close(found.effective_samples, torch.full((7,), 100.0, dtype=torch.float64))
+    estimates = estimate(linear.hvae(), linear.x, samples=100, chunk=30)
+    torch.testing.assert_close(estimates.log_likelihood, linear.log_prob(linear.x), rtol=0, atol=1e-10)
+    torch.testing.assert_close(estimates.elbo, linear.log_prob(linear.x), rtol=0, atol=1e-10)
+    torch.testing.assert_close(estimates.effective_samples, torch.full((7,), 100.0, dtype=torch.float64))
 
 
 def test_rate_and_distortion_add_up_and_bounds_are_ordered():
     linear = LinearGaussian(scale=1.5)
-    found = estimate(linear.vae(), linear.x, samples=500)
-    torch.testing.assert_close(found.elbo, -found.rate - found.distortion)
-    assert (found.elbo < found.log_likelihood).all()
-    assert (found.effective_samples > 1).all()
-    assert (found.effective_samples < 500).all()
+    estimates = estimate(linear.vae(), linear.x, samples=500)
+    torch.testing.assert_close(estimates.elbo, -estimates.rate - estimates.distortion)
+    assert (estimates.elbo < estimates.log_likelihood).all()
+    assert (estimates.effective_samples > 1).all()
+    assert (estimates.effective_samples < 500).all()
 
 
 def test_log_likelihood_is_that_of_the_estimate():
@@ -92,8 +92,8 @@ def test_evaluation_turns_dropout_off_and_on_again():
     linear = LinearGaussian()
     model = linear.vae()
     model.decoder = nn.Sequential(nn.Dropout(0.9), model.decoder)
-    found = estimate(model, linear.x, samples=10)
-    torch.testing.assert_close(found.log_likelihood, linear.log_prob(linear.x), rtol=0, atol=1e-10)
+    estimates = estimate(model, linear.x, samples=10)
+    torch.testing.assert_close(estimates.log_likelihood, linear.log_prob(linear.x), rtol=0, atol=1e-10)
     assert model.decoder[0].training
 
 
@@ -107,21 +107,21 @@ def test_very_small_likelihoods_do_not_underflow():
         return lambda x, n: (terms := weigh(x, n))._replace(log_likelihood=terms.log_likelihood - 1e5)
 
     model.given = shifted
-    found = estimate(model, torch.zeros(1, 1), 10, chunk=4)
+    estimates = estimate(model, torch.zeros(1, 1), 10, chunk=4)
     expected = torch.arange(10, dtype=torch.float64).logsumexp(0) - math.log(10) - 1e5
-    torch.testing.assert_close(found.log_likelihood[0], expected, rtol=0, atol=1e-9)
+    torch.testing.assert_close(estimates.log_likelihood[0], expected, rtol=0, atol=1e-9)
 
 
 def test_summary_has_the_standard_error_and_bits_of_the_image():
     two = torch.tensor([-1.0, -3.0], dtype=torch.float64)
-    found = Estimate(two, two - 1, torch.ones(2), torch.ones(2), torch.tensor([3.0, 5.0]))
+    estimates = Estimate(two, two - 1, torch.ones(2), torch.ones(2), torch.tensor([3.0, 5.0]))
     x = torch.full((2, 1, 2, 2), 0.5 / 256)
-    result = summary(found, Dataset("t", x, x, x, "logistic256"))
+    result = summary(estimates, Dataset("t", x, x, x, "logistic256"))
     assert result["nll"] == 2
     assert result["nll_se"] == pytest.approx(math.sqrt(2) / math.sqrt(2))
     assert result["bits_per_dim"] == pytest.approx(2 / (4 * math.log(2)))
     assert (result["effective_samples_mean"], result["effective_samples_min"]) == (4, 3)
-    assert summary(found, Dataset("t", x, x, x, "gaussian"))["bits_per_dim"] is None
+    assert summary(estimates, Dataset("t", x, x, x, "gaussian"))["bits_per_dim"] is None
 
 
 @pytest.mark.parametrize("chunk", [None, 7])

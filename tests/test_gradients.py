@@ -89,16 +89,16 @@ def test_the_signal_of_dreg_grows_with_the_draws_and_that_of_plain_falls():
 
 def test_other_parameters_have_the_same_gradient_under_every_estimator():
     """Given the same draws, exactly: only the way through the draws differs."""
-    found = []
+    results = []
     for estimator in ("plain", "stl", "dreg"):
         model = one_level()
         scale = torch.ones((), dtype=torch.float64, requires_grad=True)
         model.decoder = Call(lambda z, decoder=model.decoder, scale=scale: decoder(scale * z))
         torch.manual_seed(0)
         loss, _ = IWAE(5, estimator)(model, X.expand(R, -1))
-        found.append((loss.item(), torch.autograd.grad(loss, scale)[0].item()))
-    assert found[0] == pytest.approx(found[1], rel=1e-12)
-    assert found[0] == pytest.approx(found[2], rel=1e-12)
+        results.append((loss.item(), torch.autograd.grad(loss, scale)[0].item()))
+    assert results[0] == pytest.approx(results[1], rel=1e-12)
+    assert results[0] == pytest.approx(results[2], rel=1e-12)
 
 
 def test_without_the_score_term_the_values_are_the_same():

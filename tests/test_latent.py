@@ -46,8 +46,8 @@ def test_noise_is_not_activity():
 
     torch.manual_seed(0)
     model, x = VAE(Call(encoder), nn.Identity(), nn.Identity()), torch.randn(20_000)
-    found = activity(model, x, n=8)
-    torch.testing.assert_close(found, torch.tensor([1.0, 0, 4, 0], dtype=torch.float64), rtol=0.05, atol=0.05)
+    variances = activity(model, x, n=8)
+    torch.testing.assert_close(variances, torch.tensor([1.0, 0, 4, 0], dtype=torch.float64), rtol=0.05, atol=0.05)
     assert active_units(model, x, threshold=0.5) == 2
 
 
@@ -92,16 +92,16 @@ def ring(angles, turns=1):
 
 def test_a_ring_tells_its_angle_wherever_it_lies_and_however_it_turns():
     for turns in (1, -1):
-        found = angle_regression(5 - 3 * ring(ANGLES + 1.2, turns), ANGLES)
-        assert found.winding == turns
-        assert found.error < 0.02  # the mean of 2,000 random points is not quite the centre
+        regression = angle_regression(5 - 3 * ring(ANGLES + 1.2, turns), ANGLES)
+        assert regression.winding == turns
+        assert regression.error < 0.02  # the mean of 2,000 random points is not quite the centre
 
 
 def test_noise_in_the_angle_is_its_error():
     noise = 0.1 * torch.randn(2000, generator=torch.Generator().manual_seed(1))
-    found = angle_regression(ring(ANGLES + noise), ANGLES)
-    assert found.error == pytest.approx(0.1 * math.sqrt(2 / math.pi), rel=0.05)  # E|noise|
-    assert found.winding == 1
+    regression = angle_regression(ring(ANGLES + noise), ANGLES)
+    assert regression.error == pytest.approx(0.1 * math.sqrt(2 / math.pi), rel=0.05)  # E|noise|
+    assert regression.winding == 1
 
 
 def test_what_is_no_ring_does_not_wind_once():
@@ -116,12 +116,12 @@ def test_the_error_of_codes_that_are_independent_of_the_angle():
     generator = torch.Generator().manual_seed(0)
     noise = lambda: torch.randn(300, 2, generator=generator, dtype=torch.float64)  # noqa: E731
     angles = lambda: 2 * math.pi * torch.rand(300, generator=generator, dtype=torch.float64)  # noqa: E731
-    found = [angle_regression(noise(), angles()) for _ in range(400)]
-    error = torch.tensor([each.error for each in found])
+    regressions = [angle_regression(noise(), angles()) for _ in range(400)]
+    error = torch.tensor([each.error for each in regressions])
     assert error.mean().item() == pytest.approx(1.1, abs=0.05)
     assert error.std().item() == pytest.approx(0.4, abs=0.05)
     assert (error < 0.5).double().mean().item() == pytest.approx(0.05, abs=0.03)
-    assert sum(abs(each.winding) == 1 for each in found) < 100
+    assert sum(abs(each.winding) == 1 for each in regressions) < 100
 
 
 def test_an_angle_needs_a_plane():
@@ -157,11 +157,11 @@ def test_surgery_is_of_the_elbo():
     """All draws of many: rate and distortion are those of the model, within five standard errors."""
     linear, x = LinearGaussian(), torch.randn(3000, 5, dtype=torch.float64)
     model = linear.vae()
-    found = elbo_surgery(model, x)
+    surgery = elbo_surgery(model, x)
     exact = linear.log_prob(x).mean().item()  # the posteriors are exact: the ELBO is, too
-    assert -found.distortion - found.rate == pytest.approx(exact, abs=1e-9)
-    assert 0 < found.mutual_information_se < 0.1
-    assert 0 < found.marginal_kl_se < 0.2
+    assert -surgery.distortion - surgery.rate == pytest.approx(exact, abs=1e-9)
+    assert 0 < surgery.mutual_information_se < 0.1
+    assert 0 < surgery.marginal_kl_se < 0.2
 
 
 def codes(loc):
@@ -183,9 +183,9 @@ def test_the_vampprior_of_all_examples_is_their_aggregated_posterior():
     x = torch.rand(50, 1, 4, 4).round()
     data = Dataset("bits", x, x, x, "bernoulli")
     model, _ = build(Experiment(prior="vamp-data", components=50, hidden=(8,), latent=3), data)
-    found = elbo_surgery(model, x)
-    assert abs(found.marginal_kl) < 1e-5
-    assert found.mutual_information == pytest.approx(found.rate, abs=1e-5)
+    surgery = elbo_surgery(model, x)
+    assert abs(surgery.marginal_kl) < 1e-5
+    assert surgery.mutual_information == pytest.approx(surgery.rate, abs=1e-5)
     with pytest.raises(ValueError, match="1 draws of 50 examples: at least 2"):
         elbo_surgery(model, x, draws=1)
 
@@ -197,10 +197,10 @@ def test_with_few_examples_the_marginal_kl_is_not_that_of_the_prior(n, limited):
     encoder = Call(lambda x: DiagonalNormal((1 - scale**2).sqrt() * x, scale))
     model = VAE(encoder, Call(lambda z: DiagonalNormal(z, scale)), StandardNormal(2).double())
     torch.manual_seed(0)
-    found = elbo_surgery(model, torch.randn(n, 2, dtype=torch.float64))
-    assert found.limited_by_n == limited
-    assert found.marginal_kl >= found.rate - found.log_n
-    assert (found.marginal_kl < 0.1) == (not limited)
+    surgery = elbo_surgery(model, torch.randn(n, 2, dtype=torch.float64))
+    assert surgery.limited_by_n == limited
+    assert surgery.marginal_kl >= surgery.rate - surgery.log_n
+    assert (surgery.marginal_kl < 0.1) == (not limited)
 
 
 # The implied posterior
@@ -261,19 +261,19 @@ def test_divergence_of_units_is_that_of_normals():
     p, q = linear.vae().prior(), linear.vae().encoder(x)
     exact = torch.distributions.kl_divergence(Normal(q.mean, q.stddev), Normal(p.mean, p.stddev)).mean(0)
     torch.manual_seed(0)
-    found = divergence_of_units(linear.vae(), x, n=400)
-    assert list(found) == ["z"]
-    torch.testing.assert_close(found["z"], exact, rtol=0.03, atol=0.01)
+    divergence = divergence_of_units(linear.vae(), x, n=400)
+    assert list(divergence) == ["z"]
+    torch.testing.assert_close(divergence["z"], exact, rtol=0.03, atol=0.01)
 
 
 def test_divergence_of_the_units_of_two_levels_adds_up_to_the_rate():
     linear = LinearGaussian(scale=1.3)
     model = linear.hvae()
     torch.manual_seed(0)
-    found = divergence_of_units(model, linear.x, n=2000)
+    divergence = divergence_of_units(model, linear.x, n=2000)
     rate = model(linear.x, 2000).rate.mean()
-    assert {name: len(each) for name, each in found.items()} == {"z2": 3, "z1": 3}
-    assert (found["z2"].sum() + found["z1"].sum()).item() == pytest.approx(rate.item(), rel=0.05)
+    assert {name: len(each) for name, each in divergence.items()} == {"z2": 3, "z1": 3}
+    assert (divergence["z2"].sum() + divergence["z1"].sum()).item() == pytest.approx(rate.item(), rel=0.05)
 
 
 def test_units_under_a_mixture_are_held_against_its_marginals():
@@ -283,14 +283,14 @@ def test_units_under_a_mixture_are_held_against_its_marginals():
     model = VAE(encoder, nn.Identity(), Call(lambda: NormalMixture(loc, scale)))
     x = torch.tensor([-1.0, 1.0]).double().repeat(500)
     torch.manual_seed(0)
-    found = divergence_of_units(model, x, n=20)["z"]
+    divergence = divergence_of_units(model, x, n=20)["z"]
     # log 2, less what the overlap of N(-3, 1) and N(3, 1) takes
     z = torch.linspace(-9, 9, 4001).double()
     q = Normal(torch.tensor(3.0).double(), 1).log_prob(z)
     p = torch.logaddexp(q, Normal(torch.tensor(-3.0).double(), 1).log_prob(z)) - math.log(2)
     exact = torch.trapezoid(q.exp() * (q - p), z).item()
-    assert found[0].item() == pytest.approx(exact, abs=0.005)
-    assert found[1].item() == pytest.approx(0, abs=1e-12)
+    assert divergence[0].item() == pytest.approx(exact, abs=0.005)
+    assert divergence[1].item() == pytest.approx(0, abs=1e-12)
 
 
 def test_a_hierarchical_prior_tells_its_own_units():
@@ -298,9 +298,9 @@ def test_a_hierarchical_prior_tells_its_own_units():
     data = Dataset("bits", x, x, x, "bernoulli")
     for name, expected in (("vae", {"u": 2}), ("hvae", {"u": 2, "z1": 3})):
         model, _ = build(Experiment(model=name, prior="vhp", hidden=(8,), latent=3, prior_latent=2), data)
-        found = divergence_of_units(model, x)
-        assert {level: len(each) for level, each in found.items()} == expected
-        assert all((each > -0.1).all() for each in found.values())
+        divergence = divergence_of_units(model, x)
+        assert {level: len(each) for level, each in divergence.items()} == expected
+        assert all((each > -0.1).all() for each in divergence.values())
 
 
 class Opaque(Distribution):
@@ -328,8 +328,8 @@ def test_responsibilities_are_bayes():
     mixture = NormalMixture(torch.tensor([[-1.0], [1.0]]), torch.ones(2, 1), torch.tensor([0.0, math.log(3)]))
     torch.testing.assert_close(responsibilities(mixture, torch.zeros(3, 1)), torch.tensor([0.25, 0.75]).double())
     odds = 1 / (3 * math.exp(2 * 0.7)) + 0  # N(0.7; -1) / (3 N(0.7; 1))
-    found = responsibilities(mixture, torch.tensor([[0.7]]))
-    torch.testing.assert_close(found, torch.tensor([odds / (1 + odds), 1 / (1 + odds)]).double())
+    weights = responsibilities(mixture, torch.tensor([[0.7]]))
+    torch.testing.assert_close(weights, torch.tensor([odds / (1 + odds), 1 / (1 + odds)]).double())
     mean = responsibilities(mixture, torch.tensor([[0.0], [0.7]]), chunk=1)
     torch.testing.assert_close(mean[0].item(), (0.25 + odds / (1 + odds)) / 2)
 
@@ -344,15 +344,15 @@ def test_a_diagnosis_names_what_has_collapsed_and_is_silent_of_what_is_well():
     alive, dead = torch.ones(4), torch.zeros(4)
     well = Surgery(80.0, 20.0, 6.0, 2.0, 9.0, 0.1, 0.1)
     assert diagnose({"z": alive}, well, 100.0) == []
-    (told,) = diagnose({"z2": dead, "z1": alive})
-    assert told == "Level z2 has collapsed: none of its 4 units follows the data."
-    (told,) = diagnose({"z": torch.tensor([1.0, 0.0, 1.0, 0.009])})
-    assert told.startswith("2 of 4 units of z have collapsed")
-    assert "(units 1, 3)" in told
-    (told,) = diagnose({}, well._replace(marginal_kl=6.0))
-    assert "marginal KL is 6.0 nats, of a rate of 20.0" in told
-    (told,) = diagnose({}, well, 9.9)
-    assert "9.9 effective samples" in told
+    (sentence,) = diagnose({"z2": dead, "z1": alive})
+    assert sentence == "Level z2 has collapsed: none of its 4 units follows the data."
+    (sentence,) = diagnose({"z": torch.tensor([1.0, 0.0, 1.0, 0.009])})
+    assert sentence.startswith("2 of 4 units of z have collapsed")
+    assert "(units 1, 3)" in sentence
+    (sentence,) = diagnose({}, well._replace(marginal_kl=6.0))
+    assert "marginal KL is 6.0 nats, of a rate of 20.0" in sentence
+    (sentence,) = diagnose({}, well, 9.9)
+    assert "9.9 effective samples" in sentence
     assert diagnose({}, well, 10.0) == []
 
 
@@ -360,8 +360,8 @@ def test_a_diagnosis_names_what_has_collapsed_and_is_silent_of_what_is_well():
 def test_a_diagnosis_says_that_information_is_limited_by_the_number_of_examples(examples, information):
     log_n = math.log(examples)
     near = Surgery(80.0, 20.0, information, 20.0 - information, log_n, 0.1, 0.1)
-    (told,) = diagnose({}, near)  # and no second one on the marginal KL, which follows from it
-    assert f"log N = {log_n:.2f}" in told
-    assert f"at least the rate less log N, {20 - log_n:.2f}" in told
+    (sentence,) = diagnose({}, near)  # and no second one on the marginal KL, which follows from it
+    assert f"log N = {log_n:.2f}" in sentence
+    assert f"at least the rate less log N, {20 - log_n:.2f}" in sentence
     far = near._replace(mutual_information=log_n - 3.1, marginal_kl=4.0)
     assert diagnose({}, far) == []

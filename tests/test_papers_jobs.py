@@ -177,9 +177,9 @@ def test_the_angle_is_measured_at_the_last_epoch_and_at_snapshots(tiny, tmp_path
     """A snapshot is what a run of as many epochs gives."""
     angle = job_of("angle", "elbo", tmp_path / "a")
     assert run_job(angle, CPU) == "done"
-    found = angle.result()["found"]
-    assert (found["epoch"], found["checkpoint"], found["n"]) == (3, "last", 40)
-    assert 0 < found["angle_error"] <= torch.pi
+    numbers = angle.result()["found"]
+    assert (numbers["epoch"], numbers["checkpoint"], numbers["n"]) == (3, "last", 40)
+    assert 0 < numbers["angle_error"] <= torch.pi
     short = job_of("angle", "elbo", tmp_path / "b")
     assert run_job(short, dataclasses.replace(CPU, epochs=2)) == "done"
     snapshot = papers.measure_angle(angle.run, angle.run.dataset(), "epoch-2").numbers
@@ -229,13 +229,13 @@ def test_half_a_turn_of_the_pendulum_is_twenty_images(tiny, tmp_path):
 def test_smoothness_is_recorded_with_its_interpolations_and_pictures(tiny, tmp_path):
     smooth = job_of("smooth", "elbo", tmp_path)
     assert run_job(smooth, CPU) == "done"
-    found = smooth.result()["found"]
-    assert found["smoothness"] == found["interpolation"]["smoothness"]["graph"]["mean"] > 0
-    assert found["smoothness_se"] == pytest.approx(found["interpolation"]["smoothness"]["graph"]["sd"] / 10**0.5)
+    numbers = smooth.result()["found"]
+    assert numbers["smoothness"] == numbers["interpolation"]["smoothness"]["graph"]["mean"] > 0
+    assert numbers["smoothness_se"] == pytest.approx(numbers["interpolation"]["smoothness"]["graph"]["sd"] / 10**0.5)
     names = {path.name for path in smooth.path.parent.iterdir()}
     assert names == {"elbo-0.json", "elbo-0-graph.png", "elbo-0-interpolation.png"}
     ours = cells(smooth.row, papers.summarize(smooth.row, tmp_path / "results"))[3]
-    assert ours.startswith(f"{found['smoothness']:.4f} ± {found['smoothness_se']:.4f}")
+    assert ours.startswith(f"{numbers['smoothness']:.4f} ± {numbers['smoothness_se']:.4f}")
     assert "no path for 0 of 10 pairs" in ours
 
 

@@ -46,10 +46,10 @@ def test_what_is_no_image_is_refused(shape):
 def test_a_small_sheet_is_enlarged_by_a_whole_factor(tmp_path):
     sheet = np.random.default_rng(0).integers(0, 256, (3, 40, 3), dtype=np.uint8)
     save_png(tmp_path / "a.png", sheet, least_width=100)
-    found = (matplotlib.image.imread(tmp_path / "a.png")[..., :3] * 255).round().astype(np.uint8)
-    assert found.shape[1] >= 100
-    factor = found.shape[1] // 40
-    assert (found == sheet.repeat(factor, 0).repeat(factor, 1)).all()
+    pixels = (matplotlib.image.imread(tmp_path / "a.png")[..., :3] * 255).round().astype(np.uint8)
+    assert pixels.shape[1] >= 100
+    factor = pixels.shape[1] // 40
+    assert (pixels == sheet.repeat(factor, 0).repeat(factor, 1)).all()
 
 
 def dataset(test):

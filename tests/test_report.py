@@ -117,7 +117,7 @@ def test_a_report_of_any_data_says_what_is_missing(data, words, trained):
 def test_a_report_has_what_the_run_has(trained):
     """A plane of z under an IWAE: the implied posterior, interpolations, the hardest and the easiest."""
     run = trained(points(n=40), latent=2, objective="iwae", samples=5, prior="vamp", components=60, weighted=True)
-    found = evaluate_run(run, samples=20)
+    evaluation = evaluate_run(run, samples=20)
     _, first = interpolate_run(run, nodes=40, neighbors=12, graphs=1, pairs=3)
     write_interpolations(run.folder, first, run.dataset())
     (_, folder) = write_report(run)
@@ -126,7 +126,7 @@ def test_a_report_has_what_the_run_has(trained):
         "training", "likelihood", "hardest", "easiest", "samples", "reconstructions", "units", "surgery",
         "rate-distortion", "codes-z", "implied", "interpolation", "graph",
     }  # fmt: skip
-    assert f"{-found['nll']:.2f} ± {found['nll_se']:.2f}" in text
+    assert f"{-evaluation['nll']:.2f} ± {evaluation['nll_se']:.2f}" in text
     values = np.sort(np.load(run / "log_likelihood.npy"))
     assert f"The hardest: {values[0]:.1f}, {values[1]:.1f}" in text
     assert f"The easiest: {values[-1]:.1f}, {values[-2]:.1f}" in text
@@ -185,18 +185,18 @@ def test_runs_are_compared_on_the_same_axes(tmp_path, trained, vaepriors):
         trained(data, "mog", prior="mog", components=4)
     ]
     evaluate_run(runs[0], samples=10)
-    found = compare(runs)
-    table = rows(found)
+    compared = compare(runs)
+    table = rows(compared)
     assert [row[0] for row in table] == ["k2", "k5", "mog"]
     assert [row[COLUMNS.index("K")] for row in table] == ["2", "5", "4"]
     evaluated = [row[COLUMNS.index("log p(x)")] for row in table]
     assert re.match(r"-\d+\.\d\d ± ", evaluated[0])
     assert evaluated[1:] == ["", ""]
-    for row, each in zip(table, found, strict=True):
+    for row, each in zip(table, compared, strict=True):
         assert float(row[COLUMNS.index("ELBO")]) == pytest.approx(
             -each.surgery.rate - each.surgery.distortion, abs=0.01
         )
-    page, folder = write_comparison(found, tmp_path / "all.html")
+    page, folder = write_comparison(compared, tmp_path / "all.html")
     text = html.unescape(page.read_text())
     assert f"Not evaluated yet: k5 (vaepriors evaluate {runs[1].folder} --samples 10), mog (" in text
     assert "ELBO against K. vae, vamp: K = 2 " in text
@@ -244,10 +244,10 @@ def test_evaluations_that_do_not_compare_are_marked(trained):
     assert [re.sub(r".* \(", "(", each) for each in likelihoods[2:]] == ["(1)", "(2)", "(3)", "(4)"]
     assert "(" not in likelihoods[0] + likelihoods[1]
     assert [bool(each) for each in differences] == [False, True, False, False, False, False]
-    told = "\n".join(notes(compared))
-    assert "log p(x) is of 20 examples (test) by 30 samples, seed 0." in told
+    text = "\n".join(notes(compared))
+    assert "log p(x) is of 20 examples (test) by 30 samples, seed 0." in text
     for number, words in enumerate(("by 40 samples", "seed 1", "(train)", "examples are not the same"), 1):
-        assert re.search(rf"^\({number}\) .*{re.escape(words)}", told, re.MULTILINE), told
+        assert re.search(rf"^\({number}\) .*{re.escape(words)}", text, re.MULTILINE), text
 
 
 # Evaluations of another model
@@ -274,8 +274,8 @@ def test_an_evaluation_is_not_shown_beside_another_model(tmp_path, train, vaepri
     assert "Not evaluated yet" in text
     capsys.readouterr()
     assert vaepriors("compare", *folders, "--out", tmp_path / "all.html") == 0
-    told = capsys.readouterr().out
-    assert renew in told
+    output = capsys.readouterr().out
+    assert renew in output
     page = html.unescape((tmp_path / "all.html").read_text())
     assert renew in page
     (row,) = re.findall(r'<tr><th scope="row">run</th>.*?</tr>', page)
@@ -312,8 +312,8 @@ def test_compare_writes_its_table_and_its_page(in_folder, train, vaepriors, caps
 
 
 def test_the_bars_of_the_surgery_add_up():
-    found = Surgery(80.0, 20.0, 6.0, 14.0, 9.0, 0.1, 0.1)
-    distortion, rate = figures.surgeries({"a": found}).axes
+    surgery = Surgery(80.0, 20.0, 6.0, 14.0, 9.0, 0.1, 0.1)
+    distortion, rate = figures.surgeries({"a": surgery}).axes
     assert [bar.get_width() for bar in distortion.patches] == [80.0]
     assert [bar.get_width() for bar in rate.patches] == [6.0, 14.0]
     assert [bar.get_x() for bar in rate.patches] == [0.0, 6.0]
@@ -359,9 +359,9 @@ def test_look_needs_two_examples_for_what_is_a_variance(trained):
     model, _ = run.model(run.dataset())
     x = run.dataset().test
     assert look(model, x[:1]).surgery is None
-    found = look(model, x)
-    assert set(found.activity) == set(found.divergence) == {"z2", "z1"}
-    assert found.surgery.log_n == pytest.approx(np.log(5))
+    latent = look(model, x)
+    assert set(latent.activity) == set(latent.divergence) == {"z2", "z1"}
+    assert latent.surgery.log_n == pytest.approx(np.log(5))
 
 
 def test_the_parts_of_the_elbo_are_those_of_the_training_set_binarised_once(trained):
@@ -383,8 +383,8 @@ def test_the_parts_of_the_elbo_of_two_levels_are_those_of_a_subset():
     x = torch.rand(4100, 3, generator=torch.Generator().manual_seed(0))
     data = Dataset("some", x, x, x, "gaussian")
     model, _ = build(Experiment(model="hvae", hidden=(1,), latent=1), data)
-    found = look(model, x[:5], data.train)
-    assert (found.number, found.surgery.log_n) == (4000, np.log(4000))
+    latent = look(model, x[:5], data.train)
+    assert (latent.number, latent.surgery.log_n) == (4000, np.log(4000))
 
 
 @pytest.mark.parametrize(("information", "words"), [(6.5, "at least"), (3.0, "what a better prior could gain with")])
@@ -433,9 +433,9 @@ def test_a_report_in_a_browser(scheme, browser, trained, tmp_path):
     path, _ = write_report(run)
     context = browser.new_context(viewport={"width": 360, "height": 700}, color_scheme=scheme, offline=True)
     page = context.new_page()
-    told, asked = [], []
-    page.on("console", lambda message: told.append(message.text))
-    page.on("pageerror", lambda error: told.append(str(error)))
+    messages, asked = [], []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(path.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -454,7 +454,7 @@ def test_a_report_in_a_browser(scheme, browser, trained, tmp_path):
     assert page.evaluate("[...document.images].every(i => i.alt.length > 10)")
     back = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert back == {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 22, 26)"}[scheme]
-    assert told == []
+    assert messages == []
     assert [url for url in asked if not url.startswith(("data:", path.as_uri()))] == []
 
 

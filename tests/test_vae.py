@@ -48,10 +48,10 @@ def test_importance_estimate_is_within_its_error(name):
     linear = LinearGaussian(scale=1.4)
     model, exact = models(linear)[name], linear.log_prob(linear.x)
     torch.manual_seed(0)
-    found = likelihood.estimate(model, linear.x, samples=5000, chunk=700)
+    estimates = likelihood.estimate(model, linear.x, samples=5000, chunk=700)
     # the delta method: var(log mean w) = (1 / effective samples - 1 / samples)
-    error = (1 / found.effective_samples - 1 / 5000).sqrt()
-    assert ((found.log_likelihood - exact).abs() < 3 * error).all()
+    error = (1 / estimates.effective_samples - 1 / 5000).sqrt()
+    assert ((estimates.log_likelihood - exact).abs() < 3 * error).all()
 
 
 def test_terms_against_hand_written_numbers():

@@ -114,5 +114,5 @@ def job_of_seconds(folder, seed):
 
 def content(result):
     """A result without its times and machines."""
-    found = {key: value for key, value in result["found"].items() if key != "seconds"}
-    return {**result, "found": found, "hours": 0, "gib": 0, "sessions": [], "measured": {}}
+    numbers = {key: value for key, value in result["found"].items() if key != "seconds"}
+    return {**result, "found": numbers, "hours": 0, "gib": 0, "sessions": [], "measured": {}}

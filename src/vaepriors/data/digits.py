@@ -12,8 +12,8 @@ def load(seed: int = 0) -> Dataset:
     """Digits: 1,297 / 250 / 250, dynamic. The split is shuffled once with seed 0 for all; `seed` has no effect."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    probabilities, classes = torch.from_numpy(found.images).float().unsqueeze(1) / 16, torch.from_numpy(found.target)
+    loaded = load_digits()
+    probabilities, classes = torch.from_numpy(loaded.images).float().unsqueeze(1) / 16, torch.from_numpy(loaded.target)
     bits = binarize_once(probabilities)
     train, valid, test = shuffled_split(len(probabilities), 250, 250, seed=0)
     labels = {"train": classes[train], "valid": classes[valid], "test": classes[test]}

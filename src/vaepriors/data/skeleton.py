@@ -46,15 +46,15 @@ def parse_amc(text: str) -> tuple[list[str], np.ndarray]:
         raise ValueError("the motion is in radians: one in degrees is expected")
     frames: list[list[float]] = []
     names: list[str] = []
-    found: list[str] = []
+    seen: list[str] = []
     for line in (line for line in lines if not line.startswith(":")):
         word, *values = line.split()
         if not values:  # the number of a frame
             if word != str(len(frames) + 1):
                 raise ValueError(f"frame {len(frames) + 1} is expected where {word!r} stands")
-            names = _same(names, found, len(frames))
+            names = _same(names, seen, len(frames))
             frames.append([])
-            found = []
+            seen = []
         elif not frames:
             raise ValueError(f"{line!r} comes before the first frame")
         else:
@@ -62,8 +62,8 @@ def parse_amc(text: str) -> tuple[list[str], np.ndarray]:
                 frames[-1].extend(map(float, values))
             except ValueError as error:
                 raise ValueError(f"frame {len(frames)} has {line!r}, which holds no numbers") from error
-            found.append(f"{word}:{len(values)}")
-    names = _same(names, found, len(frames))
+            seen.append(f"{word}:{len(values)}")
+    names = _same(names, seen, len(frames))
     if not names:
         raise ValueError("there is no frame in it")
     array = np.array(frames)
@@ -72,11 +72,11 @@ def parse_amc(text: str) -> tuple[list[str], np.ndarray]:
     return names, array
 
 
-def _same(names: list[str], found: list[str], frame: int) -> list[str]:
+def _same(names: list[str], seen: list[str], frame: int) -> list[str]:
     """The names of the bones, which are the same in all frames."""
-    if names and found != names:
+    if names and seen != names:
         raise ValueError(f"frame {frame} has other bones than the first, or is cut short")
-    return names or found
+    return names or seen
 
 
 def channels_of(names: list[str], bones: list[Bone]) -> list[str]:
@@ -161,7 +161,7 @@ def segments(bones: list[Bone], channels: list[str], frames: np.ndarray) -> np.n
     value = lambda bone, dof: column.get(f"{bone.name}.{dof}", zero) if dof in bone.dof else zero  # noqa: E731
     turned: dict[str, np.ndarray] = {}
     ends: dict[str, np.ndarray] = {}
-    found = []
+    segments = []
     for bone in bones:
         capital = bone.parent is None
         angles = np.stack([value(bone, f"R{a}" if capital else f"r{a.lower()}") for a in "XYZ"], -1)
@@ -173,5 +173,5 @@ def segments(bones: list[Bone], channels: list[str], frames: np.ndarray) -> np.n
         else:
             turned[bone.name] = turned[bone.parent] @ local
             ends[bone.name] = ends[bone.parent] + turned[bone.name] @ bone.offset
-            found.append(np.stack([ends[bone.parent], ends[bone.name]], 1))
-    return np.stack(found, 1)
+            segments.append(np.stack([ends[bone.parent], ends[bone.name]], 1))
+    return np.stack(segments, 1)
