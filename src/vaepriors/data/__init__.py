@@ -39,7 +39,7 @@ __all__ = [
 
 
 class Form(NamedTuple):
-    """What a set looks like, known without its files."""
+    """Sizes, shape and likelihood of a set, known without its files."""
 
     sizes: tuple[int, int, int]  # of train, valid and test
     event_shape: tuple[int, ...]
@@ -49,13 +49,13 @@ class Form(NamedTuple):
 
 @dataclass(frozen=True)
 class Entry:
-    """A set of the catalogue: its loader (of a seed), one line about it, its form, and the files it is read from."""
+    """A set of the catalogue: its loader, which takes a seed, one line about it, its form, and its files."""
 
     load: Callable[[int], Dataset]
     about: str
     form: Form
     sources: tuple[Source, ...] = ()
-    packed: Source | None = None  # a file that stands for all sources, if it is there
+    packed: Source | None = None  # one file that replaces all sources, if it is there
 
 
 PIXELS = (1, 28, 28)
@@ -76,19 +76,19 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "dynamic_mnist": Entry(
         mnist.load_dynamic,
-        "MNIST, 28x28, binarised anew at each visit",
+        "MNIST, 28x28, binarised at each visit",
         Form(MNIST, PIXELS, "bernoulli", dynamic=True),
         mnist.MNIST,
     ),
     "fashion_mnist": Entry(
         mnist.load_fashion,
-        "Fashion-MNIST, 28x28, binarised anew at each visit",
+        "Fashion-MNIST, 28x28, binarised at each visit",
         Form(MNIST, PIXELS, "bernoulli", dynamic=True),
         mnist.FASHION,
     ),
     "omniglot": Entry(
         omniglot.load,
-        "OMNIGLOT, 28x28, the papers' version (chardata.mat), binarised anew",
+        "OMNIGLOT, 28x28, the papers' version (chardata.mat), binarised at each visit",
         Form((23_000, 1345, 8070), PIXELS, "bernoulli", dynamic=True),
         (omniglot.CHARDATA,),
     ),
@@ -144,7 +144,7 @@ CATALOGUE: dict[str, Entry] = {
 
 
 def stand_in(name: str, number: int = 20) -> Dataset:
-    """Noise of the form of a set of the catalogue, with so many points in each split: for tests and estimates of cost.
+    """Make noise of the form of a set, with `number` points in each split, for tests and estimates of cost.
 
     >>> stand_in("frey_faces", 5).train.shape
     torch.Size([5, 1, 28, 20])
@@ -164,31 +164,30 @@ def load(name: str, seed: int = 0, likelihood: str = "auto") -> Dataset:
     """Load a data set.
 
     Args:
-        name: a name of the catalogue, or the path of a user's own `.npy` or `.npz` (see `vaepriors.data.own`).
-        seed: of the random split, where there is one: Frey Faces, the validation images of OMNIGLOT, own files. The
-            bits of valid and test never depend on it.
-        likelihood: how an own file is read; `auto`: as its values suggest. A set of the catalogue has its own.
+        name: A name of the catalogue, or the path of a user's `.npy` or `.npz` (see `vaepriors.data.own`).
+        seed: Seed of the random split of Frey Faces, of OMNIGLOT's validation images, and of a user's file. The bits of
+            valid and test never depend on it.
+        likelihood: The likelihood of a user's file; `auto` chooses by its values. A set of the catalogue has its own.
 
     Raises:
-        ValueError: an unknown name, a damaged file, bad data, or a likelihood that does not fit; the message says what
-            to do.
-        FileNotFoundError: a file that is neither here nor can be downloaded; the message says what to put where.
+        ValueError: If the name is unknown, a file is damaged, or the likelihood does not fit.
+        FileNotFoundError: If a file is missing and cannot be downloaded. The message says what to put where.
     """
     if likelihood not in ("auto", *LIKELIHOODS):
-        raise ValueError(f"unknown likelihood {likelihood!r}: choose one of auto, {', '.join(LIKELIHOODS)}.")
+        raise ValueError(f"unknown likelihood {likelihood!r}: choose one of auto, {', '.join(LIKELIHOODS)}")
     if is_file(name):
         return own.load(Path(os.path.expanduser(name)), seed, likelihood)
     entry = _entry(name)
     if likelihood != "auto":
         raise ValueError(
             f"likelihood is {likelihood}, but {name} is always read as {entry.form.likelihood}: leave it out, "
-            "it is for own files."
+            "it is for custom files"
         )
     return entry.load(seed)
 
 
 def is_file(name: str) -> bool:
-    """Whether a name is the path of an own file, and not of the catalogue.
+    """Whether a name is the path of a user's file instead of a name of the catalogue.
 
     >>> is_file("mine.npz"), is_file("digits")
     (True, False)
@@ -197,7 +196,7 @@ def is_file(name: str) -> bool:
 
 
 def absolute(name: str) -> str:
-    """The name of a set as it is found from any directory.
+    """The name of a set, with an absolute path if it is a file.
 
     >>> absolute("digits"), absolute("/data/mine.npz")
     ('digits', '/data/mine.npz')
@@ -206,12 +205,12 @@ def absolute(name: str) -> str:
 
 
 def fetch(name: str) -> list[Path]:
-    """Find or download the files of a set, verify them, and return their paths. Raises as `load`."""
+    """Find or download the files of a set, verify them, and return their paths. The errors are those of `load`."""
     return [files.fetch(source) for source in _entry(name).sources]
 
 
 def missing(name: str) -> tuple[str, ...]:
-    """The files of a set that are neither in $VAEPRIORS_DATA nor in the cache, and would have to be fetched.
+    """The files of a set that are neither in $VAEPRIORS_DATA nor in the cache.
 
     >>> missing("digits")
     ()
@@ -227,11 +226,11 @@ def _entry(name: str) -> Entry:
         return CATALOGUE[name]
     if os.sep in name or "." in name:
         state = "is neither .npy nor .npz" if os.path.exists(os.path.expanduser(name)) else "does not exist"
-        raise ValueError(f"{name!r} looks like a path but {state}: own data are a .npy or .npz file.")
+        raise ValueError(f"{name!r} looks like a path but {state}: custom data are a .npy or .npz file")
     hint = f"did you mean {' or '.join(map(repr, close))}? " if (close := _similar(name)) else ""
-    raise ValueError(f"unknown data set {name!r}: {hint}Known are {', '.join(CATALOGUE)}, and a path to .npy or .npz.")
+    raise ValueError(f"unknown data set {name!r}: {hint}Known are {', '.join(CATALOGUE)}, and a path to .npy or .npz")
 
 
 def _similar(name: str) -> list[str]:
-    """Names that have this one in them, such as static_mnist of mnist; else the closest one."""
+    """Names that contain this one, as static_mnist contains mnist; otherwise the closest one."""
     return [known for known in CATALOGUE if name.lower() in known] or difflib.get_close_matches(name, CATALOGUE, n=1)

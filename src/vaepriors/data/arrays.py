@@ -1,7 +1,7 @@
-"""Arrays of a user's `.npy` or `.npz`, judged by their headers before they are unpacked.
+"""Arrays of a user's `.npy` or `.npz`, checked by their headers before they are unpacked.
 
-A header announces shape and type. What cannot be meant, or needs more than half of the available memory, is refused
-before it is read; nothing pickled is ever read.
+A header has the shape and the type. An array of another kind, or of more than half of the available memory, is refused
+before it is read. Pickled objects are never read.
 """
 
 import math
@@ -22,7 +22,7 @@ SPLITS = ("train", "valid", "test")
 
 
 class _Header(NamedTuple):
-    """What a file announces of an array."""
+    """What the header of an array says."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -36,22 +36,22 @@ class _Header(NamedTuple):
 
 
 class _Member(NamedTuple):
-    """An array's place: how to open it, and how many bytes are there."""
+    """An array in a file: how to open it, and its size in bytes."""
 
     open: Callable[[], IO[bytes]]
     size: int
 
 
 def read_arrays(path: Path, limit: float | None = None) -> dict[str, np.ndarray]:
-    """The arrays of a `.npz` by name, or that of a `.npy` as train: all of one numeric type, of 2 to 4 dimensions.
+    """Read the arrays of a `.npz` by name, or that of a `.npy` as `train`: of one numeric type and 2 to 4 dimensions.
 
     Args:
-        path: the file.
-        limit: the most bytes that all arrays together may take, as stored and as float32; half of the available
-            memory unless given, or what the environment variable VAEPRIORS_MEMORY names in GiB.
+        path: The file.
+        limit: The most bytes that all arrays together may take, as stored and as float32; by default half of the
+            available memory, or what the environment variable VAEPRIORS_MEMORY names in GiB.
 
     Raises:
-        ValueError: the file is missing, damaged, encrypted, pickled or too large, or its arrays have other names,
+        ValueError: If the file is missing, damaged, encrypted, pickled or too large, or its arrays have other names,
             shapes or types than `vaepriors.data.own` reads.
     """
     _check_file(path)
@@ -77,17 +77,17 @@ def _read_members(path: Path, members: dict[str, _Member], limit: float | None) 
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what is not a regular file, without opening it: to open a FIFO would wait for ever."""
+    """Refuse what is not a regular file, without opening it: opening a FIFO would wait for ever."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(f"{path} does not exist: give the path of a .npy or .npz file.") from error
+        raise ValueError(f"{path} does not exist: give the path of a .npy or .npz file") from error
     except (OSError, ValueError) as error:  # a loop of links, a folder without permission, a NUL in the name
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{path} cannot be opened ({reason}): give the path of a readable file.") from error
+        raise ValueError(f"{path} cannot be opened ({reason}): give the path of a readable file") from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-        raise ValueError(f"{path} is {kind}: give the path of a .npy or .npz file.")
+        raise ValueError(f"{path} is {kind}: give the path of a .npy or .npz file")
 
 
 @contextmanager
@@ -95,9 +95,7 @@ def _refusing_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise ValueError(
-            f"{path} cannot be opened ({error.strerror}): give yourself the permission to read."
-        ) from error
+        raise ValueError(f"{path} cannot be opened ({error.strerror}): give yourself the permission to read") from error
     except Exception as error:  # damage makes zipfile, zlib and the parser of headers raise nearly anything
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise _damaged(path, _short(reason)) from error
@@ -106,19 +104,19 @@ def _refusing_damage(path: Path) -> Iterator[None]:
 def _damaged(path: Path, reason: str) -> ValueError:
     return ValueError(
         f"{path} cannot be read ({reason}): it is cut short or holds pickled objects, which are refused "
-        "because they may run code; save plain numeric arrays with numpy.save or numpy.savez."
+        "because they may run code; save plain numeric arrays with numpy.save or numpy.savez"
     )
 
 
 def _short(text: object) -> str:
-    """Words of a file, which may be of any length, for a sentence."""
+    """Text from a file, cut to fit into a sentence."""
     words = str(text)
     return words if len(words) <= 150 else f"{words[:150]}..."
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, _Member]:
     members = {}
-    remedy = "write the file with numpy.savez or numpy.savez_compressed."
+    remedy = "write the file with numpy.savez or numpy.savez_compressed"
     for info in archive.infolist():
         name, member = info.filename.removesuffix(".npy"), _short(repr(info.filename))
         if name == info.filename:
@@ -141,11 +139,11 @@ def _header(path: Path, member: _Member) -> _Header:
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = read(file)
         header = _Header(shape, dtype)
-        here = member.size - file.tell()
+        available = member.size - file.tell()
     if dtype.hasobject:
         raise _damaged(path, "an array of objects")
-    if min(shape, default=0) < 0 or header.numel * dtype.itemsize > here:
-        raise _damaged(path, f"its header announces {header}, but {here} bytes follow")
+    if min(shape, default=0) < 0 or header.numel * dtype.itemsize > available:
+        raise _damaged(path, f"its header announces {header}, but {available} bytes follow")
     return header
 
 
@@ -153,15 +151,15 @@ def _check_headers(path: Path, headers: dict[str, _Header]) -> None:
     if set(headers) not in ({"train"}, {"train", "test"}, set(SPLITS)):
         raise ValueError(
             f"{path} holds the arrays {_short(sorted(headers))}: name them train, valid and test, or give train alone "
-            "to have it split 0.8 / 0.1 / 0.1, or train and test to have valid split from train."
+            "to have it split 0.8 / 0.1 / 0.1, or train and test to have valid split from train"
         )
     shapes_and_types = {name: str(header) for name, header in headers.items()}
     if len({header.dtype for header in headers.values()}) > 1:
-        raise ValueError(f"{path} mixes types, {shapes_and_types}: store all arrays with one.")
+        raise ValueError(f"{path} mixes types, {shapes_and_types}: store all arrays with one")
     if any(len(header.shape) not in (2, 3, 4) for header in headers.values()):
-        raise ValueError(f"{path} holds {shapes_and_types}: vectors are (N, D), images (N, H, W) or (N, C, H, W).")
+        raise ValueError(f"{path} holds {shapes_and_types}: vectors are (N, D), images (N, H, W) or (N, C, H, W)")
     if headers["train"].dtype.kind not in "biuf":
-        raise ValueError(f"{path} holds {headers['train'].dtype}: store real numbers, for example float32.")
+        raise ValueError(f"{path} holds {headers['train'].dtype}: store real numbers, for example float32")
 
 
 def _check_limit(path: Path, headers: dict[str, _Header], limit: float | None) -> None:
@@ -171,5 +169,5 @@ def _check_limit(path: Path, headers: dict[str, _Header], limit: float | None) -
         shapes = ", ".join(f"{name} {header}" for name, header in headers.items())
         raise ValueError(
             f"{path} announces {shapes}, which take {in_words(size)} of memory as stored and as float32, more than the "
-            f"limit of {in_words(limit)}: store less, or raise the limit ({REMEDY})."
+            f"limit of {in_words(limit)}: store less, or raise the limit ({REMEDY})"
         )

@@ -2,12 +2,12 @@
 
 The support of x follows from the likelihood:
 
-    bernoulli     x in {0, 1}; probabilities in [0, 1] in a train split that is binarised anew at each visit (dynamic)
-    logistic256   x in [0, 1), 256 bins: level = floor(256 x), held at the middle of its bin, x = (level + 0.5) / 256
+    bernoulli     x in {0, 1}; probabilities in [0, 1] in a train split that is binarised at each visit (dynamic)
+    logistic256   x in [0, 1), 256 bins: level = floor(256 x), stored as the middle of its bin, x = (level + 0.5) / 256
     gaussian      any finite x
 
 Dynamic binarisation (Salakhutdinov & Murray, 2008) draws x ~ Bernoulli(probability) at every visit of a training point.
-Validation and test points are drawn once, with a seed that never changes, so that every run is judged on the same bits.
+Validation and test points are drawn once, with a seed that never changes, so all runs are evaluated on the same bits.
 """
 
 import functools
@@ -29,28 +29,28 @@ class Dataset:
     """Train, validation and test points, checked against the support of their likelihood.
 
     Args:
-        name: what runs and reports call the set.
-        train, valid, test: float32, (N, C, H, W) for images or (N, D) for vectors, one event shape for all three.
-        likelihood: ``bernoulli``, ``logistic256`` or ``gaussian``.
-        dynamic: train holds Bernoulli probabilities, to be binarised by the training loop at each visit; valid and test
-            are binarised already.
-        labels: what else is known of each point (a class, an angle), by split: {"train": (N, ...), ...}. Never trained
-            on, but shown and measured with.
-        segments: how to draw points that are stick figures: (N, D) -> (N, lines, 2, 3), the two ends of each line.
-        pseudo: mean and standard deviation of the VampPrior's initial pseudo-inputs (Tomczak & Welling, 2018);
-            None: training images plus noise.
-        stored: what a file held, in words, such as its type.
-        doubts: where the reading of a file may not be what was meant, each with a remedy.
+        name: The name of the set in runs and reports.
+        train, valid, test: The points as float32, of shape `(N, C, H, W)` for images or `(N, D)` for vectors, with the
+            same event shape.
+        likelihood: `bernoulli`, `logistic256` or `gaussian`.
+        dynamic: Whether `train` holds Bernoulli probabilities, which the training loop binarises at each visit; `valid`
+            and `test` are binarised already.
+        labels: A class, an angle or the like of each point, by split: `{"train": (N, ...), ...}`. They are used by
+            figures and metrics, not by the training.
+        segments: Draws points that are stick figures: `(N, D)` -> `(N, lines, 2, 3)`, the two ends of each line.
+        pseudo: Mean and standard deviation of the VampPrior's initial pseudo-inputs (Tomczak & Welling, 2018); by
+            default these are training images plus noise.
+        stored: How a file stored the points, in words, such as its type.
+        doubts: Sentences on what may have been read wrongly, each with a remedy.
 
     Raises:
-        ValueError: an empty split, a wrong dtype or number of dimensions, event shapes that differ, NaN, infinity, or
-            values outside the support of the likelihood.
+        ValueError: If a split is empty, has another dtype, number of dimensions or event shape, or holds NaN, infinity
+            or values outside the support of the likelihood.
 
-    Example:
-        >>> bits = torch.eye(4)
-        >>> data = Dataset("identity", train=bits[:2], valid=bits[2:3], test=bits[3:], likelihood="bernoulli")
-        >>> data.event_shape
-        torch.Size([4])
+    >>> bits = torch.eye(4)
+    >>> data = Dataset("identity", train=bits[:2], valid=bits[2:3], test=bits[3:], likelihood="bernoulli")
+    >>> data.event_shape
+    torch.Size([4])
     """
 
     name: str
@@ -67,7 +67,7 @@ class Dataset:
 
     @property
     def event_shape(self) -> torch.Size:
-        """Shape of one point: (C, H, W) or (D,)."""
+        """Shape of one point: `(C, H, W)` or `(D,)`."""
         return self.train.shape[1:]
 
     @property
@@ -76,7 +76,7 @@ class Dataset:
         return len(self.event_shape) == 3 and self.event_shape[0] in (1, 3)
 
     def summary(self) -> str:
-        """What the set is, in one line.
+        """Describe the set in one line.
 
         >>> bits = torch.eye(4)
         >>> Dataset("identity", bits[:2], bits[2:3], bits[3:], "bernoulli", stored="float32").summary()
@@ -92,7 +92,7 @@ class Dataset:
         )
 
     def digest(self) -> str:
-        """The SHA-256 of its points, their shapes, the likelihood, and whether it is dynamic; computed once."""
+        """SHA-256 of the points, their shapes, the likelihood, and whether it is dynamic; computed once."""
         return self._digest
 
     @functools.cached_property
@@ -105,14 +105,14 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if self.likelihood not in LIKELIHOODS:
-            raise ValueError(f"{self.name}: likelihood {self.likelihood!r} is not one of {', '.join(LIKELIHOODS)}.")
+            raise ValueError(f"{self.name}: likelihood {self.likelihood!r} is not one of {', '.join(LIKELIHOODS)}")
         if self.dynamic and self.likelihood != "bernoulli":
             raise ValueError(
                 f"{self.name}: dynamic=True binarises the training data, which a {self.likelihood} likelihood does not "
-                "take: use likelihood='bernoulli' or dynamic=False."
+                "take: use likelihood='bernoulli' or dynamic=False"
             )
         if self.pseudo is not None and not self.pseudo[1] >= 0:
-            raise ValueError(f"{self.name}: pseudo is (mean, standard deviation), the latter >= 0, not {self.pseudo}.")
+            raise ValueError(f"{self.name}: pseudo is (mean, standard deviation), the latter >= 0, not {self.pseudo}")
         for split in ("train", "valid", "test"):
             x = getattr(self, split)
             _check_shape(f"{self.name}: {split}", x, self.event_shape)
@@ -120,29 +120,29 @@ class Dataset:
             _check_values(f"{self.name}: {split}", x, None if probabilities else LIKELIHOODS[self.likelihood])
             if split in self.labels and len(self.labels[split]) != len(x):
                 count = len(self.labels[split])
-                raise ValueError(f"{self.name}: {split} has {len(x)} points but {count} labels: one each is needed.")
+                raise ValueError(f"{self.name}: {split} has {len(x)} points but {count} labels: one each is needed")
 
 
 def _check_shape(what: str, x: Tensor, event_shape: torch.Size) -> None:
     if x.dtype != torch.float32:
-        raise ValueError(f"{what} is {x.dtype}, not torch.float32: convert it with .float().")
+        raise ValueError(f"{what} is {x.dtype}, not torch.float32: convert it with .float()")
     if x.ndim not in (2, 4):
-        raise ValueError(f"{what} has shape {tuple(x.shape)}: vectors are (N, D), images (N, C, H, W).")
+        raise ValueError(f"{what} has shape {tuple(x.shape)}: vectors are (N, D), images (N, C, H, W)")
     if x.numel() == 0:
-        raise ValueError(f"{what} is empty, shape {tuple(x.shape)}: every split needs at least one point.")
+        raise ValueError(f"{what} is empty, shape {tuple(x.shape)}: every split needs at least one point")
     if x.shape[1:] != event_shape:
         raise ValueError(
-            f"{what} has event shape {tuple(x.shape[1:])}, train has {tuple(event_shape)}: all splits need the same."
+            f"{what} has event shape {tuple(x.shape[1:])}, train has {tuple(event_shape)}: all splits need the same"
         )
 
 
 def _check_values(what: str, x: Tensor, likelihood: Likelihood | None) -> None:
-    """Refuse values outside of the support; without a likelihood, those that are no probabilities."""
+    """Refuse values outside the support; without a likelihood, those outside [0, 1]."""
     if not torch.stack(torch.aminmax(x)).isfinite().all():  # NaN passes through both extremes
         bad = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
         raise ValueError(
             f"{what} holds NaN or infinity in {len(bad)} of {len(x)} points, first in point {bad[0]}: "
-            "remove or repair them."
+            "remove or repair them"
         )
     inside = (x >= 0) & (x <= 1) if likelihood is None else likelihood.contains(x)
     if not inside.all():
@@ -150,7 +150,7 @@ def _check_values(what: str, x: Tensor, likelihood: Likelihood | None) -> None:
         support = "[0, 1]: scale the data to probabilities" if likelihood is None else likelihood.support
         raise ValueError(
             f"{what} holds the value {x[~inside][0].item():.6g} (smallest {low:.6g}, largest {high:.6g}), but its "
-            f"values must lie in {support}."
+            f"values must lie in {support}"
         )
 
 
@@ -158,11 +158,11 @@ def binarize_once(probabilities: Tensor, stream: int = 0) -> Tensor:
     """Draw x ~ Bernoulli(probabilities) with a seed that never changes.
 
     Args:
-        probabilities: (N, *event_shape), in [0, 1].
-        stream: draws for different arrays are independent when their stream differs.
+        probabilities: Numbers in [0, 1], of shape `(N, *event_shape)`.
+        stream: Different streams give independent draws.
 
     Returns:
-        Zeros and ones, float32, of the same shape: the same for the same arguments, on every machine.
+        Zeros and ones as float32, of the same shape. The same arguments give the same bits on every machine.
     """
     generator = np.random.default_rng([BINARIZATION_SEED, stream])
     uniform = generator.random(tuple(probabilities.shape), dtype=np.float32)  # in [0, 1): p = 0 and p = 1 are exact
@@ -170,7 +170,7 @@ def binarize_once(probabilities: Tensor, stream: int = 0) -> Tensor:
 
 
 def shuffled_split(number: int, valid: int, test: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices of a random split of `number` points: (train, valid, test), disjoint, together all of them."""
+    """Split the indices of `number` points at random into train, valid and test."""
     order = torch.from_numpy(np.random.default_rng(seed).permutation(number))
     train, held_out = order[: number - valid - test], order[number - valid - test :]
     return train, held_out[:valid], held_out[valid:]

@@ -1,9 +1,9 @@
 """Where the files of the data sets are, and whether they are what their authors published.
 
-A file is looked for under its path in the folder that the environment variable VAEPRIORS_DATA names, then in the user's
-cache (`pooch.os_cache("vaepriors")`), and else downloaded into that cache. Wherever it comes from, the digest of its
-*uncompressed* content is compared with the known one, so a file may lie there as `NAME` or `NAME.gz`, packed by any
-program. A download gets its final name only after that comparison; a file that fails it is reported, never deleted.
+A file is looked for in the folder that the environment variable VAEPRIORS_DATA names, then in the user's cache
+(`pooch.os_cache("vaepriors")`), and is otherwise downloaded into that cache. The digest of its *uncompressed* content
+is always compared with the known one, so a file may be stored as `NAME` or `NAME.gz`, compressed by any program. A
+download gets its final name only after that comparison. A file that fails it is reported, never deleted.
 """
 
 import gzip
@@ -27,13 +27,14 @@ class Source:
     """One upstream file.
 
     Args:
-        path: its path in the data folder.
-        digest: ``md5:...`` or ``sha256:...`` of the uncompressed content; None where upstream publishes none.
-        urls: addresses, tried in turn; none: the file can only be put there by hand.
-        text: the digest is of lines that end in a line feed alone: copies of a text differ in their line ends.
+        path: Its path in the data folder.
+        digest: `md5:...` or `sha256:...` of the uncompressed content; None where upstream publishes none.
+        urls: Addresses, tried in turn. Without any, the user has to put the file there.
+        text: Whether the digest is that of lines that end in a line feed alone, as copies of a text differ in their
+            line ends.
 
     Raises:
-        ValueError: an http address without a digest: nobody could see that such a download was changed on its way.
+        ValueError: If an http address has no digest: nobody would notice that the download was changed on its way.
     """
 
     path: str
@@ -46,23 +47,23 @@ class Source:
         if self.digest is None and plain:
             raise ValueError(
                 f"{self.path} has no digest, so a download from {plain[0]} cannot be verified: give its digest, or an "
-                "https address."
+                "https address"
             )
 
 
 def cache() -> Path:
-    """The folder that downloads are kept in."""
+    """The folder of downloads."""
     import pooch
 
     return Path(pooch.os_cache("vaepriors"))
 
 
 def find(source: Source) -> Path | None:
-    """The file in $VAEPRIORS_DATA or in the cache, compressed or not, unverified; None if it is in neither."""
+    """Find the file in $VAEPRIORS_DATA or in the cache, compressed or not, without verifying it; None if missing."""
     folders = [cache()]
     if named := os.environ.get(VARIABLE):
         if not Path(named).is_dir():
-            raise ValueError(f"{VARIABLE} is {named!r}, which is not a folder: correct it or unset it.")
+            raise ValueError(f"{VARIABLE} is {named!r}, which is not a folder: correct it or unset it")
         folders.insert(0, Path(named))
     plain = source.path.removesuffix(".gz")
     paths = (folder / name for folder in folders for name in (source.path, plain, f"{plain}.gz"))
@@ -70,11 +71,11 @@ def find(source: Source) -> Path | None:
 
 
 def fetch(source: Source) -> Path:
-    """The verified file, downloaded if need be.
+    """Find and verify the file; download it if it is missing.
 
     Raises:
-        ValueError: the file found is damaged or has another digest.
-        FileNotFoundError: the file is not there and cannot be downloaded.
+        ValueError: If the file is damaged or has another digest.
+        FileNotFoundError: If the file is missing and cannot be downloaded.
     """
     path = find(source)
     if path is None:
@@ -84,12 +85,12 @@ def fetch(source: Source) -> Path:
 
 
 def read(source: Source) -> bytes:
-    """The verified, uncompressed content of a file, downloaded if need be. Raises as `fetch`."""
+    """Read the uncompressed content of the file that `fetch` gives, with the same errors."""
     return _verified(find(source) or _download(source), source)
 
 
 def read_mat(source: Source, keys: Sequence[str]) -> list[np.ndarray]:
-    """The arrays `keys` of a MATLAB file. Raises as `fetch`."""
+    """Read the arrays `keys` of a MATLAB file, with the errors of `fetch`."""
     import scipy.io
 
     arrays = scipy.io.loadmat(io.BytesIO(read(source)), variable_names=keys)  # type: ignore[arg-type]  # stubs want a path
@@ -100,7 +101,7 @@ def _verified(path: Path, source: Source) -> bytes:
     try:
         return _content(path.read_bytes(), source)
     except ValueError as error:
-        raise ValueError(f"{path} {error}: delete it, and it will be fetched anew.") from error
+        raise ValueError(f"{path} {error}: delete it, and it will be fetched again") from error
 
 
 def _content(raw: bytes, source: Source) -> bytes:
@@ -114,10 +115,10 @@ def _content(raw: bytes, source: Source) -> bytes:
 
 
 def check_digest(content: bytes, source: Source) -> None:
-    """Compare uncompressed content with what its authors published, where that is known.
+    """Compare uncompressed content with the digest of the source, if it has one.
 
     Raises:
-        ValueError: the digests differ; the sentence starts with its verb.
+        ValueError: If the digests differ. The sentence starts with its verb.
     """
     if source.digest is None:
         return
@@ -151,5 +152,5 @@ def _download(source: Source) -> Path:
     reason = f"cannot be downloaded ({'; '.join(failures)})" if failures else "has no public address"
     raise FileNotFoundError(
         f"{source.path} {reason}: get it by other means and save it as {target}, or as {source.path} in a folder that "
-        f"the environment variable {VARIABLE} names."
+        f"the environment variable {VARIABLE} names"
     )

@@ -1,7 +1,7 @@
 """Histopathology: 28 x 28 gray patches of stained tissue (Tomczak & Welling, Householder Flow, 2016).
 
 Upstream is a pickle in a compressed tar: a dictionary with `training`, `validation` and `test`, gray levels in [0, 1]
-or 0..255. A pickle can run any program when it is read, so only the names that rebuild NumPy arrays are admitted.
+or 0..255. Reading a pickle can run any program, so only the names that rebuild NumPy arrays are admitted.
 Levels are clipped to [1/512, 1 - 1/512]: black and white lie in the middle of the first and the last of 256 bins.
 No checksum is published.
 """
@@ -47,7 +47,7 @@ def load(seed: int = 0) -> Dataset:
     arrays = _unpickle(read(PATCHES))
     low, high = min(x.min() for x in arrays), max(x.max() for x in arrays)
     if not 0 <= low <= high <= 255:
-        raise ValueError(f"{PATCHES.path} holds values from {low:g} to {high:g}: gray levels lie in [0, 1] or 0..255.")
+        raise ValueError(f"{PATCHES.path} holds values from {low:g} to {high:g}: gray levels lie in [0, 1] or 0..255")
     scale = np.float32(255 if high > 1 else 1)
     train, valid, test = (torch.from_numpy(np.clip(x / scale, 1 / 512, 1 - 1 / 512)) for x in arrays)
     return Dataset("histopathology", train, valid, test, likelihood="logistic256", pseudo=(0.4, 0.05))
@@ -64,5 +64,5 @@ def _unpickle(content: bytes) -> list[np.ndarray]:
     except (tarfile.TarError, pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError) as error:
         raise ValueError(
             f"{PATCHES.path} is not a tar of one pickled dictionary with arrays of 28 x 28 images {', '.join(KEYS)} "
-            f"({error!r}): delete it, and it will be fetched anew."
+            f"({error!r}): delete it, and it will be fetched again"
         ) from error

@@ -1,7 +1,7 @@
 """MNIST, static and dynamic, and Fashion-MNIST: 28 x 28 gray images, 60,000 for training and 10,000 for testing.
 
     static_mnist    bits drawn once by Larochelle & Murray (The Neural Autoregressive Distribution Estimator, 2011)
-    dynamic_mnist   probabilities = gray / 255, binarised anew at each visit (LeCun et al., 1998)
+    dynamic_mnist   probabilities = gray / 255, binarised at each visit (LeCun et al., 1998)
     fashion_mnist   the same, with pictures of clothes (Xiao, Rasul & Vollgraf, 2017)
 
 The first 50,000 training images are for training, the last 10,000 for validation.
@@ -80,8 +80,8 @@ PSEUDO = (0.05, 0.01)
 def load_static(seed: int = 0, sources: Sequence[Source] = STATIC, packed: Source = STATIC_PACKED) -> Dataset:
     """Static MNIST: 50,000 / 10,000 / 10,000 fixed binary images. The split is fixed, `seed` has no effect.
 
-    Where the text files are absent and `binarized_mnist_packed.npz` is there (arrays `train_bits`, `valid_bits`,
-    `test_bits` of `numpy.packbits(axis=1)`), that one is read instead.
+    If a text file is missing and `binarized_mnist_packed.npz` is there (arrays `train_bits`, `valid_bits` and
+    `test_bits` of `numpy.packbits(axis=1)`), that is read instead.
     """
     if find(packed) is not None and any(find(source) is None for source in sources):
         with np.load(io.BytesIO(read(packed))) as arrays:

@@ -73,7 +73,7 @@ SOURCES = tuple(map(_source, NAMES))
 def load(seed: int = 0, sources: Sequence[Source] = SOURCES) -> Dataset:
     """CMU motion: about 2,080 frames of 50 real numbers, labelled with the motion's number; `seed` has no effect.
 
-    `segments` of the set draws frames as stick figures, the root at rest. `sources` are the files it is read from.
+    `segments` of the set draws frames as stick figures, with the root at rest.
     """
     files = _texts(sources)
     kept, labels = [], []
@@ -102,7 +102,7 @@ def load(seed: int = 0, sources: Sequence[Source] = SOURCES) -> Dataset:
 
 
 def _texts(sources: Sequence[Source]) -> dict[str, str]:
-    """The text of every file by its upstream name, verified: from the archive if it is there."""
+    """The verified text of every file by its upstream name, from the archive if there is one."""
     archive = _archive()
     return {
         (name := Path(source.path).name): (
@@ -117,12 +117,12 @@ def _verified(content: bytes, source: Source) -> bytes:
         check_digest(content, source)
     except ValueError as error:
         name = Path(source.path).name
-        raise ValueError(f"{name} in {find(ARCHIVE)} {error}: delete the archive, and it will be fetched.") from error
+        raise ValueError(f"{name} in {find(ARCHIVE)} {error}: delete the archive, and it will be fetched") from error
     return content
 
 
 def _archive() -> dict[str, bytes]:
-    """The content of every file of the archive by its upstream name; none without an archive."""
+    """The content of every file of the archive by its upstream name; empty without an archive."""
     path = find(ARCHIVE)
     if path is None:
         return {}
@@ -135,9 +135,7 @@ def _archive() -> dict[str, bytes]:
                 if name and file is not None:
                     contents["".join(name.groups())] = file.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}): delete it, and the single files will be fetched."
-        ) from error
+        raise ValueError(f"{path} cannot be read ({error}): delete it, and the single files will be fetched") from error
     return contents
 
 
@@ -145,11 +143,11 @@ def _read(name: str, files: dict[str, str], parse: Callable[[str], Any]) -> Any:
     try:
         return parse(files[name])
     except (ValueError, KeyError, IndexError) as error:
-        raise ValueError(f"cmu_mocap/{name}: {error}; delete the file, and it will be fetched anew.") from error
+        raise ValueError(f"cmu_mocap/{name}: {error}; delete the file, and it will be fetched again") from error
 
 
 def _prepared(take: str, files: dict[str, str]) -> tuple[np.ndarray, list[str]]:
-    """Frames of a take, unscaled, and the names of their channels."""
+    """Unscaled frames of a take, and the names of their channels."""
     bones = _read(f"{take.split('_')[0]}.asf", files, parse_asf)
     channels, frames = _read(f"{take}.amc", files, lambda text: _motion(text, bones))
     kept = [number for number, name in enumerate(channels) if not DROPPED.match(name)]

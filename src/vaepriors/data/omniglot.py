@@ -5,8 +5,8 @@
     omniglot_derived   a stand-in: all original 105 x 105 drawings area-averaged to 28 x 28, of each character drawings
                        1-15 for training (24,345), 16-20 for testing (8,115)
 
-The two differ in the resizing and in the test images: a number on `omniglot_derived` is not comparable with a paper's.
-Pixels are probabilities of ink, binarised anew at each visit. 1,345 random training images are the validation split.
+They differ in the resizing and in the test images: do not compare a number on `omniglot_derived` with a paper's.
+Pixels are probabilities of ink, binarised at each visit. 1,345 random training images are the validation split.
 """
 
 import io

@@ -9,8 +9,8 @@ The likelihood `auto` follows from the values of all arrays together:
     floats in [0, 1]         bernoulli, dynamic: probabilities; valid and test are binarised once with a fixed seed
     other floats             gaussian
 
-Others may be chosen. For bernoulli, levels 0..255 are divided by 255: probabilities, unless all are 0 or 255. For
-logistic256, values are levels, as they are or stored as level / 255 or (level + 0.5) / 256. For gaussian, values are
+Another one may be chosen. For bernoulli, levels 0..255 are divided by 255: probabilities, unless all are 0 or 255. For
+logistic256, values are levels, or stored as level / 255 or (level + 0.5) / 256. For gaussian, values are
 taken unchanged.
 """
 
@@ -25,26 +25,26 @@ from vaepriors.data.arrays import SPLITS, read_arrays
 from vaepriors.data.dataset import Dataset, binarize_once, shuffled_split
 
 CHANNELS = (1, 3)  # of an image whose channels come last
-FAR, NEAR = 10.0, 0.01  # a standard deviation, or a mean, beyond which real values are called far from a unit scale
-UNEVEN = 1000.0  # so is a table with columns of standard deviations that differ by more
+FAR, NEAR = 10.0, 0.01  # real values of a larger mean or another standard deviation are far from a unit scale
+UNEVEN = 1000.0  # and so is a table whose columns differ more in their standard deviations
 
 
 def load(path: Path, seed: int = 0, likelihood: str = "auto", limit: float | None = None) -> Dataset:
-    """A data set from the user's `.npy` or `.npz`.
+    """Load a user's `.npy` or `.npz`.
 
-    The set's `doubts` say where the reading may not be what was meant. An array of four dimensions is (N, H, W, C) if
-    its last size is 1 or 3 and its second is neither; else it is (N, C, H, W).
+    The set's `doubts` say what may have been read wrongly. An array of four dimensions is `(N, H, W, C)` if its last
+    size is 1 or 3 and its second is neither; otherwise it is `(N, C, H, W)`.
 
     Args:
-        path: the file.
-        seed: of a random split.
+        path: The file.
+        seed: Seed of a random split.
         likelihood: `auto`, `bernoulli`, `logistic256` or `gaussian`, as above.
-        limit: the most bytes that all arrays together may take, as stored and as float32; half of the available
-            memory unless given, or what the environment variable VAEPRIORS_MEMORY names in GiB.
+        limit: The most bytes that all arrays together may take, as stored and as float32; by default half of the
+            available memory, or what the environment variable VAEPRIORS_MEMORY names in GiB.
 
     Raises:
-        ValueError: the file is missing, damaged, encrypted, pickled or too large, its arrays have other names, shapes
-            or types than above, or values that the likelihood does not take.
+        ValueError: If the file is missing, damaged, encrypted, pickled or too large, or its arrays have other names,
+            shapes or types than above, or values that the likelihood does not take.
     """
     arrays = read_arrays(path, limit)
     last = all(x.ndim == 4 for x in arrays.values()) and _has_last_channels(arrays["train"].shape)
@@ -98,7 +98,7 @@ def _reading(path: Path, arrays: list[np.ndarray], likelihood: str) -> tuple[str
     takes = "values in [0, 1] or levels 0..255" if likelihood == "bernoulli" else "256 gray levels, best as uint8"
     raise ValueError(
         f"{path} holds {dtype} from {low:.6g} to {high:.6g}, but the likelihood {likelihood} takes {takes}: scale the "
-        "values, or choose the likelihood gaussian."
+        "values, or choose the likelihood gaussian"
     )
 
 
@@ -110,7 +110,7 @@ def _likelihood(path: Path, dtype: np.dtype, unit: bool, binary: bool) -> str:
     if dtype.kind != "f":
         raise ValueError(
             f"{path} holds {dtype} beyond 0 and 1: store gray levels as uint8, other values as float32, or choose the "
-            "likelihood."
+            "likelihood"
         )
     return "bernoulli" if unit else "gaussian"
 
@@ -166,7 +166,7 @@ def _doubtful_values(arrays: list[np.ndarray], train: Tensor, chosen: str, likel
 
 
 def _extreme_deviations(x: Tensor) -> tuple[float, float]:
-    """The least and the largest standard deviation of the columns of a table that are not constant; else 1 and 1."""
+    """Smallest and largest standard deviation of the columns of a table that are not constant; otherwise 1 and 1."""
     if x.ndim != 2:
         return 1.0, 1.0
     deviations = x.double().std(0, correction=0)

@@ -51,7 +51,7 @@ def parse_amc(text: str) -> tuple[list[str], np.ndarray]:
         word, *values = line.split()
         if not values:  # the number of a frame
             if word != str(len(frames) + 1):
-                raise ValueError(f"frame {len(frames) + 1} is expected where {word!r} stands")
+                raise ValueError(f"frame {len(frames) + 1} is expected, not {word!r}")
             names = _same(names, seen, len(frames))
             frames.append([])
             seen = []
@@ -123,7 +123,7 @@ def parse_asf(text: str) -> list[Bone]:
         else:
             fields[word] = values
     ordered = [bones["root"]]
-    for bone in ordered:  # grows while it is walked along
+    for bone in ordered:  # it grows in this loop
         ordered.extend(child for child in bones.values() if child.parent == bone.name)
     if len(ordered) < len(bones):
         raise ValueError(f"{len(bones) - len(ordered)} bones of the skeleton hang on no other")
@@ -146,11 +146,11 @@ def _rotation(degrees: np.ndarray) -> np.ndarray:
 
 
 def segments(bones: list[Bone], channels: list[str], frames: np.ndarray) -> np.ndarray:
-    """Where the bones are.
+    """Compute the positions of the bones.
 
     Args:
         bones: Of `parse_asf`.
-        channels: Names of the columns; channels that are not there count as zero.
+        channels: Names of the columns; missing channels count as zero.
         frames: Degrees, and for the root's TX, TY, TZ the unit of the bones' lengths; of shape `(N, channels)`.
 
     Returns:
@@ -161,7 +161,7 @@ def segments(bones: list[Bone], channels: list[str], frames: np.ndarray) -> np.n
     value = lambda bone, dof: column.get(f"{bone.name}.{dof}", zero) if dof in bone.dof else zero  # noqa: E731
     turned: dict[str, np.ndarray] = {}
     ends: dict[str, np.ndarray] = {}
-    segments = []
+    lines = []
     for bone in bones:
         capital = bone.parent is None
         angles = np.stack([value(bone, f"R{a}" if capital else f"r{a.lower()}") for a in "XYZ"], -1)
@@ -173,5 +173,5 @@ def segments(bones: list[Bone], channels: list[str], frames: np.ndarray) -> np.n
         else:
             turned[bone.name] = turned[bone.parent] @ local
             ends[bone.name] = ends[bone.parent] + turned[bone.name] @ bone.offset
-            segments.append(np.stack([ends[bone.parent], ends[bone.name]], 1))
-    return np.stack(segments, 1)
+            lines.append(np.stack([ends[bone.parent], ends[bone.name]], 1))
+    return np.stack(lines, 1)

@@ -1,13 +1,13 @@
 """Chairs and faces: 64 x 64 gray images of objects from many sides (Klushyn et al. 2019, section 4.4).
 
 * `chairs`: 1,393 chairs in 62 views (Aubry et al. 2014), a tar of PNG files of 600 x 600. The middle 400 x 400 are
-  averaged down, and ink is 1 on 0. What was read is kept in the cache, for the tar takes minutes.
-* `faces`: 2,000 faces in 37 views, rendered from a morphable model (Paysan et al. 2009) whose licence forbids to pass
-  it on. Render your own, and save them as `images`, unsigned bytes of shape (N, 64, 64), with `identity`, a number of
-  shape (N,), in `faces/faces.npz`.
+  averaged down, and ink is 1 on 0. The images are kept in the cache, as reading the tar takes minutes.
+* `faces`: 2,000 faces in 37 views, rendered from a morphable model (Paysan et al. 2009) whose licence forbids sharing
+  it. Render your own, and save `images`, unsigned bytes of shape (N, 64, 64), and `identity`, numbers of shape (N,), in
+  `faces/faces.npz`.
 
-The paper says neither how the images were made smaller, nor how they were split; both are our choice. Gray levels are
-probabilities of ink. Nobody is in two splits: 8 : 1 : 1 by identity, the same for every seed.
+The paper does not say how the images were made smaller or split; both are our choice. Gray levels are probabilities of
+ink. The split is 8 : 1 : 1 by identity, the same for every seed: nobody is in two splits.
 """
 
 import io
@@ -68,9 +68,9 @@ def _views(path: Path) -> tuple[np.ndarray, np.ndarray]:
                     images.append(255 - np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BOX)))
                     names.append(match[1])
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(f"{CHAIRS.path} cannot be read ({error}): delete it, and it will be fetched anew.") from error
+        raise ValueError(f"{CHAIRS.path} cannot be read ({error}): delete it, and it will be fetched again") from error
     if not images:
-        raise ValueError(f"{CHAIRS.path} holds no NAME/renders/image_*.png: delete it, and it will be fetched anew.")
+        raise ValueError(f"{CHAIRS.path} holds no NAME/renders/image_*.png: delete it, and it will be fetched again")
     return np.stack(images), np.unique(names, return_inverse=True)[1]
 
 
@@ -80,18 +80,18 @@ def _dataset(name: str, path: str, content: bytes) -> Dataset:
             images, identity = arrays["images"], arrays["identity"]
     except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{path} is no .npz with images and identity ({error}): delete it and make it anew."
+            f"{path} is no .npz with images and identity ({error}): delete it and make it again"
         ) from error
     if images.dtype != np.uint8 or images.shape[1:] != (SIZE, SIZE) or identity.shape != images.shape[:1]:
         raise ValueError(
             f"{path} has images of {images.dtype} {images.shape} and identity of {identity.shape}: uint8 (N, {SIZE}, "
-            f"{SIZE}) and (N,) are needed."
+            f"{SIZE}) and (N,) are needed"
         )
     x, who = torch.from_numpy(images).float().unsqueeze(1) / 255, torch.from_numpy(identity)
     people = who.unique()
     tenth = len(people) // 10
     if tenth == 0:
-        raise ValueError(f"{path} has {len(people)} identities: at least 10 are needed for three splits.")
+        raise ValueError(f"{path} has {len(people)} identities: at least 10 are needed for three splits")
     parts = [torch.isin(who, people[chosen]) for chosen in shuffled_split(len(people), tenth, tenth, seed=0)]
     train, valid, test = (x[part] for part in parts)
     labels = {split: who[part] for split, part in zip(("train", "valid", "test"), parts, strict=True)}
