@@ -236,7 +236,7 @@ class Ledger:
         self.failures: dict[str, tuple[int, Trial, Broken]] = {}
 
     def fill(self, kind: str, strategy: st.SearchStrategy[Trial], count: int, first: int) -> None:
-        """Try so many inputs of a kind; which ones follows from the seed."""
+        """Try inputs of a kind; which ones follows from the seed."""
 
         @seed(first)
         @settings(LOOSE, max_examples=count, phases=[Phase.generate])

@@ -51,7 +51,7 @@ PAUSES = ("0", "0.2", "30")  # seconds between checkpoints; part of no number
 
 
 def make_data(folder: Path) -> Path:
-    """Custom probabilities, drawn anew as pixels at every visit."""
+    """Custom probabilities, binarised at each visit."""
     x = np.random.default_rng(0).random((150, 4, 4), dtype=np.float32)
     np.save(folder / "custom.npy", x)
     return folder / "custom.npy"
@@ -71,14 +71,14 @@ def start(words: Sequence[str]) -> subprocess.Popen[str]:
 
 
 def finish(words: Sequence[str]) -> str:
-    """Run to the end; what went wrong."""
+    """Run to the end; return what went wrong."""
     process = start(words)
     _, err = process.communicate()
     return "" if process.returncode == 0 else f"status {process.returncode}: {err.strip()}"
 
 
 def kill(words: Sequence[str], seconds: float) -> bool:
-    """Start, and kill after so many seconds; whether there was something to kill."""
+    """Start, and kill after some seconds; return whether there was something to kill."""
     process = start(words)
     try:
         process.communicate(timeout=seconds)

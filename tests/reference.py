@@ -60,7 +60,7 @@ class LinearGaussian:
         return DiagonalNormal((loc / var + y / noise) / precision, self.scale * precision.rsqrt())
 
     def _observed(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x tells of z1 what y = z1 + N(0, noise) does."""
+        """x has the same information on z1 as y = z1 + N(0, noise)."""
         return x @ self.W / self.width**2, (self.t / self.width) ** 2
 
     def vae(self) -> VAE:

@@ -100,7 +100,7 @@ def test_a_write_that_the_system_refuses_halfway_leaves_the_old_file_alone(tmp_p
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_an_optimiser_goes_on_bit_for_bit(tmp_path, dtype):
+def test_an_optimiser_resumes_bit_for_bit(tmp_path, dtype):
     def steps(model, optimizer, first, last):
         for step in range(first, last):
             torch.manual_seed(step)

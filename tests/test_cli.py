@@ -150,7 +150,7 @@ OWN_FILES = {
 
 
 @pytest.mark.parametrize("fault", OWN_FILES)
-def test_an_own_file_with_a_fault(here, vaepriors, capsys, fault):
+def test_a_custom_file_with_a_fault(here, vaepriors, capsys, fault):
     write, words = OWN_FILES[fault]
     write(here / "mine.npy")
     assert vaepriors("train", "--data", "mine.npy") == 2
@@ -199,7 +199,7 @@ def test_train_says_what_it_took_and_where_that_looks_wrong(here, vaepriors, cap
         ("", ["train", "vaepriors --help"]),
     ],
 )
-def test_what_is_no_command_gets_a_hint(here, vaepriors, capsys, arguments, words):
+def test_an_unknown_command_gets_a_hint(here, vaepriors, capsys, arguments, words):
     assert vaepriors(*arguments.split()) == 2
     error = sentence(capsys)
     assert all(word in error for word in words), error
@@ -225,7 +225,7 @@ def test_what_is_no_command_gets_a_hint(here, vaepriors, capsys, arguments, word
     ],
     ids=["library", "help", "mistake"],
 )
-def test_what_takes_long_to_import_waits_until_it_is_needed(start, heavy):
+def test_slow_imports_wait_until_they_are_needed(start, heavy):
     program = f"import sys\n{start}\nprint('loaded', *sys.modules)"
     end = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert heavy & set(end.stdout.split("loaded ")[-1].split()) == set()
@@ -459,7 +459,7 @@ def test_ctrl_c_while_torch_is_loaded_is_one_sentence(tmp_path, start):
     assert (end.returncode, end.stdout, end.stderr) == (130, "", "vaepriors: interrupted\n")
 
 
-def test_own_vectors_do_not_fit_convolutions(here, vaepriors, capsys):
+def test_custom_vectors_do_not_fit_convolutions(here, vaepriors, capsys):
     np.save("mine.npy", np.random.default_rng(0).normal(size=(30, 3)))
     assert vaepriors("train", "--data", "mine.npy", "--model", "convhvae") == 2
     message = sentence(capsys)
@@ -492,7 +492,7 @@ def test_a_pixelcnn_from_training_to_samples(tmp_path, vaepriors, train, capsys)
         ),
     ],
 )
-def test_own_vectors_and_colour_images_from_training_to_samples(tmp_path, vaepriors, array, event_shape, files):
+def test_custom_vectors_and_colour_images_from_training_to_samples(tmp_path, vaepriors, array, event_shape, files):
     np.save(tmp_path / "mine.npy", array)
     run = tmp_path / "run"
     assert vaepriors("train", "--data", tmp_path / "mine.npy", "--out", run, *TINY, "--epochs", "1") == 0

@@ -64,7 +64,7 @@ def test_masked_convolution_is_a_convolution_with_a_mask(kernel, own):
     torch.testing.assert_close(layer(x), F.conv2d(x, whole, layer.bias, padding=middle), rtol=0, atol=1e-12)
 
 
-def test_masked_weights_start_as_hes_law():
+def test_masked_weights_start_with_the_spread_of_he():
     torch.manual_seed(0)
     layer = MaskedConv(64, 64, 3, own=True)
     assert abs(layer.weight()[:, :, 0].std() / (2 / (64 * 5)) ** 0.5 - 1) < 0.02

@@ -88,7 +88,7 @@ WRONG = ["x", None, [], {}, [None], {"a": 1}, True, -1, 10**400, float("nan"), f
     [("train", "experiment.json"), ("evaluate", "experiment.json"), ("report", "evaluation.json"),
      ("report", "interpolation.json")],
 )  # fmt: skip
-def test_a_file_that_is_no_json_object(copy, attempt, command, name, damage):
+def test_a_file_without_a_json_object(copy, attempt, command, name, damage):
     (copy / name).write_bytes(damage)
     assert str(copy / name) in attempt(command, copy)
 
@@ -266,7 +266,7 @@ def test_a_damaged_best_model_is_written_again_from_the_last_checkpoint(trained,
     assert_same_run(trained, copy)
 
 
-def test_a_lost_last_checkpoint_does_not_begin_the_run_anew(trained, copy, attempt, vaepriors):
+def test_a_lost_last_checkpoint_does_not_restart_the_run(trained, copy, attempt, vaepriors):
     (copy / "last.ckpt").unlink()
     err = attempt("train", copy)
     subprocess.run(shlex.split(re.search(r"mv \S+ \S+", err)[0]), check=True)

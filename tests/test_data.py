@@ -159,7 +159,7 @@ def test_static_mnist_packed(put):
 
 def test_chardata_is_stored_by_columns_and_seed_chooses_the_validation_images(put):
     images = levels(40, 28, 28) / 255
-    images[:, 0, 1] = np.arange(40) / 64  # row 0, column 1 tells which image it is
+    images[:, 0, 1] = np.arange(40) / 64  # row 0, column 1 identifies the image
     by_columns = images.transpose(0, 2, 1).reshape(40, 784).T
     source = put(omniglot.CHARDATA, mat(data=by_columns[:, :30], testdata=by_columns[:, 30:]))
     one, again, two = (omniglot.load(seed, validation=10, source=source) for seed in (1, 1, 2))
@@ -274,7 +274,7 @@ def test_a_malicious_pickle_does_not_run(in_folder, data_folder):
         (b"<html>not found</html>" * 99, "ReadError"),
     ],
 )
-def test_what_is_not_the_histopathology_file_is_one_clear_error(data_folder, content, fault):
+def test_a_wrong_histopathology_file_is_one_clear_error(data_folder, content, fault):
     put_patches(data_folder, content)
     with pytest.raises(ValueError, match=rf"histopathology\.pkl\.tar\.gz is not a tar of .*{fault}.*delete it"):
         data.load("histopathology")
@@ -324,7 +324,7 @@ def test_an_unknown_name(name, message):
         data.load(name)
 
 
-def test_missing_are_the_files_that_are_not_there_unless_one_stands_for_all(data_folder):
+def test_missing_lists_the_absent_files_unless_one_replaces_them(data_folder):
     assert data.missing("static_mnist") == tuple(source.path for source in mnist.STATIC)
     (data_folder / mnist.STATIC[0].path).parent.mkdir()
     (data_folder / mnist.STATIC[0].path).touch()
@@ -343,7 +343,7 @@ def good(**changes):
     return data.Dataset(**({"name": "mine", "train": x, "valid": x, "test": x, "likelihood": "bernoulli"} | changes))
 
 
-def test_a_dataset_of_ones_own():
+def test_a_custom_dataset():
     assert good().event_shape == (2,)
     assert repr(good()) == "Dataset(name='mine', likelihood='bernoulli', dynamic=False, pseudo=None)"
     assert good(train=torch.tensor([[0.3, 0.7]]), dynamic=True).dynamic

@@ -111,7 +111,7 @@ def test_channels_that_are_left_out_count_as_zero():
     [
         ("", "no frame"),
         (AMC.replace(":DEGREES", ":RADIANS"), "radians"),
-        (AMC.replace("\n2\n", "\n4\n"), "frame 2 is expected where '4' stands"),
+        (AMC.replace("\n2\n", "\n4\n"), "frame 2 is expected, not '4'"),
         (AMC.replace("thigh 90 0\n", ""), "frame 2 has other bones"),
         (AMC[: AMC.rindex("shin")], "frame 3 has other bones than the first, or is cut short"),
         (AMC.replace("thigh 90 0", "thigh 90 zero"), "frame 2 has 'thigh 90 zero', which holds no numbers"),

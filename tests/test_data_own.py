@@ -288,7 +288,7 @@ def test_a_small_zip_of_a_large_array_is_refused_before_it_is_unpacked(tmp_path,
         data.load(str(path))
 
 
-def test_what_is_not_a_file_is_never_opened(tmp_path):
+def test_only_regular_files_are_opened(tmp_path):
     (tmp_path / "folder.npy").mkdir()
     os.mkfifo(tmp_path / "fifo.npy")
     (tmp_path / "loop.npy").symlink_to(tmp_path / "loop.npy")

@@ -76,7 +76,7 @@ def test_a_hierarchy_refuses_sizes_that_its_decoder_would_not_have():
             Experiment(model=model, hidden=(300, 200, 100))
 
 
-def test_records_of_before_are_read_as_they_are():
+def test_older_records_are_read_unchanged():
     """They have the defaults of options that the choice does not have; other values of these are refused."""
     old = {"prior": "standard", "components": None, "weighted": False, "pseudo_inputs": "auto", "estimator": "plain"}
     assert Experiment.read(old | {"hidden": None}) == Experiment()
@@ -91,6 +91,6 @@ def test_the_groups_of_the_command_line_are_the_experiment():
 
 
 @pytest.mark.parametrize("value", [0, -1, 10**10])
-def test_limits_of_a_size_stand_in_its_type(value):
+def test_limits_of_a_size_are_in_its_type(value):
     with pytest.raises(ValueError, match=f"latent is {value}"):
         Experiment(latent=value)

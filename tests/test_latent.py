@@ -90,7 +90,7 @@ def ring(angles, turns=1):
     return torch.stack([(turns * angles).cos(), (turns * angles).sin()], 1)
 
 
-def test_a_ring_tells_its_angle_wherever_it_lies_and_however_it_turns():
+def test_the_angle_of_a_ring_is_read_wherever_it_lies_and_however_it_turns():
     for turns in (1, -1):
         regression = angle_regression(5 - 3 * ring(ANGLES + 1.2, turns), ANGLES)
         assert regression.winding == turns
@@ -104,7 +104,7 @@ def test_noise_in_the_angle_is_its_error():
     assert regression.winding == 1
 
 
-def test_what_is_no_ring_does_not_wind_once():
+def test_points_that_form_no_ring_do_not_wind_once():
     plane = torch.randn(2000, 2, generator=torch.Generator().manual_seed(2))
     there_and_back = ring(ANGLES.sin())
     assert angle_regression(there_and_back, ANGLES).winding == 0
@@ -276,7 +276,7 @@ def test_divergence_of_the_units_of_two_levels_adds_up_to_the_rate():
     assert (divergence["z2"].sum() + divergence["z1"].sum()).item() == pytest.approx(rate.item(), rel=0.05)
 
 
-def test_units_under_a_mixture_are_held_against_its_marginals():
+def test_units_under_a_mixture_are_compared_with_its_marginals():
     """Two components in a plane; the first coordinate of z says which, the second is the prior's."""
     loc, scale = torch.tensor([[-3.0, 0], [3, 0]]).double(), torch.ones(2, 2).double()
     encoder = Call(lambda x: DiagonalNormal(torch.stack([3 * x, 0 * x], -1), torch.ones(2).double()))
@@ -293,7 +293,7 @@ def test_units_under_a_mixture_are_held_against_its_marginals():
     assert divergence[1].item() == pytest.approx(0, abs=1e-12)
 
 
-def test_a_hierarchical_prior_tells_its_own_units():
+def test_a_hierarchical_prior_reports_its_own_units():
     x = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0)).round()
     data = Dataset("bits", x, x, x, "bernoulli")
     for name, expected in (("vae", {"u": 2}), ("hvae", {"u": 2, "z1": 3})):

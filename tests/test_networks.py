@@ -191,7 +191,7 @@ def test_encoder_refuses_another_shape():
         networks.Encoder(SHAPE, [8], 3)(torch.zeros(5, 12))
 
 
-def test_evaluating_puts_every_part_back():
+def test_eval_mode_restores_every_part():
     module = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2))
     module[1].eval()
     with eval_mode(module):

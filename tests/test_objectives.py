@@ -209,7 +209,7 @@ def test_mistakes_are_named():
             IWAE(5, **options)
 
 
-def test_iwae_and_its_relatives_are_their_formulas():
+def test_iwae_and_its_variants_follow_their_formulas():
     torch.manual_seed(0)
     log_w = torch.randn(6, 5, dtype=torch.float64)
     terms = Terms(log_w, torch.zeros_like(log_w), torch.zeros_like(log_w))

@@ -28,7 +28,7 @@ from vaepriors.training import Callback
 SOURCE = Path(papers.__file__).parents[2]
 
 
-def test_a_job_in_short_sittings_ends_with_the_identical_number(tiny, tmp_path):
+def test_a_job_in_short_sessions_ends_with_the_identical_number(tiny, tmp_path):
     straight, short = job_of("tiny", "vamp", tmp_path / "a"), job_of("tiny", "vamp", tmp_path / "b")
     assert run_job(straight, CPU) == "done"
     outcomes = [run_job(short, CPU, until=0.0)]
@@ -260,7 +260,7 @@ def test_a_folder_of_another_run_is_refused_and_untouched(tiny, tmp_path):
 
 
 def test_ray_does_every_job_once_though_a_worker_is_killed(tmp_path):
-    """Three runs on two workers. The one that trains seed 0 dies; its run goes on from its last checkpoint."""
+    """Three runs on two workers. The one that trains seed 0 dies; its run is resumed from its last checkpoint."""
     pytest.importorskip("ray", reason="needs ray")
     script = f"""
 import dataclasses, sys

@@ -38,7 +38,7 @@ def test_gray_images_have_three_equal_channels_and_values_are_clamped():
 
 
 @pytest.mark.parametrize("shape", [(4, 9), (1, 3, 3), (4, 2, 3, 3), (2, 4, 1, 3, 3)])
-def test_what_is_no_image_is_refused(shape):
+def test_points_that_are_not_images_are_refused(shape):
     with pytest.raises(ValueError, match="is not that of images"):
         grid(torch.zeros(shape))
 

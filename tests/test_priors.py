@@ -120,7 +120,7 @@ def test_any_normal_encoder_will_do():
         lambda x: MultivariateNormal(x, torch.tensor([[1.0, 0.9], [0.9, 1.0]])),
     ],
 )
-def test_posteriors_that_are_no_diagonal_normals_are_refused(posterior):
+def test_posteriors_that_are_not_diagonal_normals_are_refused(posterior):
     with pytest.raises(ValueError, match="not a normal with diagonal covariance"):
         VampPrior(Call(posterior), torch.rand(4, 2))
 
@@ -223,13 +223,13 @@ def test_mistakes_in_a_vhp_are_named():
         (torch.full((3, 4), math.nan), "not finite"),
     ],
 )
-def test_pseudo_inputs_that_are_no_events_are_refused(pseudo_inputs, words):
+def test_pseudo_inputs_of_a_wrong_shape_are_refused(pseudo_inputs, words):
     with pytest.raises(ValueError, match=words):
         VampPrior(networks.Encoder((4,), [8], 2), pseudo_inputs)
 
 
 @pytest.mark.parametrize("make", [lambda: StandardNormal(0), lambda: MixtureOfGaussians(0, 3)])
-def test_a_prior_over_nothing_is_refused(make):
+def test_a_prior_without_features_is_refused(make):
     with pytest.raises(ValueError, match="features is 0"):
         make()
 

@@ -1,4 +1,4 @@
-"""README tells the truth: its code runs, its commands parse, its results are those of results/."""
+"""README is true: its code runs, its commands parse, its results are those of results/."""
 
 import inspect
 import json

@@ -65,7 +65,7 @@ def test_all_examples_are_the_whole_set_by_any_name(run):
 def test_an_evaluation_by_other_samples_is_kept(run):
     many = evaluate_run(run, samples=50)
     few = evaluate_run(run, samples=5)
-    again = evaluate_run(run, samples=5)  # the same anew
+    again = evaluate_run(run, samples=5)  # the same again
     assert {**few, "seconds": 0} == {**again, "seconds": 0}
     records = {record.name: record for record in read_records(run)}
     assert records.keys() == {"evaluation.json", "evaluation-50-samples.json"}

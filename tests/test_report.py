@@ -254,7 +254,7 @@ def test_evaluations_that_do_not_compare_are_marked(trained):
 
 
 def test_an_evaluation_is_not_shown_beside_another_model(tmp_path, train, vaepriors, capsys):
-    """After more epochs best.ckpt is another model: the old number is hidden until it is evaluated anew."""
+    """After more epochs best.ckpt is another model: the old number is hidden until it is evaluated again."""
     folders = [tmp_path / name for name in ("run", "other")]
     for folder in folders:
         assert train(folder, "--epochs", "1") == 0

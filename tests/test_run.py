@@ -92,7 +92,7 @@ def described(experiment, data="a"):
         ({"experiment": {}, "colour": 1}, "'colour' is unknown"),
     ],
 )
-def test_what_cannot_be_read_is_one_sentence(tmp_path, content, message):
+def test_an_unreadable_file_is_one_sentence(tmp_path, content, message):
     if isinstance(content, dict):
         content = json.dumps(described(Experiment()) | content)
     if content is not None:
@@ -108,7 +108,7 @@ def test_fields_that_are_newer_than_the_run_take_their_defaults(tmp_path):
     assert Run(tmp_path).experiment() == Experiment(hidden=(7,), seed=3)
 
 
-def test_what_may_change_is_no_part_of_the_identity():
+def test_options_that_may_change_are_not_in_the_identity():
     one = run.identity(Experiment(), "a")
     assert run.identity(Experiment(data="elsewhere/digits.npy", epochs=3, patience=1, devices=2), "a") == one
     assert len({one, run.identity(Experiment(), "b"), run.identity(Experiment(seed=1), "a")}) == 3

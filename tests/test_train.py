@@ -147,7 +147,7 @@ def test_a_killed_run_is_resumed_bit_for_bit(tmp_path, uninterrupted, train, pro
 
 
 class Planned(ELBO):
-    """The ELBO, but for the validation losses, which are given, one for each epoch."""
+    """The ELBO with given validation losses, one for each epoch."""
 
     def __init__(self, losses):
         super().__init__()
@@ -185,7 +185,7 @@ def test_a_run_killed_between_the_checkpoints_of_its_early_stop_still_gets_its_b
     assert_same_run(whole.folder, killed.folder)
 
 
-def test_what_a_kill_left_half_written_is_removed(tmp_path, uninterrupted, train):
+def test_half_written_files_of_a_killed_run_are_removed(tmp_path, uninterrupted, train):
     shutil.copytree(uninterrupted, tmp_path / "run")
     (tmp_path / "run" / ".last.ckpt.0123456789abcdef.partial").write_bytes(b"half")
     assert train(tmp_path / "run", *HVAE, "--resume") == 0
@@ -251,7 +251,7 @@ def test_ctrl_c_ends_the_command_with_the_one_that_resumes_it(tmp_path, train, c
     assert tensors(folder, "last")[1]["epoch"] == len(numbers(folder))
 
 
-def test_short_stays_add_up_to_the_whole_run_bit_for_bit(tmp_path, dataset):
+def test_short_sessions_add_up_to_the_whole_run_bit_for_bit(tmp_path, dataset):
     """Without time for a second epoch, each call makes one."""
     straight, short = Run(tmp_path / "a"), Run(tmp_path / "b")
     fit(tiny(epochs=3), dataset, straight)
@@ -333,7 +333,7 @@ def test_the_waiting_continues_after_a_resume(tmp_path, dataset):
 
 @pytest.mark.parametrize("save_every", [0, 1000])
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_ends_the_run_and_the_best_model_is_kept(tmp_path, dataset, loss, save_every):
+def test_a_loss_that_is_not_finite_ends_the_run_and_the_best_model_is_kept(tmp_path, dataset, loss, save_every):
     run = Folder(tmp_path)
     with pytest.raises(Diverged, match="loss of epoch 3 is not a number"):
         fit_planned([5.0, 4.0, loss], dataset, run, save_every=save_every)
@@ -345,7 +345,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_the_best_model_is_kept(tmp_pa
         assert tensors(run, "last")[1]["epoch"] == 2
 
 
-def test_a_first_loss_that_is_no_number_does_not_speak_of_checkpoints(tmp_path, train, capsys):
+def test_a_first_loss_that_is_not_finite_mentions_no_checkpoints(tmp_path, train, capsys):
     """Steps of this size leave weights that overflow."""
     assert train(tmp_path / "run", "--lr", "1e38", "--lr-stages", "1") == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -434,7 +434,7 @@ def inputs(dataset, folder, devices=1):
     return seen
 
 
-def test_probabilities_are_binarised_anew_at_each_visit_and_bits_are_left_alone(tmp_path):
+def test_probabilities_are_binarised_at_each_visit_and_bits_are_kept(tmp_path):
     p = torch.tensor([0.0, 0.25, 0.9, 1.0])
     bits = binarize(p.expand(50, 4))
     dynamic = Dataset("dynamic", p.expand(20_000, 4), bits, bits, "bernoulli", dynamic=True)
@@ -488,7 +488,7 @@ def test_the_learning_rate_has_stages_of_powers_of_three_epochs(tmp_path, datase
     assert [each["after_epoch"] for each in run.description()["sessions"]] == [0, 1, 3]
 
 
-def test_gated_parameters_stand_still_and_are_as_new_to_adam_when_the_gate_opens():
+def test_gated_parameters_do_not_move_and_are_new_to_adam_when_the_gate_opens():
     gate = torch.zeros(())
     a, b, fresh = (torch.nn.Parameter(torch.ones(3)) for _ in range(3))
     gated = gated_adam([a, b], 0.1, normalize=False, gated=[b], gate=gate)
@@ -523,7 +523,7 @@ def test_rewo_trains_the_prior_only_after_its_initial_phase(tmp_path, dataset):
 
 
 @pytest.mark.parametrize("prior", ["standard", "vamp-data"])
-def test_rewo_trains_with_a_prior_that_has_no_parameters_of_its_own(tmp_path, dataset, prior):
+def test_rewo_trains_with_a_prior_without_parameters(tmp_path, dataset, prior):
     components = 5 if prior == "vamp-data" else None
     options = {"prior": prior, "components": components, "objective": "rewo", "kappa": 0.6, "epochs": 2}
     assert fit(tiny(**options), dataset, Run(tmp_path)).reason == "finished"
@@ -543,7 +543,7 @@ def test_snapshots_are_the_models_of_their_epochs(tmp_path, train):
     assert all(torch.equal(two[f"model.{name}"], p) for name, p in model.named_parameters())
 
 
-def test_gradients_are_left_alone_without_normalisation_and_none_is_no_gradient():
+def test_gradients_are_unchanged_without_normalisation_and_may_be_none():
     parameter, unused = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
     parameter.grad = torch.tensor([3.0, 4.0])
     gated_adam([parameter, unused], lr=0.01, normalize=False).step()
@@ -557,7 +557,7 @@ def test_gradients_are_left_alone_without_normalisation_and_none_is_no_gradient(
 
 
 class GivenNoise(DiagonalNormal):
-    """A normal law whose draw is made of noise that came with x: the same wherever x is."""
+    """A normal distribution whose draws use noise that comes with x: the same on every device."""
 
     def __init__(self, loc, scale, noise):
         super().__init__(loc, scale)
@@ -677,7 +677,7 @@ def toss_coins(folder):
     np.save(folder / f"{os.environ['LOCAL_RANK']}.npy", torch.cat(inputs(dataset, folder / "run", devices=2)))
 
 
-def test_two_processes_draw_noise_of_their_own(tmp_path, processes):
+def test_two_processes_draw_different_noise(tmp_path, processes):
     assert processes(*two(toss_coins, tmp_path)) == [0, 0]
     x = np.concatenate([np.load(tmp_path / f"{rank}.npy") for rank in (0, 1)])
     assert x.shape == (20, 50)

@@ -162,6 +162,6 @@ def test_a_part_that_returns_no_distribution_is_named(part):
         VAE(**parts)(torch.zeros(3, 4))
 
 
-def test_a_number_is_no_shape_of_a_sample():
+def test_a_number_is_refused_as_the_shape_of_a_sample():
     with pytest.raises(ValueError, match=r"shape is 3: give a tuple, such as sample\(\(3,\)\)"):
         LinearGaussian().vae().sample(3)
