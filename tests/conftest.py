@@ -11,11 +11,23 @@ import torch
 
 from tiny_tables import tiny_entries, tiny_tables
 from vaepriors import cli, papers
+from vaepriors.app.run import Run
 from vaepriors.data import CATALOGUE, files
 
 torch.set_num_threads(1)  # the nets here are too small for more, and numbers depend on how many
 
 TINY = ["--hidden", "8", "--latent", "2", "--batch-size", "10", "--accelerator", "cpu"]
+
+
+class RunOn(Run):
+    """A run on data that are no file."""
+
+    def __init__(self, folder, data):
+        super().__init__(folder)
+        self.data = data
+
+    def dataset(self):
+        return self.data
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal
 
+from conftest import RunOn
 from reference import Call
 from vaepriors import checkpoint, training
 from vaepriors import report as vaepriors_report
@@ -53,8 +54,7 @@ def trained(tmp_path):
     """A tiny run of given options on given data."""
 
     def train(data, name="run", **options):
-        run = Run(tmp_path / name)
-        run.dataset = lambda: data
+        run = RunOn(tmp_path / name, data)
         common = {"data": "digits", "hidden": (6,), "latent": 3, "epochs": 2, "warmup": 0, "accelerator": "cpu"}
         fit(Experiment(**common | options), data, run)
         return run
