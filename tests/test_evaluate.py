@@ -129,17 +129,17 @@ def test_an_evaluation_stopped_again_and_again_ends_with_the_same_numbers(tmp_pa
     done = []
     for call in range(2):
         with pytest.raises(Paused, match=f"stopped after {10 * call + 10} of 30 examples"):
-            evaluate_run(run, samples=1000, chunk=chunk, progress=lambda n, total: done.append(n), until=0.0)
+            evaluate_run(run, samples=200, chunk=chunk, progress=lambda n, total: done.append(n), until=0.0)
     assert (run / "evaluation.partial").is_file()
-    again = evaluate_run(run, samples=1000, chunk=chunk, progress=lambda n, total: done.append(n), until=0.0)
+    again = evaluate_run(run, samples=200, chunk=chunk, progress=lambda n, total: done.append(n), until=0.0)
     assert done == sorted(set(done))
     assert done[-1] == 30
     assert {**again, "seconds": 0} == {**straight, "seconds": 0}
     assert np.array_equal(np.load(run / "log_likelihood.npy"), expected)
     assert not (run / "evaluation.partial").exists()
     with pytest.raises(Paused):
-        evaluate_run(run, samples=1000, chunk=chunk, until=0.0)
-    other = evaluate_run(run, samples=1000, chunk=chunk, seed=1)  # what was begun is of another seed
+        evaluate_run(run, samples=200, chunk=chunk, until=0.0)
+    other = evaluate_run(run, samples=200, chunk=chunk, seed=1)  # what was begun is of another seed
     assert other["nll"] != straight["nll"]
     assert len(np.load(run / "log_likelihood.npy")) == 30
 
