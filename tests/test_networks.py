@@ -158,6 +158,13 @@ def test_glorot_weights_have_their_own_spread():
         assert abs(matrix.std() / (2 / (784 + 300)) ** 0.5 - 1) < 0.02
 
 
+def test_glorot_leaves_the_start_of_an_energy_alone():
+    data = Dataset("d", *[torch.zeros(4, *SHAPE)] * 3, "bernoulli")
+    model, _ = build(Experiment(prior="snis", init="glorot"), data)
+    z = torch.randn(100, 40)
+    assert model.prior.energy(z).std() < 0.2  # near a constant; a last layer from Glorot's distribution gives 1
+
+
 def test_heads_clamp_what_the_paper_clamps():
     h = 1000 * torch.randn(50, 4)
     scale = NormalHead(4, 3)(h).stddev

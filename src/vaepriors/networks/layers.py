@@ -48,9 +48,12 @@ def dense(in_features: int, out_features: int) -> nn.Linear:
 
 
 def start_from_glorot(module: nn.Module) -> None:
-    """Draw the weights of all dense layers of a module again, from the normal distribution of Glorot & Bengio 2010."""
+    """Draw the weights of all dense layers of a module again, from the normal distribution of Glorot & Bengio 2010.
+
+    A layer of another class, such as those of a flow or the last layer of an energy, keeps its own start.
+    """
     for part in module.modules():
-        if isinstance(part, nn.Linear):
+        if type(part) in (nn.Linear, GatedDense):
             for matrix in part.weight.data.chunk(2 if isinstance(part, GatedDense) else 1):
                 nn.init.xavier_normal_(matrix)
 
