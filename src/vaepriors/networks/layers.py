@@ -53,7 +53,7 @@ def start_from_glorot(module: nn.Module) -> None:
     A layer of another class, such as those of a flow or the last layer of an energy, keeps its own start.
     """
     for part in module.modules():
-        if type(part) in (nn.Linear, GatedDense):
+        if isinstance(part, nn.Linear) and type(part) in (nn.Linear, GatedDense, DenseToEvent):
             for matrix in part.weight.data.chunk(2 if isinstance(part, GatedDense) else 1):
                 nn.init.xavier_normal_(matrix)
 
