@@ -16,7 +16,7 @@ FLOORS = [
     {"data", "priors", "objectives"},
     {"optim"},
     {"likelihood", "analysis", "store"},
-    {"training"},
+    {"training", "checking"},
     {"app"},
     {"papers", "estimator"},
     {"cli"},

@@ -9,6 +9,7 @@ A model is `VAE(encoder, decoder, prior)`: three modules whose call returns a `t
 * `objectives`, `optim`, `fit`: what to optimise, and the training loop.
 * `Folder`, `load_weights`: where a training is kept, and how it comes back.
 * `estimate`, `analysis`, `report`: importance-sampled likelihoods, what a latent space does, and a page with all of it.
+* `check`: whether the density and the sampler of anyone's prior or model agree.
 * `data`: data sets by name, and custom files.
 
 Everything is imported at first use, so that the command line can start before torch is loaded.
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         vae,
     )
     from vaepriors.app.report.run import report
+    from vaepriors.checking import check
     from vaepriors.distributions import (
         Autoregressive,
         Chain,
@@ -78,6 +80,7 @@ __all__ = [
     "TwoLevelPrior",
     "VampPrior",
     "analysis",
+    "check",
     "data",
     "distributions",
     "estimate",
@@ -104,6 +107,7 @@ HOMES = {
     "distributions": (
         "Autoregressive", "Chain", "DiagonalNormal", "DiscretizedLogistic", "IndependentBernoulli", "NormalMixture",
     ),
+    "checking": ("check",),
     "likelihood": ("estimate",),
     "training": ("fit",),
     "store": ("Folder", "load_weights"),

@@ -1,0 +1,128 @@
+"""A distribution under test: its draws and log-densities as plain arrays over R^D."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Transform, biject_to, identity_transform
+
+from vaepriors.distributions import support_of
+
+__all__ = ["Subject", "in_chunks"]
+
+CHUNK = 1000  # values whose density is computed at a time: 200 MB for a mixture of 25,000 components
+
+
+def in_chunks(function: Callable[[Tensor], Tensor], values: Tensor, size: int) -> Tensor:
+    """Apply a function to rows, a chunk at a time."""
+    return torch.cat([function(part) for part in values.split(max(1, size))])
+
+
+class Subject:
+    """A distribution p, seen as B distributions over arrays of D numbers, one for each place of its batch.
+
+    Args:
+        distribution: p. Its batch may have any shape.
+    """
+
+    def __init__(self, distribution: Distribution) -> None:
+        missing = [
+            name for name in ("log_prob", "sample", "batch_shape", "event_shape") if not hasattr(distribution, name)
+        ]
+        if missing:
+            raise ValueError(
+                f"a {type(distribution).__name__} has no {', '.join(missing)}: check needs a torch.distributions."
+                "Distribution, or a module that returns one"
+            )
+        self.distribution = distribution
+        self.batch_shape, self.event_shape = distribution.batch_shape, distribution.event_shape
+        self.members = self.batch_shape.numel()
+        self.support = support_of(distribution)
+
+    def sample(self, n: int) -> Tensor:
+        """n draws, of shape `(n, *batch, *event)`."""
+        rows = max(1, CHUNK // self.members)
+        with torch.no_grad():
+            return torch.cat(
+                [self.distribution.sample(torch.Size((min(rows, n - done),))) for done in range(0, n, rows)]
+            )
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) in double precision, of shape `(n, B)`, for z of shape `(n, *batch, *event)`."""
+        with torch.no_grad():
+            log_prob = in_chunks(self.distribution.log_prob, z, CHUNK // self.members)
+        return log_prob.double().reshape(len(z), self.members)
+
+    def log_prob_or_zero(self, z: Tensor, instead: Tensor) -> Tensor:
+        """The same, and -inf outside of the support, where a density of `instead[0]` is computed."""
+        if self.support is None:
+            return self.log_prob(z)
+        inside = self.inside(z)
+        within = inside.reshape(len(z), *self.batch_shape, *[1] * len(self.event_shape))
+        return self.log_prob(torch.where(within, z, instead[:1])).masked_fill(~inside, -math.inf)
+
+    def inside(self, z: Tensor) -> Tensor:
+        """Whether each draw is finite and within the support, of shape `(n, B)`."""
+        inside = z.isfinite().reshape(len(z), self.members, -1).all(-1)
+        if self.support is None:
+            return inside
+        return inside & self.support.check(z).reshape(len(z), self.members, -1).all(-1)
+
+
+class RealSubject(Subject):
+    """A density as one over R^D, by a map from R^D onto its support.
+
+    Raises:
+        ValueError: If no map onto its support is known.
+    """
+
+    def __init__(self, distribution: Distribution) -> None:
+        super().__init__(distribution)
+        self.map = _map_onto(self.support)
+        self.shape = torch.Size(self.map.inverse_shape(self.event_shape))
+
+    def flat(self, z: Tensor) -> Tensor:
+        """Values as y in R^D, of shape `(n, B, D)`, in double precision."""
+        return self.map.inv(z.double()).reshape(len(z), self.members, -1)
+
+    def values(self, y: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.map(y.reshape(len(y), *self.batch_shape, *self.shape).to(dtype))
+
+    def log_density(self, y: Tensor, dtype: torch.dtype) -> Tensor:
+        """The log-density of y, of shape `(n, B)`: that of z, plus log |dz/dy|."""
+        return in_chunks(lambda part: self._log_density(part, dtype).detach(), y, CHUNK // self.members)
+
+    def _log_density(self, y: Tensor, dtype: torch.dtype) -> Tensor:
+        shaped = y.reshape(len(y), *self.batch_shape, *self.shape).to(dtype)
+        z = self.map(shaped)
+        log_prob = self.distribution.log_prob(z).double().reshape(len(y), self.members)
+        volume = self.map.log_abs_det_jacobian(shaped, z).double().reshape(len(y), self.members, -1).sum(-1)
+        return log_prob + volume
+
+    def score(self, y: Tensor, dtype: torch.dtype) -> Tensor:
+        """The gradient of the log-density in y, of shape `(n, B, D)`.
+
+        Raises:
+            RuntimeError: If it is not differentiable.
+        """
+
+        def gradient(part: Tensor) -> Tensor:
+            with torch.enable_grad():
+                part = part.detach().requires_grad_()
+                return torch.autograd.grad(self._log_density(part, dtype).sum(), part)[0]
+
+        return in_chunks(gradient, y, CHUNK // self.members)
+
+
+def _map_onto(support: Any) -> Transform:
+    """A smooth map from R^D onto a support; that of a mixture is its components'."""
+    if support is None:
+        return identity_transform
+    try:
+        return biject_to(support)
+    except NotImplementedError as error:
+        if hasattr(support, "base_constraint"):
+            return _map_onto(support.base_constraint)
+        raise ValueError(f"no smooth map onto the support {support} is known") from error
