@@ -7,7 +7,7 @@ READY := .venv/ready
 
 DEMO := runs/demo
 
-.PHONY: demo test lint types unit fuzz kills results benchmark gpu gpu-tests clean
+.PHONY: demo test lint types unit fuzz kills results mistakes benchmark gpu gpu-tests clean
 
 demo: $(READY)
 	$(BIN)/vaepriors train --out $(DEMO) --resume --data digits --model hvae --prior vamp --components 200 \
@@ -44,6 +44,11 @@ results: $(READY)
 		from vaepriors.app.choices import render; page = Path("README.md"); \
 		page.write_text(render(page.read_text(), [PRIORS, MODELS]))'
 	$(BIN)/vaepriors reproduce show --write README.md docs/results.md
+
+# the mistakes that check catches: their record, and the outputs in docs/check.md
+mistakes: $(READY)
+	$(BIN)/python benchmarks/mistakes.py --out results/benchmarks/mistakes.json
+	$(BIN)/python benchmarks/mistakes.py --render
 
 # beside pythae, which has its own environment; SPEED names the table of docs/speed.md
 SPEED ?= speed-cpu

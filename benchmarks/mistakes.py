@@ -112,9 +112,9 @@ def mixture(kind: type[NormalMixture] = NormalMixture) -> NormalMixture:
     return kind(loc, 0.3 + 0.5 * torch.rand(K, D, generator=generator))
 
 
-def image(kind: type[DiscretizedLogistic] = DiscretizedLogistic) -> Independent:
+def image(kind: type[DiscretizedLogistic] = DiscretizedLogistic, batch: Shape = ()) -> Independent:
     """8 x 8 pixels, of which a quarter is black and a quarter is white."""
-    loc = torch.linspace(0, 1, 64).mul(2).sub(0.5).clamp(0, 1).reshape(8, 8)
+    loc = torch.linspace(0, 1, 64).mul(2).sub(0.5).clamp(0, 1).expand(*batch, 64).unflatten(-1, (8, 8))
     return Independent(kind(loc, torch.full((8, 8), -3.0)), 2)
 
 
@@ -220,15 +220,15 @@ def _check_likelihood(divisor: int, seed: int) -> Report:
 
 
 MISTAKES = {
-    "marginals": _mixture_mistake(SumOfMarginals, "regions", "score", "moves"),
-    "variance": _mixture_mistake(VarianceAsDeviation, "score", "moves"),
+    "marginals": _mixture_mistake(SumOfMarginals, "bridge", "score"),
+    "variance": _mixture_mistake(VarianceAsDeviation, "bridge", "score", "moves"),
     "variance-in-both": Mistake(
         lambda seed: _check_vamp(True, seed), lambda seed: _check_vamp(False, seed), ("reference",), _vamp_effect
     ),
-    "root": _mixture_mistake(RootTwice, "score", "moves"),
+    "root": _mixture_mistake(RootTwice, "regions", "bridge", "score", "moves"),
     "standard-draws": Mistake(
         lambda seed: check(mixture(StandardDraws), seed=seed), lambda seed: check(mixture(), seed=seed),
-        ("score", "moves"),
+        ("bridge", "score", "moves"),
         lambda: _divergence(DiagonalNormal(torch.zeros(D), torch.ones(D)), mixture()),
     ),
     "first-components": Mistake(

@@ -34,10 +34,16 @@ def test_the_library_example_runs(capsys):
     assert names["images"].shape == (64, 1, 8, 8)
 
 
+def block_with(word):
+    """The block of code of the guide that has a word."""
+    (code,) = [code for code in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL) if word in code]
+    return code
+
+
 def test_the_loop_of_the_guide_runs():
     from vaepriors import VAE, StandardNormal, data, networks, objectives, optim
 
-    (code,) = [code for code in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL) if "range(1000)" in code]
+    code = block_with("range(1000)")
     x = data.load("digits").train.round()
     model = VAE(networks.Encoder((1, 8, 8), [8], 2), networks.Decoder((1, 8, 8), [8], 2), StandardNormal(2))
     names = {"torch": torch, "objectives": objectives, "optim": optim, "model": model, "x": x}
@@ -46,12 +52,17 @@ def test_the_loop_of_the_guide_runs():
 
 
 def test_the_estimator_of_the_guide_runs():
-    (code,) = [code for code in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL) if "GridSearchCV" in code]
     small = 'components=5, hidden=(8,), max_epochs=1, draws=5, accelerator="cpu"'
     names = {"X": load_breast_cancer().data[:30], "GridSearchCV": GridSearchCV}
-    exec(code.replace("components=50", small).replace('"standard", "mog", ', ""), names)
+    code = block_with("GridSearchCV").replace("components=50", small).replace('"standard", "mog", ', "")
+    exec(code, names)
     assert names["codes"].shape == (30, 8)
     assert names["search"].best_params_ == {"prior": "vamp"}
+
+
+def test_the_check_of_the_guide_passes():
+    torch.manual_seed(0)
+    exec(block_with("check(prior)").replace("check(prior)", "check(prior, draws=500)"), {"torch": torch})
 
 
 def test_the_output_of_the_demo_is_the_recorded_one():

@@ -71,7 +71,8 @@ def check(
         _check_inputs(x)
     module = what if isinstance(what, nn.Module) else None
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices), eval_mode(module) if module is not None else nullcontext():
+    mode = nullcontext() if module is None else eval_mode(module)
+    with torch.random.fork_rng(devices), torch.enable_grad(), mode:
         torch.manual_seed(seed)
         if all(hasattr(what, part) for part in ("encoder", "decoder", "prior")):
             if x is None:

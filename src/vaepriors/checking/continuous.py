@@ -31,6 +31,7 @@ from vaepriors.checking.subject import RealSubject
 __all__ = ["compare_densities", "features_of"]
 
 FEWEST = 200  # effective samples below which an importance-weighted mean is not trusted
+STEADY = 0.5  # effective share of the calls of an estimated density: less has heavy tails
 RARE = 12.5  # events that may be missing by chance: P(none of 12.5) = 4e-6
 PAIRS = 64  # coordinates of which all pairs are compared
 
@@ -57,6 +58,9 @@ def compare_densities(subject: RealSubject, z: Tensor, n: int, random: bool) -> 
         n: Of these, how many are for the comparisons; the others are for fitting.
         random: Whether p is an unbiased estimate, so that only means of p itself are right.
     """
+    if random and (agreement := subject.agreement(z[:500])) < STEADY:
+        sentence = "Calls of log_prob differ too much to average their exponentials: a few calls decide the mean."
+        return [Finding("agreement", None, agreement, 1.0, 0.0, sentence)]
     draws = _draw(subject, z, n)
     found = [_normalisation(draws), _regions(draws)]
     if not random:
@@ -78,8 +82,8 @@ def _log_known(known: list[KnownDensity], y: Tensor) -> Tensor:
 
 
 def _normalisation(draws: Draws) -> Finding:
-    weight = (draws.p_at_r - draws.r_at_r).exp()
-    number, error, blind = _weighted_mean(weight[..., None], weight)
+    one = torch.ones_like(draws.p_at_r)[..., None]
+    number, error, blind = _weighted_mean(draws, one, one)
     return decide(
         "normalisation", number, 1.0, error,
         Verdict(
@@ -92,25 +96,38 @@ def _normalisation(draws: Draws) -> Finding:
     )  # fmt: skip
 
 
-def _weighted_mean(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean over draws of r, its standard error, and whether too few weights decide it: each of shape `(B, F)`."""
-    n = len(values)
-    number, error = values.mean(0), values.std(0) / math.sqrt(n)
-    effective = weight.sum(0).square() / weight.square().sum(0).clamp(min=1e-300)
-    heavy = weight.amax(0) > 0.02 * weight.sum(0)
-    blind = (effective < FEWEST) | heavy | ~weight.isfinite().all(0)
-    return number, error, blind[:, None].expand_as(number)
+def _weighted_mean(draws: Draws, at_r: Tensor, at_p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """E_r[(p / r) f], its standard error, and whether too few weights decide it, each of shape `(B, F)`.
+
+    The second moment under r is E_p[(p / r) f^2], so the draws of p show where r has too few: of the two estimates the
+    larger is taken.
+
+    Args:
+        draws: The draws.
+        at_r: f at the draws of r, of shape `(n, B, F)`.
+        at_p: f at the draws of p.
+    """
+    n = len(at_r)
+    of_r, of_p = ((a - b).exp() for a, b in ((draws.p_at_r, draws.r_at_r), (draws.p_at_p, draws.r_at_p)))
+    total = of_r.mean(0)
+    values = of_r[..., None] * at_r
+    second = total[:, None] * (of_p[..., None] * at_p.square()).mean(0)
+    error = (torch.maximum(values.var(0), second) / n).sqrt()
+    effective = n * total.square() / torch.maximum(of_r.square().mean(0), total * of_p.mean(0)).clamp(min=1e-300)
+    heavy = torch.maximum(of_r.amax(0), of_p.amax(0)) > 0.05 * n * total
+    blind = (effective < FEWEST) | heavy | ~of_r.isfinite().all(0)
+    return values.mean(0), error, blind[:, None].expand_as(error)
 
 
 def _regions(draws: Draws) -> Finding:
     features = features_of(draws.fitted)
     at_p, at_r = features(draws.of_p), features(draws.of_r)  # (n, B, F)
-    weight = (draws.p_at_r - draws.r_at_r).exp()
-    weight = weight / weight.mean(0).clamp(min=1e-300)
-    number, error, blind = _weighted_mean(weight[..., None] * (at_r - at_p.mean(0)), weight)
-    error = (error.square() + at_p.var(0) / len(at_p)).sqrt()
+    centre = at_p.mean(0)
+    number, error, blind = _weighted_mean(draws, at_r - centre, at_p - centre)
+    total = (draws.p_at_r - draws.r_at_r).exp().mean(0).clamp(min=1e-300)[:, None]
+    error = ((error / total).square() + at_p.var(0) / len(at_p)).sqrt()
     return decide(
-        "regions", number, 0.0, error,
+        "regions", number / total, 0.0, error,
         Verdict(
             "The samples visit each region as often as the density says.",
             "The samples visit some regions more often than the density says.",

@@ -23,6 +23,7 @@ from vaepriors.checking.subject import CHUNK, Subject, in_chunks
 __all__ = ["compare_masses", "grid_of"]
 
 MOST_POINTS, MOST_LEVELS = 2**14, 4096
+MOVES = 4  # of each draw
 MOST_CHANGES = 2**18  # single changes, each the density of one x
 
 MASSES = Verdict(
@@ -57,7 +58,10 @@ def _filled(values: Tensor, base: Any) -> Tensor:
     least, most = (getattr(base, name, None) for name in ("lower_bound", "upper_bound"))
     below = 0 if least is None else max(0, math.floor((low - float(least)) / step + 1e-3))
     open_end = 1e-3 if not hasattr(base, "upper_bound") or isinstance(base, constraints.interval) else -1e-3
-    above = 0 if most is None else max(0, math.floor((float(most) - high) / step + open_end))
+    if most is None and least is not None:
+        above = 3 * round((high - low) / step) + 50  # a count: masses further out are too small to matter
+    else:
+        above = 0 if most is None else max(0, math.floor((float(most) - high) / step + open_end))
     count = round((high - low) / step) + 1
     index = torch.arange(-below, count + above, dtype=torch.float64, device=values.device)
     return low + index * (high - low) / max(count - 1, 1)
@@ -85,7 +89,7 @@ def _masses(subject: Subject, x: Tensor, values: Tensor) -> Finding:
         total = _sum_by_changes(subject, x[:1], values)
     else:
         return Finding("masses", None, math.nan, 0.0, 0.0, MASSES[None])
-    return decide("masses", total, 0.0, 0.0, MASSES, tolerance=1e-3 + 1e-5 * dims)
+    return decide("masses", total, 0.0, 0.0, MASSES, tolerance=1e-3 + 1e-5 * dims + 5 / len(x))
 
 
 def _changed(x: Tensor, subject: Subject, coordinate: Tensor, value: Tensor) -> Tensor:
@@ -124,7 +128,8 @@ def _sum_by_changes(subject: Subject, x: Tensor, values: Tensor) -> Tensor:
     return own + (changed.logsumexp(1) - own).sum(0)
 
 
-def _single_moves(subject: Subject, x: Tensor, values: Tensor) -> list[Finding]:
+def _single_moves(subject: Subject, draws: Tensor, values: Tensor) -> list[Finding]:
+    x = draws.repeat(MOVES, *[1] * (draws.dim() - 1))
     coordinate = torch.randint(subject.event_shape.numel(), (len(x),), device=x.device)
     new = values[torch.randint(len(values), (len(x),), device=x.device)]
     old = x.reshape(len(x), subject.members, -1)[torch.arange(len(x), device=x.device), :, coordinate]
@@ -133,6 +138,7 @@ def _single_moves(subject: Subject, x: Tensor, values: Tensor) -> list[Finding]:
     accept = torch.sigmoid(change)
     value = torch.where(change.isneginf(), 0.0, accept * change)
     ends = [accept * ((new[:, None] == end).double() - (old == end).double()) for end in (values[0], values[-1])]
+    value, end = (each.unflatten(0, (MOVES, -1)).mean(0) for each in (value, torch.cat(ends, 1)))  # of each draw
     verdict = Verdict(
         "Moves of single coordinates up and down the masses are balanced among the samples.",
         "Moves of single coordinates are not balanced: the sampler draws from another distribution than the masses.",
@@ -143,7 +149,7 @@ def _single_moves(subject: Subject, x: Tensor, values: Tensor) -> list[Finding]:
     )
     return [
         decide("moves", *_mean(value), verdict, tolerance=1e-3, blind=none),
-        decide("levels", *_mean(torch.cat(ends, 1)), ends_verdict, tolerance=1e-3, blind=torch.cat([none, none])),
+        decide("levels", *_mean(end), ends_verdict, tolerance=1e-3, blind=torch.cat([none, none])),
     ]
 
 

@@ -130,9 +130,9 @@ def _joint(subject: Subject) -> list[Finding]:
     return [decide("joint draw", difference, 0.0, 0.0, same, excess=(difference.abs() / accepted).double())]
 
 
-def real_subject(distribution: Distribution) -> RealSubject | None:
+def real_subject(distribution: Distribution, calls: int) -> RealSubject | None:
     """The distribution as one over R^D, or None if no map onto its support is known."""
     try:
-        return RealSubject(distribution)
+        return RealSubject(distribution, calls)
     except ValueError:
         return None

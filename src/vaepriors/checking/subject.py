@@ -74,12 +74,17 @@ class Subject:
 class RealSubject(Subject):
     """A density as one over R^D, by a map from R^D onto its support.
 
+    Args:
+        distribution: p.
+        calls: Calls of `log_prob` whose exponentials are averaged: more than one for a density that is estimated.
+
     Raises:
         ValueError: If no map onto its support is known.
     """
 
-    def __init__(self, distribution: Distribution) -> None:
+    def __init__(self, distribution: Distribution, calls: int = 1) -> None:
         super().__init__(distribution)
+        self.calls = calls
         self.map = _map_onto(self.support)
         self.shape = torch.Size(self.map.inverse_shape(self.event_shape))
 
@@ -97,9 +102,15 @@ class RealSubject(Subject):
     def _log_density(self, y: Tensor, dtype: torch.dtype) -> Tensor:
         shaped = y.reshape(len(y), *self.batch_shape, *self.shape).to(dtype)
         z = self.map(shaped)
-        log_prob = self.distribution.log_prob(z).double().reshape(len(y), self.members)
+        each = torch.stack([self.distribution.log_prob(z).double() for _ in range(self.calls)])
+        log_prob = (each.logsumexp(0) - math.log(self.calls)).reshape(len(y), self.members)
         volume = self.map.log_abs_det_jacobian(shaped, z).double().reshape(len(y), self.members, -1).sum(-1)
         return log_prob + volume
+
+    def agreement(self, z: Tensor) -> float:
+        """Effective share of the calls of an estimated density, 1 if they agree: its lowest decile over z."""
+        each = torch.stack([self.log_prob(z) for _ in range(self.calls)]).softmax(0)
+        return float((1 / each.square().sum(0)).quantile(0.1) / self.calls)
 
     def score(self, y: Tensor, dtype: torch.dtype) -> Tensor:
         """The gradient of the log-density in y, of shape `(n, B, D)`.

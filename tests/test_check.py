@@ -1,0 +1,294 @@
+"""`check` sees the mistakes that published programs have, and passes what is right."""
+
+import json
+import math
+
+import pytest
+import torch
+import zuko
+from torch import nn
+from torch.distributions import (
+    Bernoulli,
+    Beta,
+    Categorical,
+    Dirichlet,
+    Gamma,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+    OneHotCategorical,
+    Poisson,
+    StudentT,
+    Uniform,
+)
+
+import mistakes
+from mistakes import MISTAKES
+from reference import Call, LinearGaussian
+from vaepriors import VAE, StandardNormal, check, networks
+from vaepriors.app.experiment import PRIORS, Experiment, build
+from vaepriors.data import Dataset
+from vaepriors.distributions import Autoregressive, DiagonalNormal, NormalMixture, naive_pixel_draws
+from vaepriors.vae import Marginal, Terms
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_seen_and_its_repair_passes(name):
+    wrong, right = (side(seed=1) for side in (MISTAKES[name].wrong, MISTAKES[name].right))
+    assert {finding.name for finding in wrong.failed} >= set(MISTAKES[name].sees)
+    assert right, right
+
+
+def wide_mixture(kind, k=30, d=40):
+    """More dimensions than a known density can follow."""
+    generator = torch.Generator().manual_seed(0)
+    return kind(torch.randn(k, d, generator=generator), 0.2 + 0.3 * torch.rand(k, d, generator=generator))
+
+
+@pytest.mark.parametrize(
+    "kind", [mistakes.SumOfMarginals, mistakes.VarianceAsDeviation, mistakes.RootTwice, mistakes.StandardDraws]
+)
+def test_in_many_dimensions_the_identities_without_normaliser_see_a_mistake(kind):
+    failed = {finding.name for finding in check(wide_mixture(kind), draws=2000).failed}
+    assert failed & {"score", "moves"}
+    assert check(wide_mixture(NormalMixture), draws=2000)
+
+
+def test_components_taken_in_order_are_seen_in_many_dimensions():
+    report = check(wide_mixture(mistakes.FirstComponents), draws=2000)
+    assert [finding.name for finding in report.failed] == ["order"]
+
+
+def named(name, model="vae"):
+    torch.manual_seed(0)
+    x = torch.rand(20, 1, 4, 4).round()
+    small = {"components": 5, "prior_hidden": (8,)}
+    options = {option: value for option, value in small.items() if option in PRIORS[name].options}
+    experiment = Experiment(prior=name, model=model, latent=2, hidden=(16,), **options)
+    return build(experiment, Dataset("test", x, x, x, "bernoulli"))[0], x
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", PRIORS)
+def test_each_prior_of_the_table_passes(name, seed):
+    report = check(named(name)[0].prior, draws=1000, seed=seed)
+    assert report, report
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_a_model_with_each_prior_passes(name):
+    model, x = named(name, "hvae")
+    report = check(model, x, draws=1000)
+    assert report, report
+
+
+def mixture():
+    loc = torch.tensor([[-3.0, 0.0], [2.0, 2.0], [0.0, -1.0]])
+    scale = torch.tensor([[0.3, 1.0], [1.0, 0.2], [0.5, 0.5]])
+    return MixtureSameFamily(Categorical(torch.tensor([0.2, 0.5, 0.3])), Independent(Normal(loc, scale), 1))
+
+
+RIGHT = {
+    "normal": lambda: Normal(torch.zeros(2, 3), 2.0),
+    "multivariate": lambda: MultivariateNormal(torch.ones(3), torch.eye(3) + 0.9),
+    "mixture": mixture,
+    "student": lambda: Independent(StudentT(torch.full((2,), 3.0)), 1),
+    "gamma": lambda: Gamma(torch.tensor(0.5), 1.0),
+    "beta": lambda: Independent(Beta(torch.tensor([0.5, 3.0]), 2.0), 1),
+    "dirichlet": lambda: Dirichlet(torch.ones(3)),
+    "uniform": lambda: Uniform(0.0, 1.0),
+    "bernoulli": lambda: Independent(Bernoulli(torch.linspace(0.01, 0.9, 6).reshape(2, 3)), 1),
+    "poisson": lambda: Poisson(3.0),
+    "one hot": lambda: OneHotCategorical(torch.tensor([0.2, 0.8])),
+    "spline flow": lambda: zuko.flows.NSF(2, transforms=1, hidden_features=(8,)),
+    "affine flow": lambda: zuko.flows.MAF(3, transforms=2, hidden_features=(8,)),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", RIGHT)
+def test_distributions_of_other_libraries_pass(name, seed):
+    torch.manual_seed(0)
+    report = check(RIGHT[name](), draws=1000, seed=seed)
+    assert report, report
+
+
+A, S = torch.tensor([1.0, -2.0]), 0.5
+
+
+def estimated(constant=0.0):
+    """N(0, A A' + S^2) as the marginal of a VAE whose posterior is too wide, times exp(constant)."""
+    variance = 1 / (1 + A.square().sum() / S**2)
+    encoder = Call(lambda z: DiagonalNormal((z @ A)[..., None] * variance / S**2, 1.5 * variance.sqrt()))
+    decoder = Call(lambda u: DiagonalNormal(u * A, torch.full_like(A, S)))
+
+    class Scaled(Marginal):
+        def log_prob(self, value):
+            return super().log_prob(value) + constant
+
+    return Scaled(VAE(encoder, decoder, StandardNormal(1)), 4, (2,))
+
+
+def test_of_an_estimated_density_the_mean_is_compared():
+    exact = MultivariateNormal(torch.zeros(2), A.outer(A) + S**2 * torch.eye(2))
+    report = check(estimated(), reference=exact)
+    assert report["normalisation"].passed
+    assert report["regions"].passed
+    assert report["reference"].passed
+    assert not any(finding.name in ("score", "moves", "bridge") for finding in report)
+    wrong = check(estimated(0.2), reference=exact)
+    assert [finding.name for finding in wrong.failed] == ["normalisation", "reference"]
+    assert wrong["normalisation"].number == pytest.approx(math.exp(0.2), rel=0.05)
+
+
+def test_the_bridge_has_the_log_of_the_integral():
+    class Scaled(MultivariateNormal):
+        def log_prob(self, value):
+            return super().log_prob(value) - 3.0
+
+    report = check(Scaled(torch.zeros(20), torch.eye(20)))
+    assert report["bridge"].number == pytest.approx(-3.0, abs=0.1)
+    assert [finding.name for finding in report.failed] == ["normalisation", "bridge"]
+
+
+def test_a_linear_gaussian_model_has_its_exact_likelihood():
+    linear = LinearGaussian(scale=1.1)
+    report = check(linear.vae(), linear.x, reference=linear.log_prob, draws=500)
+    assert report, report
+    assert not check(linear.vae(), linear.x, reference=lambda x: linear.log_prob(x) + 0.5, draws=500)
+
+
+class WithoutEntropy(VAE):
+    def forward(self, x, n=1):
+        terms = super().forward(x, n)
+        return Terms(terms.log_likelihood, 0 * terms.log_q, terms.log_p, terms.z, terms.likelihood)
+
+
+def test_terms_are_compared_with_the_parts_of_the_model():
+    right, x = mistakes.model()
+    wrong = WithoutEntropy(right.encoder, right.decoder, right.prior)
+    assert not check(wrong, x, draws=500)["log-weights"].passed
+
+
+def test_a_decoder_without_tails_is_named_in_its_model():
+    encoder = networks.Encoder((8, 8), [8], latent=2)
+    decoder = Call(lambda z: mistakes.image(mistakes.WithoutTails, z.shape[:-1]))
+    report = check(VAE(encoder, decoder, StandardNormal(2)), torch.rand(3, 8, 8))
+    assert {"decoder: masses", "decoder: levels"} <= {finding.name for finding in report.failed}
+
+
+def tiny_images(sharpness):
+    """Pixels that follow the one before, or its opposite, by so much; not normalised unless they are bits."""
+
+    def conditionals(x):
+        before = nn.functional.pad(x, (1, 0))[..., :-1]
+        return Independent(Bernoulli(logits=sharpness * (before - 0.5)), 3)
+
+    blank = lambda shape: torch.zeros(*shape, 1, 2, 3)  # noqa: E731
+    draws = lambda shape: naive_pixel_draws(conditionals, blank(shape))  # noqa: E731
+    support = lambda: Independent(Bernoulli(torch.zeros(1, 2, 3)), 3).support  # noqa: E731
+    return Autoregressive(conditionals, (), (1, 2, 3), draws=draws, support=support)
+
+
+def test_masses_of_pixels_that_depend_on_each_other_are_summed_over_all_images():
+    report = check(tiny_images(4.0), draws=1000)
+    assert report, report
+    assert report["masses"].passed
+    assert abs(report["masses"].number) < 1e-4
+
+
+def test_masses_of_independent_pixels_follow_from_single_changes():
+    """Without torch's `Independent`, the sum is that over single pixels, and agrees with it."""
+    inner = mistakes.image(mistakes.WithoutTails)
+    foreign = Autoregressive(lambda x: inner, (), (8, 8), draws=None, support=lambda: inner.support)
+    foreign.sample = inner.sample
+    report = check(foreign, draws=1000)
+    assert report["masses"].number == pytest.approx(check(inner, draws=1000)["masses"].number, rel=1e-3)
+
+
+def test_shapes_that_would_broadcast_are_named():
+    class Summed(DiagonalNormal):
+        def log_prob(self, value):
+            return super().log_prob(value)[..., None]
+
+    report = check(Summed(torch.zeros(2), torch.ones(2)))
+    assert "(3, 1)" in report["shapes"].meaning
+    assert not report
+
+
+def test_draws_fewer_than_asked_for_are_named():
+    class AllComponents(NormalMixture):
+        def sample(self, shape=()):
+            return super().sample(shape)[:50]
+
+    assert (
+        "1500 were asked for"
+        in check(AllComponents(torch.zeros(50, 2), torch.ones(50, 2)), draws=1000)["values"].meaning
+    )
+
+
+def test_gradients_that_do_not_arrive_are_named():
+    class Detached(StandardNormal):
+        def __init__(self):
+            super().__init__(2)
+            self.shift = nn.Parameter(torch.zeros(2))
+
+        def forward(self):
+            return DiagonalNormal(self.shift.detach(), self.scale)
+
+    report = check(Detached(), draws=500)
+    assert report["gradients"].passed is None
+    assert "shift" in report["gradients"].meaning
+
+
+def test_a_report_is_a_test_and_a_table():
+    right, wrong = check(mistakes.mixture()), check(mistakes.mixture(mistakes.RootTwice))
+    assert right
+    right.raise_if_failed()
+    assert len(str(right).splitlines()) == len(right.findings) + 1
+    assert not wrong.passed
+    with pytest.raises(AssertionError, match="Stein"):
+        wrong.raise_if_failed()
+    assert "score is 0." in repr(wrong)
+    assert len(repr(wrong)) < 240  # what pytest shows of it
+    with pytest.raises(KeyError, match="normalisation"):
+        right["normalization"]
+
+
+def test_nothing_outside_changes():
+    model, x = mistakes.model()
+    model.train()
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        first = check(model, x, draws=200)
+    assert torch.equal(torch.rand(2), expected)
+    assert model.training
+    assert all(p.grad is None for p in model.parameters())
+    assert str(first) == str(check(model, x, draws=200))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: check(mistakes.model()[0]), r"check\(model, x\)"),
+        (lambda: check(mixture(), torch.zeros(2, 2)), "takes no x"),
+        (lambda: check(mixture(), draws=10), "draws is 10"),
+        (lambda: check(3), "int"),
+        (lambda: check(lambda: 3), "int has no log_prob"),
+        (lambda: check(mistakes.model()[0], torch.zeros(0, 16)), r"\(0, 16\)"),
+        (lambda: check(mistakes.model()[0], [1.0]), "list"),
+    ],
+)
+def test_a_users_mistake_is_one_clear_sentence(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_the_page_shows_the_recorded_output():
+    page, recorded = mistakes.PAGE.read_text(), json.loads(mistakes.RECORDED.read_text())
+    assert mistakes.rendered(page, recorded) == page
+    assert set(recorded["mistakes"]) == set(MISTAKES)
+    assert all(mistakes.BEGIN.format(name) in page for name in MISTAKES)
