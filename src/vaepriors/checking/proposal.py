@@ -7,7 +7,7 @@ from torch import Tensor
 
 __all__ = ["KnownDensity", "fit_density"]
 
-WIDTHS = (1.0, 1.5, 3.0)
+WIDTHS = (1.0, 1.5, 3.0, 10.0)
 FULL = 64  # dimensions up to which covariance matrices are full
 
 
@@ -54,7 +54,7 @@ def fit_density(y: Tensor) -> KnownDensity:
     """Fit r to draws.
 
     Half of the draws give the components, the other half their weights, by steps of EM. Wide components keep a tenth of
-    the weight, so that p / r is bounded where p is no wider than three times the sample.
+    the weight, so that p / r is bounded where p is no wider than ten times the sample.
 
     Args:
         y: Draws, of shape `(n, D)`.
