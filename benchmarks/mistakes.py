@@ -133,6 +133,7 @@ class WidePrior(nn.Module):
 def vamp_prior() -> VampPrior:
     torch.manual_seed(0)
     encoder = networks.Encoder((16,), [16], latent=2)
+    nn.init.constant_(encoder.head.log_var.bias, -2.0)  # as after some training
     return VampPrior(encoder, torch.rand(5, 16))
 
 

@@ -179,7 +179,7 @@ def test_a_decoder_without_tails_is_named_in_its_model():
 
 
 def tiny_images(sharpness):
-    """Pixels that follow the one before, or its opposite, by so much; not normalised unless they are bits."""
+    """Binary pixels that follow the one before by so much."""
 
     def conditionals(x):
         before = nn.functional.pad(x, (1, 0))[..., :-1]

@@ -12,7 +12,7 @@ from vaepriors.distributions import support_of
 
 __all__ = ["Subject", "in_chunks"]
 
-CHUNK = 1000  # values whose density is computed at a time: 200 MB for a mixture of 25,000 components
+CHUNK = 500  # values whose density is computed at a time: 100 MB for a mixture of 25,000 components
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], values: Tensor, size: int) -> Tensor:
