@@ -43,24 +43,24 @@ def check_distribution(
     """
     with torch.no_grad():
         subject = Subject(make(*inputs))
-        found = [check_shapes(subject)]
-        if not found[0].passed:
-            return found
+        findings = [check_shapes(subject)]
+        if not findings[0].passed:
+            return findings
         n = draws + draws // 2
         z = subject.sample(n)
-        found.append(check_values(subject, z, n))
-        if not found[1].passed:
-            return found
+        findings.append(check_values(subject, z, n))
+        if not findings[1].passed:
+            return findings
         random = not repeats(subject, z)
         values = grid_of(subject, z)
-    found.append(check_gradients(make(*inputs), z[:20], module, values is None))
+    findings.append(check_gradients(make(*inputs), z[:20], module, values is None))
     with torch.no_grad():
-        found += [check_order(subject, z), *_compare(subject, z, values, draws, random)]
+        findings += [check_order(subject, z), *_compare(subject, z, values, draws, random)]
         if not random:
-            found += check_reparametrised(subject, z) + _precision(module, inputs, z[:200])
+            findings += check_reparametrised(subject, z) + _precision(module, inputs, z[:200])
         if reference is not None:
-            found.append(_reference(subject, z[:draws], reference, random))
-    return found
+            findings.append(_reference(subject, z[:draws], reference, random))
+    return findings
 
 
 def _compare(subject: Subject, z: Tensor, values: Tensor | None, draws: int, random: bool) -> list[Finding]:

@@ -62,10 +62,10 @@ def compare_densities(subject: RealSubject, z: Tensor, n: int, random: bool) -> 
         sentence = "Calls of log_prob differ too much to average their exponentials: a few calls decide the mean."
         return [Finding("agreement", None, agreement, 1.0, 0.0, sentence)]
     draws = _draw(subject, z, n)
-    found = [_normalisation(draws), _regions(draws)]
+    findings = [_normalisation(draws), _regions(draws)]
     if not random:
-        found += [_bridge(draws), _score(subject, draws, z.dtype), _moves(subject, draws, z.dtype)]
-    return found
+        findings += [_bridge(draws), _score(subject, draws, z.dtype), _moves(subject, draws, z.dtype)]
+    return findings
 
 
 def _draw(subject: RealSubject, z: Tensor, n: int) -> Draws:

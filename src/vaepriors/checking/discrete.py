@@ -69,8 +69,8 @@ def _filled(values: Tensor, base: Any) -> Tensor:
 
 def compare_masses(subject: Subject, x: Tensor, values: Tensor) -> list[Finding]:
     """The comparisons above, by draws x of shape `(n, *batch, *event)`."""
-    found = [_masses(subject, x, values)]
-    return found + _single_moves(subject, x, values)
+    findings = [_masses(subject, x, values)]
+    return findings + _single_moves(subject, x, values)
 
 
 def _masses(subject: Subject, x: Tensor, values: Tensor) -> Finding:

@@ -23,15 +23,15 @@ def check_model(model: Any, x: Tensor, reference: Callable[[Tensor], Tensor] | N
     """Check a model with `encoder`, `decoder` and `prior`, at data x."""
     with torch.no_grad():
         terms = _terms(model, x)
-        found = [_shapes(terms, x)]
-        if not found[0].passed:
-            return tuple(found)
-        found += [_bound(terms), *_recomputed(model, x, terms), _alone(model, x, terms)]
-    found.append(_gradients(model, x))
-    found += _parts(model, x, draws)
+        findings = [_shapes(terms, x)]
+        if not findings[0].passed:
+            return tuple(findings)
+        findings += [_bound(terms), *_recomputed(model, x, terms), _alone(model, x, terms)]
+    findings.append(_gradients(model, x))
+    findings += _parts(model, x, draws)
     if reference is not None:
-        found.append(_likelihood(model, x, reference, draws))
-    return tuple(found)
+        findings.append(_likelihood(model, x, reference, draws))
+    return tuple(findings)
 
 
 def _parts(model: Any, x: Tensor, draws: int) -> list[Finding]:
@@ -42,12 +42,12 @@ def _parts(model: Any, x: Tensor, draws: int) -> list[Finding]:
     cases: list[tuple[str, tuple[Tensor, ...], int]] = [
         ("prior", (), draws), ("encoder", (x[:MEMBERS],), fewer), ("decoder", (z[:1],), fewer),
     ]  # fmt: skip
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for part, inputs, n in cases:
         make = getattr(model, part)
         module = make if isinstance(make, nn.Module) else None
-        found += Report(tuple(check_distribution(make, module, inputs, None, n))).prefixed(part)
-    return found
+        findings += Report(tuple(check_distribution(make, module, inputs, None, n))).prefixed(part)
+    return findings
 
 
 def _terms(model: Any, x: Tensor) -> Terms:
