@@ -63,7 +63,7 @@ def test_components_taken_in_order_are_seen_in_many_dimensions():
 def named(name, model="vae"):
     torch.manual_seed(0)
     x = torch.rand(20, 1, 4, 4).round()
-    small = {"components": 5, "prior_hidden": (8,)}
+    small = {"components": 5, "exemplars": 5, "prior_hidden": (8,)}
     options = {option: value for option, value in small.items() if option in PRIORS[name].options}
     experiment = Experiment(prior=name, model=model, latent=2, hidden=(16,), **options)
     return build(experiment, Dataset("test", x, x, x, "bernoulli"))[0], x
