@@ -211,7 +211,7 @@ def test_an_unknown_command_gets_a_hint(here, vaepriors, capsys, arguments, word
     [
         (
             "import vaepriors; vaepriors.VAE, vaepriors.networks, vaepriors.objectives, vaepriors.priors, "
-            "vaepriors.optim, vaepriors.estimate, vaepriors.data, vaepriors.analysis",
+            "vaepriors.optim, vaepriors.estimate, vaepriors.data, vaepriors.analysis, vaepriors.fit, vaepriors.Folder",
             {"matplotlib", "sklearn", "networkx", "tyro", "rich", "lightning_fabric", "jinja2"},
         ),
         (

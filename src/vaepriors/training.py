@@ -16,11 +16,10 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from vaepriors import checkpoint
@@ -34,6 +33,9 @@ from vaepriors.optim import adam, set_rate, staged_rate
 from vaepriors.priors import VampPrior
 from vaepriors.store import Memory, Store, session
 from vaepriors.vae import VAE
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["Callback", "Diverged", "Losses", "Outcome", "Settings", "Training", "binarize", "fit"]
 
@@ -270,7 +272,7 @@ class Training:
         objective: Objective,
         data: Dataset,
         settings: Settings,
-        fabric: Fabric,
+        fabric: "Fabric",
         store: Store,
         callbacks: Sequence[Callback] = (),
     ) -> None:
@@ -520,7 +522,7 @@ def _lines(tensors: dict[str, Tensor]) -> list[str]:
     return bytes(tensors["lines"].numpy()).decode().splitlines(keepends=True)
 
 
-def _graph(settings: Settings, fabric: Fabric) -> bool:
+def _graph(settings: Settings, fabric: "Fabric") -> bool:
     """Whether the step is to be one CUDA graph, and can."""
     if settings.graph and fabric.device.type != "cuda":
         print("there is no CUDA device for --graph: continuing without it", file=sys.stderr)
@@ -554,7 +556,7 @@ class _Interruption:
         for each, handler in self.before.items():
             signal.signal(each, handler)
 
-    def asked(self, fabric: Fabric, late: bool) -> str:
+    def asked(self, fabric: "Fabric", late: bool) -> str:
         """Why to stop: a process of any device got a signal or is out of time; empty to continue."""
         flags = torch.tensor([float(self.signalled), float(late)], device=fabric.device)
         signalled, late = (fabric.all_reduce(flags, reduce_op="sum") > 0).tolist()  # type: ignore

@@ -7,10 +7,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -25,6 +24,9 @@ from vaepriors.numerics import fixed_numerics, seed_of
 from vaepriors.priors import VHP
 from vaepriors.reading import check
 from vaepriors.vae import VAE, eval_mode
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["Paused", "digest_of", "evaluate_run", "examples", "measure_normalizer", "summary"]
 
@@ -206,7 +208,9 @@ class _InBlocks:
         progress: Called with the number of examples done and their total.
     """
 
-    def __init__(self, fabric: Fabric, path: Path, same: dict[str, Any], progress: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, fabric: "Fabric", path: Path, same: dict[str, Any], progress: Callable[[int, int], None]
+    ) -> None:
         self.fabric, self.path, self.same, self.progress = fabric, path, same, progress
 
     @torch.no_grad()

@@ -2,10 +2,9 @@
 
 import dataclasses
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 
 from vaepriors.app.cost import check_memory
 from vaepriors.app.experiment import OBJECTIVES, Experiment, build
@@ -14,6 +13,9 @@ from vaepriors.data import Dataset
 from vaepriors.devices import open_devices
 from vaepriors.numerics import seed_of
 from vaepriors.training import Callback, Outcome, Settings, Training
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["check_start", "fit", "make_fabric", "prepare"]
 
@@ -37,7 +39,7 @@ class _RunStore(Run):
         self.write_experiment(self.planned, [*before.get("sessions", []), session], data_sha256)
 
 
-def make_fabric(experiment: Experiment) -> Fabric:
+def make_fabric(experiment: Experiment) -> "Fabric":
     """The devices of an experiment.
 
     Raises:
@@ -47,7 +49,7 @@ def make_fabric(experiment: Experiment) -> Fabric:
 
 
 def prepare(
-    experiment: Experiment, dataset: Dataset, run: Run, fabric: Fabric, callbacks: Sequence[Callback] = ()
+    experiment: Experiment, dataset: Dataset, run: Run, fabric: "Fabric", callbacks: Sequence[Callback] = ()
 ) -> Training:
     """The training of an experiment, ready to run, with initial weights that follow from its seed."""
     torch.manual_seed(seed_of(experiment.seed, "weights"))
@@ -61,7 +63,7 @@ def fit(
     experiment: Experiment,
     dataset: Dataset,
     run: Run,
-    fabric: Fabric | None = None,
+    fabric: "Fabric | None" = None,
     callbacks: Sequence[Callback] = (),
     save_every: float = 30.0,
     snapshots: Collection[int] = (),
