@@ -94,3 +94,10 @@ def test_the_groups_of_the_command_line_are_the_experiment():
 def test_limits_of_a_size_are_in_its_type(value):
     with pytest.raises(ValueError, match=f"latent is {value}"):
         Experiment(latent=value)
+
+
+def test_a_replaced_choice_brings_its_own_defaults_and_keeps_what_was_given():
+    assert Experiment(prior="vamp", model="mlp").replace(prior="standard", model="hvae") == Experiment(model="hvae")
+    assert Experiment(prior="vamp", components=7).replace(prior="mog", seed=1).components == 7
+    with pytest.raises(ValueError, match="components is 7"):
+        Experiment(prior="vamp", components=7).replace(prior="standard")

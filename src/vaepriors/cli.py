@@ -5,7 +5,6 @@ A mistake of the user is one sentence on standard error and exit status 2, befor
 """
 
 import argparse
-import dataclasses
 import functools
 import os
 import sys
@@ -62,7 +61,7 @@ def train(
 
     experiment = options.experiment()
     _check_saving(save_every, snapshots, experiment.epochs)
-    experiment = dataclasses.replace(experiment, data=absolute(experiment.data))
+    experiment = experiment.replace(data=absolute(experiment.data))
     run = Run(out or default_folder(experiment))
     fabric = make_fabric(experiment)
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # the others are started by the first, when it has looked

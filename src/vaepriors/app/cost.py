@@ -6,7 +6,6 @@ Memory is what a run cannot do without: its weights (each with a gradient, Adam'
 copy), its data, and the draws of one step with their densities under a mixture. Activations come on top.
 """
 
-import dataclasses
 import time
 from functools import cache
 from types import SimpleNamespace
@@ -48,7 +47,7 @@ def _shape_of(experiment: Experiment) -> Experiment:
     form = data.CATALOGUE[experiment.data].form
     like = next(name for name, entry in data.CATALOGUE.items() if entry.form[1:3] == form[1:3])
     rest: Any = {"seed": 0, "epochs": 1, "warmup": 0, "patience": 0, "lr": 1e-3, "lr_stages": 1, "init": "he"}
-    return dataclasses.replace(experiment, data=like, **rest)
+    return experiment.replace(data=like, **rest)
 
 
 @cache
@@ -56,7 +55,7 @@ def _counts(experiment: Experiment) -> _Counts:
     k = _components(experiment)
     if k > 3:  # a straight line in their number
         smaller: Any = ({_drawn(experiment) or "components": n} for n in (2, 3))
-        two, three = (_counts(dataclasses.replace(experiment, **options)) for options in smaller)
+        two, three = (_counts(experiment.replace(**options)) for options in smaller)
         return _Counts(*(a + (k - 2) * (b - a) for a, b in zip(two, three, strict=True)))
     with torch.random.fork_rng(devices=[]):
         dataset = data.stand_in(experiment.data, 3)
@@ -188,7 +187,7 @@ def _weights(experiment: Experiment, dataset: Dataset) -> int:
     if "component" in _facts(experiment):
         kind = "prior" if "component" in PRIORS[experiment.prior].facts else "base"
         own: dict[str, Any] = dict.fromkeys(PRIORS[getattr(experiment, kind)].options)
-        experiment = dataclasses.replace(experiment, **own | {kind: "standard"})
+        experiment = experiment.replace(**own | {kind: "standard"})
     facts = ("name", "event_shape", "likelihood", "train", "pseudo")
     form: Any = SimpleNamespace(**{name: getattr(dataset, name) for name in facts})
     try:

@@ -257,6 +257,16 @@ class Experiment(Machine, Training, Goal, Prior, Model, Data):
                 defaults |= {name: option.default for name, option in table.options_of(choice, vars(self)).items()}
         return {name: getattr(self, name) for name in defaults if getattr(self, name) != defaults[name]}
 
+    def replace(self, **changes: Any) -> "Experiment":
+        """The experiment with other values; options at the default of an old choice get that of the new one.
+
+        `dataclasses.replace` would keep the defaults of the old choice.
+
+        >>> Experiment(prior="mog").replace(prior="vhp").components is None
+        True
+        """
+        return Experiment(**self.given() | changes)
+
     @classmethod
     def read(cls, values: dict[str, Any]) -> "Experiment":
         """An experiment from the values of a JSON file, of this version or one before.

@@ -11,7 +11,6 @@ To follow a run of the command: `commands.run` makes the jobs; `run_here`, or `c
 each; `run_job` trains, measures and records. A row that refits another one first trains that, unless its run is there.
 """
 
-import dataclasses
 import functools
 import math
 import time
@@ -87,7 +86,7 @@ class Job:
     def planned(self) -> Experiment:
         """The whole experiment of the row."""
         assert self.row.experiment is not None
-        return dataclasses.replace(self.row.experiment, seed=self.seed)
+        return self.row.experiment.replace(seed=self.seed)
 
     @property
     def run(self) -> Run:
@@ -106,8 +105,8 @@ class Job:
     def experiment(self, options: RunOptions) -> Experiment:
         """The experiment as the options limit it."""
         epochs = min(self.planned.epochs, options.epochs or self.planned.epochs)
-        return dataclasses.replace(
-            self.planned, epochs=epochs, accelerator=options.accelerator, compile=options.compile, graph=options.graph
+        return self.planned.replace(
+            epochs=epochs, accelerator=options.accelerator, compile=options.compile, graph=options.graph
         )
 
     def result(self) -> dict[str, Any] | None:
