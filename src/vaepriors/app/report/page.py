@@ -2,9 +2,11 @@
 
 import base64
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -13,7 +15,7 @@ from matplotlib.figure import Figure
 from vaepriors.app.report.pictures import png
 from vaepriors.checkpoint import write_atomically
 
-__all__ = ["Opening", "Picture", "Section", "Table", "drawn", "render", "sheet"]
+__all__ = ["Opening", "Part", "Picture", "Section", "Table", "drawn", "render", "section", "sheet", "write"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,19 @@ class Section:
     pictures: list[Picture] = field(default_factory=list)
     openings: list[Opening] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
+
+
+Part = str | Picture | Opening | Table
+
+
+def section(key: str, title: str, parts: Iterable[Part]) -> Section:
+    """A section with these parts: sentences, pictures, openings and tables, each kind in its order."""
+    whole = Section(key, title)
+    places: dict[type, list[Any]]
+    places = {str: whole.text, Picture: whole.pictures, Opening: whole.openings, Table: whole.tables}
+    for part in parts:
+        places[type(part)].append(part)
+    return whole
 
 
 def drawn(name: str, figure: Figure, alt: str, caption: str = "") -> Picture:

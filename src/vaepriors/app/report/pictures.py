@@ -15,7 +15,7 @@ from vaepriors.distributions import point_estimate
 from vaepriors.priors import VampPrior
 from vaepriors.vae import VAE
 
-__all__ = ["grid", "png", "save_figure", "save_png", "write_pictures"]
+__all__ = ["grid", "png", "reconstructions", "save_figure", "save_png", "write_pictures"]
 
 
 def grid(images: Tensor, columns: int | None = None, border: int = 1) -> np.ndarray:
@@ -65,6 +65,13 @@ def save_figure(path: Path, figure: Figure) -> None:
     write_atomically(path, file.getvalue())
 
 
+def reconstructions(model: VAE, x: Tensor) -> np.ndarray:
+    """A sheet of images, each above its reconstruction, in whole rows of at most ten."""
+    columns = min(len(x), 10)
+    rows = x[: len(x) - len(x) % columns].split(columns)
+    return grid(torch.cat([part for row in rows for part in (row, point_estimate(model.reconstruct(row)))]), columns)
+
+
 @torch.no_grad()
 def write_pictures(folder: Path, model: VAE, dataset: Dataset, number: int) -> list[Path]:
     """Write samples.npy, and for images samples.png, reconstructions.png and, for a VampPrior, pseudo_inputs.png.
@@ -85,11 +92,8 @@ def write_pictures(folder: Path, model: VAE, dataset: Dataset, number: int) -> l
     write_atomically(folder / "samples.npy", npy(samples))
     if not dataset.has_images:
         return [folder / "samples.npy"]
-    shown = min(number, len(dataset.test), 30)
-    columns = min(shown, 10)
-    examples = dataset.test[: shown - shown % columns].to(samples)  # whole rows
-    pairs = [part for x in examples.split(columns) for part in (x, point_estimate(model.reconstruct(x)))]
-    sheets = {"samples": grid(samples), "reconstructions": grid(torch.cat(pairs), columns)}
+    examples = dataset.test[: min(number, 30)].to(samples)
+    sheets = {"samples": grid(samples), "reconstructions": reconstructions(model, examples)}
     for part in model.modules():
         if isinstance(part, VampPrior):
             sheets["pseudo_inputs"] = grid(part.inputs()[:number])

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
@@ -17,8 +17,8 @@ from vaepriors.app.origin import Origin, measure_surgery, origin
 from vaepriors.app.records import Record, command, records_of, without_examples
 from vaepriors.app.report import figures, page
 from vaepriors.app.report.curves import curves
-from vaepriors.app.report.page import Opening, Section, drawn, sheet
-from vaepriors.app.report.pictures import grid
+from vaepriors.app.report.page import Opening, Part, drawn, section, sheet
+from vaepriors.app.report.pictures import grid, reconstructions
 from vaepriors.app.run import Run
 from vaepriors.data import Dataset, binarize_once
 from vaepriors.distributions import point_estimate
@@ -122,8 +122,7 @@ def report(
         record = Record("", result, estimates.log_likelihood.cpu().numpy())
         elbo, latent = _measure(model, data, x, seed)
         subject = _Subject(data.name, model, data, x, elbo, latent, list(metrics), [record])
-        makers = [_likelihood, _samples, _pseudo_inputs, _units, _elbo, _codes]
-        sections = [maker(subject) for maker in ([_training] if subject.metrics else []) + makers]
+        sections = _sections(subject, progress=lambda done, total: None)
     sentences = diagnose(latent.activity, latent.surgery, result["effective_samples_mean"])
     parameters = sum(p.numel() for p in model.parameters())
     text = page.render(data.name, f"{parameters:,} parameters.", _numbers(subject), sentences, sections)
@@ -149,9 +148,7 @@ def write_report(
 
     Args:
         run: The run; its training may not be finished, and it may not be evaluated.
-        number: The most test examples to measure. The ELBO's parts are those of the training set.
-        which: The model: best, last, or epoch-N of a snapshot.
-        seed: Seed of all draws.
+        number, which, seed: As for `vaepriors report`. The ELBO's parts are those of the training set.
         progress: Called with the number of sections done and their total.
 
     Returns:
@@ -174,11 +171,7 @@ def write_report(
     subject = _Subject(
         run.folder.name, model, data, x, elbo, latent, metrics, records, renewal, experiment.epochs, implied, run
     )
-    makers = (_training, _likelihood, _samples, _pseudo_inputs, _units, _elbo, _codes, _interpolations, _experiment)
-    sections = []
-    for done, maker in enumerate(makers, 1):
-        sections.append(maker(subject))
-        progress(done, len(makers))
+    sections = _sections(subject, progress)
     title = f"{experiment.model}, {experiment.prior} prior, {Path(experiment.data).name}"
     subtitle = f"Model of epoch {values['epoch']} ({which}) of {len(subject.metrics)}, seed {experiment.seed}."
     effective = records[0].result["effective_samples_mean"] if records else None
@@ -229,22 +222,44 @@ def _numbers(subject: _Subject) -> list[tuple[str, str]]:
     return numbers
 
 
-def _training(subject: _Subject) -> Section:
+def _sections(subject: _Subject, progress: Callable[[int, int], None]) -> list[page.Section]:
+    """All sections; those about a folder, and that of a training without metrics, only of a run."""
+    makers: dict[tuple[str, str], Callable[[_Subject], Iterator[Part]]] = {
+        ("training", "Training"): _training,
+        ("likelihood", "Likelihood"): _likelihood,
+        ("samples", "Draws of the model"): _samples,
+        ("pseudo-inputs", "Pseudo-inputs"): _pseudo_inputs,
+        ("units", "Active units"): _units,
+        ("elbo", "The ELBO in parts"): _elbo,
+        ("codes", "Codes and prior"): _codes,
+        ("interpolations", "Interpolations"): _interpolations,
+        ("experiment", "Experiment"): _experiment,
+    }
+    sections = []
+    for done, ((key, title), maker) in enumerate(makers.items(), 1):
+        whole = section(key, title, maker(subject))
+        sections += [whole] * (whole != page.Section(key, title))
+        progress(done, len(makers))
+    return sections
+
+
+def _training(subject: _Subject) -> Iterator[Part]:
     if not subject.metrics:
-        return Section("training", "Training", ["No epoch has ended yet."])
+        if subject.run is not None:
+            yield "No epoch has ended yet."
+        return
     last = subject.metrics[-1]
     best = min(subject.metrics, key=lambda line: line["valid_loss"])
     epochs = "1 epoch" if len(subject.metrics) == 1 else f"{len(subject.metrics)} epochs"
     duration = duration_in_words(sum(line["seconds"] for line in subject.metrics))
-    text = [
+    yield (
         f"{epochs} in {duration}. The best validation loss is {best['valid_loss']:.2f} "
         f"nats, of epoch {best['epoch']}; the last one {last['valid_loss']:.2f}."
-    ]
+    )
     if len(subject.metrics) < subject.epochs:
-        text.append("The training ended before the last epoch: stopped early, interrupted, or still running.")
+        yield "The training ended before the last epoch: stopped early, interrupted, or still running."
     names = "losses, rate, distortion" + (", the weight of the divergence" if "beta" in last else "")
-    picture = drawn("training", curves(subject.metrics), f"Curves over the epochs: {names}.", f"By epoch: {names}.")
-    return Section("training", "Training", text, [picture])
+    yield drawn("training", curves(subject.metrics), f"Curves over the epochs: {names}.", f"By epoch: {names}.")
 
 
 def likelihood_of(result: dict[str, Any]) -> str:
@@ -253,20 +268,23 @@ def likelihood_of(result: dict[str, Any]) -> str:
     return f"{-result['nll']:.2f}{error}"
 
 
-def _likelihood(subject: _Subject) -> Section:
+def _likelihood(subject: _Subject) -> Iterator[Part]:
     if not subject.records:
-        return Section("likelihood", "Likelihood", [f"Not evaluated yet: run {subject.command}."])
+        yield f"Not evaluated yet: run {subject.command}."
+        return
     record, *others = subject.records
     result, values = record.result, record.log_likelihood
-    text = [
+    yield (
         f"By {result['samples']} importance samples for each of {result['n']} examples ({result['split']}); effective "
         f"samples {result['effective_samples_mean']:.1f} on average, and {result['effective_samples_min']:.1f} for the "
-        "example with fewest.",
-    ]
-    pictures = [] if values is None else _likelihood_pictures(subject, result["split"], values)
-    if values is None and subject.run is not None:
-        text.append(without_examples(subject.run, record))
-    return Section("likelihood", "Likelihood", text, pictures, tables=[_evaluations(subject.records)] if others else [])
+        "example with fewest."
+    )
+    if values is not None:
+        yield from _likelihood_pictures(subject, result["split"], values)
+    elif subject.run is not None:
+        yield without_examples(subject.run, record)
+    if others:
+        yield _evaluations(subject.records)
 
 
 def _evaluations(records: list[Record]) -> page.Table:
@@ -283,89 +301,62 @@ def _evaluations(records: list[Record]) -> page.Table:
     return page.Table("evaluations of this model", rows, head)
 
 
-def _likelihood_pictures(subject: _Subject, split: str, values: np.ndarray) -> list[page.Picture]:
-    pictures = [
-        drawn(
-            "likelihood",
-            figures.histogram({"log p(x)": values}),
-            f"Histogram of log p(x) of {len(values)} examples, from {values.min():.1f} to {values.max():.1f} nats, "
-            f"with its mean at {values.mean():.1f}.",
-            "log p(x) of each example; dashed: the mean.",
-        )
-    ]
-    if subject.data.has_images and split == "test" and len(values) <= len(subject.data.test):
-        order = np.argsort(values)
-        shown = min(10, len(values))
-        for name, rows in (("hardest", order[:shown]), ("easiest", order[::-1][:shown])):
-            numbers = ", ".join(f"{values[row]:.1f}" for row in rows)
-            pictures.append(
-                sheet(
-                    name,
-                    grid(subject.data.test[rows.copy()], shown),
-                    f"The {shown} {name} examples, log p(x) from left to right {numbers}.",
-                    f"The {name}: {numbers} nats.",
-                )
-            )
-    return pictures
+def _likelihood_pictures(subject: _Subject, split: str, values: np.ndarray) -> Iterator[page.Picture]:
+    yield drawn(
+        "likelihood",
+        figures.histogram({"log p(x)": values}),
+        f"Histogram of log p(x) of {len(values)} examples, from {values.min():.1f} to {values.max():.1f} nats, "
+        f"with its mean at {values.mean():.1f}.",
+        "log p(x) of each example; dashed: the mean.",
+    )
+    if not subject.data.has_images or split != "test" or len(values) > len(subject.data.test):
+        return
+    order, shown = np.argsort(values), min(10, len(values))
+    for name, rows in (("hardest", order[:shown]), ("easiest", order[::-1][:shown])):
+        numbers = ", ".join(f"{values[row]:.1f}" for row in rows)
+        alt = f"The {shown} {name} examples, log p(x) from left to right {numbers}."
+        yield sheet(name, grid(subject.data.test[rows.copy()], shown), alt, f"The {name}: {numbers} nats.")
 
 
-def _samples(subject: _Subject) -> Section:
+def _samples(subject: _Subject) -> Iterator[Part]:
     model, x = subject.model, subject.x
     drawn_x = point_estimate(model.decoder(model.prior().sample((64 if subject.data.has_images else 500,))))
     if not subject.data.has_images:
-        figure = figures.coordinates(x, drawn_x)
         alt = "Mean and standard deviation of each coordinate, of test examples and of draws of the model."
-        text = ["The data are vectors, not images: their coordinates are compared."]
-        return Section("samples", "Draws of the model", text, [drawn("samples", figure, alt, alt)])
-    shown = x[: min(20, len(x))]
-    columns = min(10, len(shown))
-    shown = shown[: len(shown) - len(shown) % columns]
-    pairs = [part for some in shown.split(columns) for part in (some, point_estimate(model.reconstruct(some)))]
-    return Section(
-        "samples",
-        "Draws of the model",
-        [],
-        [
-            sheet("samples", grid(drawn_x, 16), "64 images drawn from the model.", "Drawn from the prior, decoded."),
-            sheet(
-                "reconstructions",
-                grid(torch.cat(pairs), columns),
-                "Test examples, each above its reconstruction.",
-                "Test examples, each above its reconstruction.",
-            ),
-        ],
-    )
+        yield "The data are vectors, not images: their coordinates are compared."
+        yield drawn("samples", figures.coordinates(x, drawn_x), alt, alt)
+        return
+    yield sheet("samples", grid(drawn_x, 16), "64 images drawn from the model.", "Drawn from the prior, decoded.")
+    alt = "Test examples, each above its reconstruction."
+    yield sheet("reconstructions", reconstructions(model, x[:20]), alt, alt)
 
 
-def _pseudo_inputs(subject: _Subject) -> Section:
-    key, title, model = "pseudo-inputs", "Pseudo-inputs", subject.model
+def _pseudo_inputs(subject: _Subject) -> Iterator[Part]:
+    model = subject.model
     top = model.prior.top if isinstance(model.prior, TwoLevelPrior) else model.prior
     if not isinstance(top, VampPrior):
-        return Section(key, title, ["The prior has none: it is not a VampPrior."])
+        yield "The prior has none: it is not a VampPrior."
+        return
     if not subject.data.has_images:
-        return Section(
-            key,
-            title,
-            [f"The prior has {len(top.pseudo_inputs)}; they are not shown: the data are not images."],
-        )
+        yield f"The prior has {len(top.pseudo_inputs)}; they are not shown: the data are not images."
+        return
     inputs = top.inputs()
     mixture, place = top(), next(iter(levels(model.encoder(subject.x[:1])).values()))
     weights = mixture.logits.softmax(0)
     shares = responsibilities(mixture, model.encoder(subject.x[:500]).sample()[:, place])
     rank = shares if top.logits is None else weights
     order = rank.sort(descending=True, stable=True).indices[:PSEUDO].tolist()
-    openings = [_opening(model, top, k, percent_in_words(rank[k].item())) for k in order]
     of = f"{len(order)} of {len(inputs)}" if len(order) < len(inputs) else f"All {len(inputs)}"
-    text = [
-        f"{of}, in the order of their weights, which are given in percent."
-        if top.logits is not None
-        else f"{of}. All have the same weight; they are in the order of their share in the codes of test examples.",
-        f"Each opens to {GENERATED} images generated from it: z drawn from its posterior, and decoded.",
-    ]
+    if top.logits is not None:
+        yield f"{of}, in the order of their weights, which are given in percent."
+    else:
+        yield f"{of}. All have the same weight; they are in the order of their share in the codes of test examples."
+    yield f"Each opens to {GENERATED} images generated from it: z drawn from its posterior, and decoded."
     if top.bounds is not None:
         share = top.clamped_share().item()
-        text.append(f"{percent_in_words(share)} of their pixels are at a bound, where they get no gradient.")
-    return Section(key, title, text, openings=openings)
+        yield f"{percent_in_words(share)} of their pixels are at a bound, where they get no gradient."
+    for k in order:
+        yield _opening(model, top, k, percent_in_words(rank[k].item()))
 
 
 def _opening(model: VAE, top: VampPrior, k: int, percent: str) -> Opening:
@@ -383,34 +374,31 @@ def _opening(model: VAE, top: VampPrior, k: int, percent: str) -> Opening:
     )
 
 
-def _units(subject: _Subject) -> Section:
+def _units(subject: _Subject) -> Iterator[Part]:
     latent = subject.latent
     if not latent.activity:
-        return Section("units", "Active units", ["The test set has one example; activity is a variance over several."])
+        yield "The test set has one example; activity is a variance over several."
+        return
     counts = ", ".join(f"{int((v > 0.01).sum())} of {len(v)} of {name}" for name, v in latent.activity.items())
-    text = [
-        f"Active by the variance of their posterior mean over {len(subject.x)} test examples, above 0.01: {counts}."
-    ]
+    yield f"Active by the variance of their posterior mean over {len(subject.x)} test examples, above 0.01: {counts}."
     divergence = {name: values for name, values in latent.divergence.items() if values.isfinite().all()}
     if divergence:
         sums = ", ".join(f"{name} {values.sum().item():.2f}" for name, values in divergence.items())
-        text.append(
+        yield (
             f"Divergence of the units from the prior, summed over each level, in nats: {sums}; the rate of the same "
             f"model is {subject.elbo.rate.mean().item():.2f}. The sums differ from the rate where units depend on each "
             "other under the prior, as under a mixture: each unit is compared with its own marginal distribution."
         )
     if unknown := ", ".join(latent.divergence.keys() - divergence.keys()):
-        text.append(f"The divergence of the units of {unknown} is not shown: the prior has no known marginals there.")
-    figure = figures.units(latent.activity, divergence)
-    return Section(
-        "units", "Active units", text, [drawn("units", figure, f"Units, sorted, by level: {counts} active.")]
-    )
+        yield f"The divergence of the units of {unknown} is not shown: the prior has no known marginals there."
+    yield drawn("units", figures.units(latent.activity, divergence), f"Units, sorted, by level: {counts} active.")
 
 
-def _elbo(subject: _Subject) -> Section:
+def _elbo(subject: _Subject) -> Iterator[Part]:
     surgery = subject.latent.surgery
     if surgery is None:
-        return Section("elbo", "The ELBO in parts", ["The training set has one example; two are needed."])
+        yield "The training set has one example; two are needed."
+        return
     parts = (
         f"distortion {surgery.distortion:.2f}, mutual information {surgery.mutual_information:.2f} "
         f"± {surgery.mutual_information_se:.2f}, marginal KL {surgery.marginal_kl:.2f} ± {surgery.marginal_kl_se:.2f}"
@@ -419,34 +407,21 @@ def _elbo(subject: _Subject) -> Section:
     over = f"all {size:,} training examples"
     if number < size:
         over = f"{number:,} of {size:,} training examples chosen at random"
-    text = [
-        f"-ELBO over {over} = {surgery.distortion + surgery.rate:.2f} nats = {parts} (Hoffman & Johnson 2016).",
-        limits(surgery),
-    ]
-    test = {"rate": subject.elbo.rate.mean().item(), "distortion": subject.elbo.distortion.mean().item()}
-    points = {"test examples": (test["rate"], test["distortion"]), "training": (surgery.rate, surgery.distortion)}
-    about = None if subject.run is None else origin(subject.run)
-    tables = [] if about is None or about["surgery"] is None else [_before_and_after(about, surgery)]
-    return Section(
-        "elbo",
-        "The ELBO in parts",
-        text,
-        [
-            drawn(
-                "surgery",
-                figures.surgeries({subject.name: surgery}),
-                f"-ELBO as bars of its parts, in nats: {parts}.",
-            ),
-            drawn(
-                "rate-distortion",
-                figures.rate_distortion(subject.metrics, points),
-                f"Rate {test['rate']:.2f} and distortion {test['distortion']:.2f} nats of test examples, "
-                f"{surgery.rate:.2f} and {surgery.distortion:.2f} of training examples, and of each epoch.",
-                "Rate and distortion; dotted: the same ELBO.",
-            ),
-        ],
-        tables=tables,
+    yield f"-ELBO over {over} = {surgery.distortion + surgery.rate:.2f} nats = {parts} (Hoffman & Johnson 2016)."
+    yield limits(surgery)
+    yield drawn("surgery", figures.surgeries({subject.name: surgery}), f"-ELBO as bars of its parts, in nats: {parts}.")
+    rate, distortion = subject.elbo.rate.mean().item(), subject.elbo.distortion.mean().item()
+    points = {"test examples": (rate, distortion), "training": (surgery.rate, surgery.distortion)}
+    yield drawn(
+        "rate-distortion",
+        figures.rate_distortion(subject.metrics, points),
+        f"Rate {rate:.2f} and distortion {distortion:.2f} nats of test examples, {surgery.rate:.2f} and "
+        f"{surgery.distortion:.2f} of training examples, and of each epoch.",
+        "Rate and distortion; dotted: the same ELBO.",
     )
+    about = None if subject.run is None else origin(subject.run)
+    if about is not None and about["surgery"] is not None:
+        yield _before_and_after(about, surgery)
 
 
 def _before_and_after(about: Origin, after: Surgery) -> page.Table:
@@ -477,58 +452,63 @@ def limits(surgery: Surgery) -> str:
     )
 
 
-def _codes(subject: _Subject) -> Section:
+def _codes(subject: _Subject) -> Iterator[Part]:
     model, x = subject.model, subject.x
     where = levels(model.encoder(x[:1]))
     codes = torch.cat([model.encoder(some).sample() for some in x.split(500)])
     prior = model.prior().sample((len(x),))
+    if len(x) < 3:
+        yield f"The test set has {len(x)} examples; a plane needs three."
+        return
     labels = subject.data.labels.get("test")
     labels = None if labels is None or labels.dim() != 1 else labels[: len(x)]
-    text = [] if labels is not None else ["The data have no labels, so all codes have one colour."]
-    if len(x) < 3:
-        return Section("codes", "Codes and prior", [f"The test set has {len(x)} examples; a plane needs three."])
-    pictures = []
+    if labels is None:
+        yield "The data have no labels, so all codes have one colour."
     for name, place in where.items():
         projected = "" if codes[:, place].shape[1] <= 2 else ", projected on the codes' two principal components"
         alt = f"Codes {name} of {len(x)} test examples beside as many draws of the prior{projected}."
-        figure = figures.scatter(codes[:, place], prior[:, place], labels)
-        pictures.append(drawn(f"codes-{name}", figure, alt, alt))
+        yield drawn(f"codes-{name}", figures.scatter(codes[:, place], prior[:, place], labels), alt, alt)
     if list(where) == ["z"] and codes.shape[1] == 2 and subject.implied > 1:
         alt = f"Posterior of one test example: q(z|x), what {subject.implied} draws make of it, and p(z|x)."
-        pictures.append(drawn("implied", figures.implied(model, x[0], subject.implied), alt, alt))
-    return Section("codes", "Codes and prior", text, pictures)
+        yield drawn("implied", figures.implied(model, x[0], subject.implied), alt, alt)
 
 
-def _interpolations(subject: _Subject) -> Section:
-    key, title, run = "interpolations", "Interpolations", subject.run
-    assert run is not None
+def _interpolations(subject: _Subject) -> Iterator[Part]:
+    run = subject.run
+    if run is None:
+        return
     result = interpolated(run)
     if result is None:
-        return Section(key, title, [f"None yet: run {_command('interpolate', run)}."])
+        yield f"None yet: run {_command('interpolate', run)}."
+        return
     words = {"graph": "along paths", "graph_resampled": "along 50 points of them", "straight": "along straight lines"}
     rows = [[words[name], f"{v['mean']:.4f} ± {v['sd']:.4f}"] for name, v in result["smoothness"].items()]
-    text = [
+    yield (
         f"Through {result['graphs']} graphs of {result['nodes']} draws of the prior, each joined to its "
         f"{result['neighbors']} nearest; {result['pairs_without_path']} of {result['graphs'] * result['pairs']} pairs "
         "have no path. Lower is smoother."
-    ]
-    pictures = [
-        page.Picture(name, (run / f"{name}.png").read_bytes(), alt, alt)
-        for name, alt in (
-            ("interpolation", "Interpolations: along the path above the straight line, for each pair."),
-            ("graph", "The graph of draws of the prior in the latent plane, with some paths."),
-        )
-        if (run / f"{name}.png").is_file()
-    ]
-    table = page.Table("smoothness", rows, ["smoothness (lower is smoother)", "mean ± standard deviation"])
-    return Section(key, title, text, pictures, tables=[table])
+    )
+    for name, alt in (
+        ("interpolation", "Interpolations: along the path above the straight line, for each pair."),
+        ("graph", "The graph of draws of the prior in the latent plane, with some paths."),
+    ):
+        if (run / f"{name}.png").is_file():
+            yield page.Picture(name, (run / f"{name}.png").read_bytes(), alt, alt)
+    yield page.Table("smoothness", rows, ["smoothness (lower is smoother)", "mean ± standard deviation"])
 
 
-def _experiment(subject: _Subject) -> Section:
+def _experiment(subject: _Subject) -> Iterator[Part]:
     run = subject.run
-    assert run is not None
-    description = run.description()
-    options = [[name, _word(value)] for name, value in dataclasses.asdict(run.experiment()).items()]
+    if run is None:
+        return
+    parameters = sum(p.numel() for p in subject.model.parameters())
+    sizes = ", ".join(f"{len(getattr(subject.data, split))} {split}" for split in ("train", "valid", "test"))
+    yield (
+        f"{parameters:,} parameters; {sizes}; examples of shape {tuple(subject.data.event_shape)}, likelihood "
+        f"{subject.data.likelihood}."
+    )
+    if memory := max((line.get("memory", 0.0) for line in subject.metrics), default=0.0):
+        yield f"The training used at most {memory:.2f} GiB of memory."
     sessions = [
         [
             str(each["after_epoch"]),
@@ -537,22 +517,11 @@ def _experiment(subject: _Subject) -> Section:
             ", ".join(f"{name} {version}" for name, version in each["versions"].items()),
             each["hardware"],
         ]
-        for each in description["sessions"]
+        for each in run.description()["sessions"]
     ]
-    parameters = sum(p.numel() for p in subject.model.parameters())
-    sizes = ", ".join(f"{len(getattr(subject.data, split))} {split}" for split in ("train", "valid", "test"))
-    memory = max((line.get("memory", 0.0) for line in subject.metrics), default=0.0)
-    text = [
-        f"{parameters:,} parameters; {sizes}; examples of shape {tuple(subject.data.event_shape)}, likelihood "
-        f"{subject.data.likelihood}.",
-    ]
-    if memory:
-        text.append(f"The training used at most {memory:.2f} GiB of memory.")
-    tables = [
-        page.Table("sessions", sessions, ["after epoch", "started", "commit", "versions", "hardware"]),
-        page.Table("options", options, ["option", "value"]),
-    ]
-    return Section("experiment", "Experiment", text, tables=tables)
+    yield page.Table("sessions", sessions, ["after epoch", "started", "commit", "versions", "hardware"])
+    options = [[name, _word(value)] for name, value in dataclasses.asdict(run.experiment()).items()]
+    yield page.Table("options", options, ["option", "value"])
 
 
 def duration_in_words(seconds: float) -> str:
