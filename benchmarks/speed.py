@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vaepriors.app.choices import markdown_table
 from vaepriors.checkpoint import write_atomically, write_json
-from vaepriors.papers import markdown_table
 from vaepriors.store import session
 
 HERE = Path(__file__).parent

@@ -241,11 +241,23 @@ class Table(dict[str, Choice]):
 
     def markdown(self) -> str:
         """The entries as a table of Markdown."""
-        lines = [f"| `--{self.kind}` | what | options |", "|---|---|---|"]
+        rows = []
         for name, choice in self.items():
             options = (f"`--{o.name.replace('_', '-')}` ({in_words(o.default)})" for o in choice.options.values())
-            lines.append(f"| `{name}` | {choice.about.replace('|', chr(92) + '|')} | {', '.join(options)} |")
-        return "\n".join(lines)
+            rows.append([f"`{name}`", choice.about.replace("|", r"\|"), ", ".join(options)])
+        return markdown_table([f"`--{self.kind}`", "what", "options"], rows)
+
+
+def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown.
+
+    >>> print(markdown_table(["row", "ours"], [["a", "1"]]))
+    | row | ours |
+    |---|---|
+    | a | 1 |
+    """
+    first, *others = ("| " + " | ".join(each) + " |" for each in (titles, *rows))
+    return "\n".join([first, "|" + "---|" * len(titles), *others])
 
 
 def render(text: str, tables: Iterable[Table]) -> str:

@@ -5,7 +5,7 @@ from vaepriors.papers.jobs import Job, RunOptions, run_here, run_job
 from vaepriors.papers.measures import measure_angle, measure_smoothness
 from vaepriors.papers.results import Summary, read_result, summarize
 from vaepriors.papers.rows import METRICS, Metric, Row, Table, select, table, tables
-from vaepriors.papers.show import fill, markdown, markdown_table
+from vaepriors.papers.show import fill, markdown
 
 __all__ = [
     "METRICS",
@@ -17,7 +17,6 @@ __all__ = [
     "Table",
     "fill",
     "markdown",
-    "markdown_table",
     "measure_angle",
     "measure_smoothness",
     "read_result",

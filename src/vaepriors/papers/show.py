@@ -7,14 +7,14 @@ another row over the same test examples.
 """
 
 import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from vaepriors.app.choices import markdown_table
 from vaepriors.papers.results import Summary, summarize
 from vaepriors.papers.rows import METRICS, Row, Table, tables
 
-__all__ = ["fill", "markdown", "markdown_table"]
+__all__ = ["fill", "markdown"]
 
 MARK = re.compile(
     r"(<!-- table (?P<name>\S+)(?: (?P<only>measured|finished))?: begin -->\n).*?(<!-- table (?P=name): end -->)",
@@ -57,18 +57,6 @@ def cells(row: Row, summary: Summary | None) -> list[str]:
     ours += f" ({remarks})" if remarks else ""
     seeds, hours = f"{len(summary.seeds)}", f"{summary.hours:.2f}"
     return [name, metric.title, paper, ours, difference, seeds, summary.epochs, hours, summary.hardware]
-
-
-def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown.
-
-    >>> print(markdown_table(["row", "ours"], [["a", "1"]]))
-    | row | ours |
-    |---|---|
-    | a | 1 |
-    """
-    lines = ["| " + " | ".join(each) + " |" for each in (titles, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(titles), *lines[1:]])
 
 
 def markdown(table: Table, results: Path, only: Only = "all") -> str:
