@@ -1,6 +1,7 @@
 """The models by name: encoder and decoder, and with two levels of latent variables also p(z1|z2)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 from torch import nn
@@ -14,6 +15,7 @@ from vaepriors.networks.layers import gated_layers, relu_layers, tanh_layers
 __all__ = ["MODELS", "TWO_LEVELS", "Networks"]
 
 MODELS = Table("model")
+Build = Callable[..., Any]
 AnySizes = Annotated[tuple[int, ...], Length(0)]
 OneOrTwo = Annotated[tuple[int, ...], Length(1, 2)]
 FOUR = (256, 256, 256, 256)
@@ -27,10 +29,19 @@ class Networks(NamedTuple):
     bottom: nn.Module | None = None  # p(z1|z2) of two levels
 
 
-def dense_networks(setting: Setting, latent: int, hidden: tuple[int, ...], layers: Callable[..., Any]) -> Networks:
+def one_level(setting: Setting, encoder: Build, decoder: Build, latent: int, hidden: tuple[int, ...]) -> Networks:
     shape = setting.dataset.event_shape
-    encoder = networks.Encoder(shape, hidden, latent, head=SoftplusNormalHead, layers=layers)
-    return Networks(encoder, networks.Decoder(shape, hidden, latent, head=head_of(setting), layers=layers))
+    return Networks(encoder(shape, hidden, latent), decoder(shape, hidden, latent, head=head_of(setting)))
+
+
+def two_levels(setting: Setting, encoder: Build, decoder: Build, latent: int, hidden: tuple[int, ...]) -> Networks:
+    both = one_level(setting, encoder, decoder, latent, hidden)
+    return both._replace(bottom=networks.conditional(latent, hidden, latent))
+
+
+def dense(setting: Setting, layers: Build, latent: int, hidden: tuple[int, ...]) -> Networks:
+    encoder = partial(networks.Encoder, head=SoftplusNormalHead, layers=layers)
+    return one_level(setting, encoder, partial(networks.Decoder, layers=layers), latent, hidden)
 
 
 @MODELS.entry("vae", layers=gated_layers)
@@ -41,27 +52,20 @@ def vae(setting: Setting, *, latent: Size = 40, hidden: Sizes = (300, 300)) -> N
         latent: Size of each level of latent variables.
         hidden: Sizes of the dense hidden layers.
     """
-    shape = setting.dataset.event_shape
-    encoder = networks.Encoder(shape, hidden, latent)
-    return Networks(encoder, networks.Decoder(shape, hidden, latent, head=head_of(setting)))
+    return one_level(setting, networks.Encoder, networks.Decoder, latent, hidden)
 
 
 @MODELS.entry("hvae", levels=2)
 def hvae(setting: Setting, *, latent: Size = 40, hidden: OneOrTwo = (300, 300)) -> Networks:
     """Two levels, gated dense layers (Tomczak & Welling 2018, section 4)"""
-    shape = setting.dataset.event_shape
-    encoder = networks.hierarchical_encoder(shape, hidden, latent)
-    decoder = networks.hierarchical_decoder(shape, hidden, latent, head=head_of(setting))
-    return Networks(encoder, decoder, networks.conditional(latent, hidden, latent))
+    return two_levels(setting, networks.hierarchical_encoder, networks.hierarchical_decoder, latent, hidden)
 
 
 @MODELS.entry("convhvae", levels=2)
 def convhvae(setting: Setting, *, latent: Size = 40, hidden: OneOrTwo = (300, 300)) -> Networks:
     """Two levels, gated convolutions (Tomczak & Welling 2018, supplement)"""
-    shape = setting.dataset.event_shape
-    encoder = networks.conv_hierarchical_encoder(shape, hidden, latent)
-    decoder = networks.conv_hierarchical_decoder(shape, hidden, latent, head=head_of(setting))
-    return Networks(encoder, decoder, networks.conditional(latent, hidden, latent))
+    encoder, decoder = networks.conv_hierarchical_encoder, networks.conv_hierarchical_decoder
+    return two_levels(setting, encoder, decoder, latent, hidden)
 
 
 @MODELS.entry("pixelhvae", levels=2, mean=False)
@@ -76,21 +80,19 @@ def pixelhvae(setting: Setting, *, latent: Size = 40, hidden: OneOrTwo = (300, 3
 @MODELS.entry("mlp", layers=relu_layers, prior_hidden=FOUR)
 def mlp(setting: Setting, *, latent: Size = 40, hidden: Sizes = FOUR) -> Networks:
     """One level, dense layers with ReLU (Klushyn et al. 2019, Table 3: pendulum, motion)"""
-    return dense_networks(setting, latent, hidden, relu_layers)
+    return dense(setting, relu_layers, latent, hidden)
 
 
 @MODELS.entry("tanh", layers=tanh_layers, prior_hidden=(100, 100))
 def tanh(setting: Setting, *, latent: Size = 40, hidden: Sizes = (200, 200)) -> Networks:
     """One level, dense layers with tanh (Burda, Grosse & Salakhutdinov 2016)"""
-    return dense_networks(setting, latent, hidden, tanh_layers)
+    return dense(setting, tanh_layers, latent, hidden)
 
 
 @MODELS.entry("conv")
 def conv(setting: Setting, *, latent: Size = 40, hidden: AnySizes = ()) -> Networks:
     """One level, gated convolutions (Klushyn et al. 2019, Table 3: MNIST, OMNIGLOT)"""
-    shape = setting.dataset.event_shape
-    encoder = networks.conv_encoder(shape, hidden, latent)
-    return Networks(encoder, networks.conv_decoder(shape, hidden, latent, head=head_of(setting)))
+    return one_level(setting, networks.conv_encoder, networks.conv_decoder, latent, hidden)
 
 
 @MODELS.entry("strided", layers=relu_layers)
