@@ -424,17 +424,21 @@ class Folder:
             check_data(str(self.folder), content["data_sha256"], data)
 
     def begin(self, settings: dict[str, Any], data: Dataset, session: dict[str, Any], metrics: list[str]) -> None:
-        sessions = self.description()["sessions"] if self.exists() else []
-        digest = hashlib.sha256(json.dumps([settings, data.digest()], sort_keys=True).encode()).hexdigest()
+        before = self.description() if self.exists() else {}
+        data_sha256 = before.get("data_sha256") or data.digest()
         self.write_metrics(metrics, known=bool(metrics))
-        self.write_description(settings, data.digest(), digest, [*sessions, session])
+        self.write_settings(settings, [*before.get("sessions", []), session], data_sha256)
 
-    def write_description(
-        self, settings: dict[str, Any], data_sha256: str, sha256: str, sessions: list[dict[str, Any]]
-    ) -> None:
+    def write_settings(self, settings: dict[str, Any], sessions: list[dict[str, Any]], data_sha256: str) -> None:
+        """Write experiment.json."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        sha256 = self.identify(settings, data_sha256)
         content = {"experiment": settings, "data_sha256": data_sha256, "sha256": sha256, "sessions": sessions}
         checkpoint.write_json(self / "experiment.json", content)
+
+    def identify(self, settings: dict[str, Any], data_sha256: str) -> str:
+        """The digest of what the checkpoints belong to."""
+        return hashlib.sha256(json.dumps([settings, data_sha256], sort_keys=True).encode()).hexdigest()
 
     def check_files(self) -> None:
         """Refuse checkpoints that belong to something else.
@@ -459,17 +463,16 @@ class Folder:
             )
 
 
-def check_settings(where: str, stored: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Refuse to resume with other settings.
+def check_settings(where: str, stored: dict[str, Any], settings: dict[str, Any], other: str = "another store") -> None:
+    """Refuse to resume with other settings; `other` is where these can be trained.
 
     Raises:
         ValueError: If one differs.
     """
     for name in sorted(stored.keys() | settings.keys()):
         if stored.get(name) != settings.get(name):
-            raise ValueError(
-                f"{where} was trained with {name} {stored.get(name)}, not {settings.get(name)}: choose another store"
-            )
+            was, given = stored.get(name), settings.get(name)
+            raise ValueError(f"{where} was trained with {name} {was}, not {given}: choose {other} for that")
 
 
 def check_data(where: str, data_sha256: str, data: Dataset) -> None:

@@ -23,7 +23,7 @@ from vaepriors import checkpoint
 from vaepriors.app.custom import is_custom
 from vaepriors.app.experiment import Experiment, build
 from vaepriors.data import CATALOGUE, Dataset, load
-from vaepriors.store import RESTORE, Folder
+from vaepriors.store import RESTORE, Folder, check_settings
 from vaepriors.vae import VAE
 
 __all__ = ["Run", "identity"]
@@ -67,13 +67,11 @@ class Run(Folder):
         Raises:
             ValueError: If another field differs.
         """
-        stored = self.experiment()
-        for field in sorted({field.name for field in dataclasses.fields(Experiment)} - MAY_CHANGE):
-            was, given = getattr(stored, field), getattr(experiment, field)
-            if was != given:
-                raise ValueError(
-                    f"{self.folder} was trained with {field} {was}, not {given}: choose another --out for that"
-                )
+        stored, given = (
+            {name: value for name, value in vars(each).items() if name not in MAY_CHANGE}
+            for each in (self.experiment(), experiment)
+        )
+        check_settings(str(self.folder), stored, given, "another --out")
 
     def check_data(self, dataset: Dataset) -> None:
         """Compare a data set with the one that the run was trained on.
@@ -137,8 +135,10 @@ class Run(Folder):
         return model.eval(), values
 
     def write_experiment(self, experiment: Experiment, sessions: list[dict[str, Any]], data_sha256: str) -> None:
-        settings = dataclasses.asdict(experiment)
-        self.write_description(settings, data_sha256, identity(experiment, data_sha256), sessions)
+        self.write_settings(dataclasses.asdict(experiment), sessions, data_sha256)
+
+    def identify(self, settings: dict[str, Any], data_sha256: str) -> str:
+        return identity(Experiment(**settings), data_sha256)
 
     def command_to_resume(self) -> str:
         """The command that resumes the training; it names custom code, which is imported only then."""

@@ -33,10 +33,7 @@ class _RunStore(Run):
             self.check_data(data)
 
     def begin(self, settings: dict[str, Any], data: Dataset, session: dict[str, Any], metrics: list[str]) -> None:
-        before = self.description() if self.exists() else {}
-        data_sha256 = before.get("data_sha256") or data.digest()
-        self.write_metrics(metrics, known=bool(metrics))
-        self.write_experiment(self.planned, [*before.get("sessions", []), session], data_sha256)
+        super().begin(dataclasses.asdict(self.planned), data, session, metrics)
 
 
 def make_fabric(experiment: Experiment) -> "Fabric":
