@@ -117,12 +117,12 @@ def _group_limit(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/
     return min(limits)
 
 
-def at_least_one(**sizes: int) -> None:
-    """Refuse sizes of zero or less.
+def at_least_one(**sizes: int | None) -> None:
+    """Refuse sizes of zero or less; None is a size that is not given.
 
     Raises:
         ValueError: If a size is less than 1.
     """
     for name, size in sizes.items():
-        if size < 1:
+        if size is not None and size < 1:
             raise ValueError(f"{name} is {size}: at least 1 is needed")

@@ -93,7 +93,7 @@ class ELBO(Objective):
 
     def __init__(self, warmup: int = 0, steps_per_epoch: int | None = None, samples: int = 1) -> None:
         super().__init__(samples)
-        at_least_one(steps_per_epoch=1 if steps_per_epoch is None else steps_per_epoch)
+        at_least_one(steps_per_epoch=steps_per_epoch)
         if warmup < 0:
             raise ValueError(f"warmup is {warmup}: it cannot be negative; give 0 for none")
         self.warmup, self.steps_per_epoch = warmup, steps_per_epoch

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vaepriors.distributions import Shape
+from vaepriors.limits import at_least_one
 from vaepriors.vae import VAE, eval_mode
 
 __all__ = ["ImpliedPosterior"]
@@ -37,8 +38,7 @@ class ImpliedPosterior:
     """
 
     def __init__(self, model: VAE, x: Tensor, samples: int) -> None:
-        if samples < 1:
-            raise ValueError(f"samples is {samples}: at least 1 is needed")
+        at_least_one(samples=samples)
         self.model, self.x, self.samples = model, x, samples
 
     @torch.no_grad()

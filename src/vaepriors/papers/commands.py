@@ -12,6 +12,7 @@ from rich.table import Table as Grid
 from vaepriors.app.cost import hours
 from vaepriors.app.terminal import make_console
 from vaepriors.checkpoint import write_atomically
+from vaepriors.limits import at_least_one
 from vaepriors.papers.cluster import run_on_ray
 from vaepriors.papers.jobs import ALREADY_DONE, Job, RunOptions, run_here
 from vaepriors.papers.results import summarize
@@ -43,8 +44,7 @@ def list_rows(
         runs: Folder of the runs.
         results: Folder of the results.
     """
-    if seeds < 1:
-        raise ValueError(f"seeds is {seeds}: at least 1 is needed")
+    at_least_one(seeds=seeds)
     if name is None and row:
         raise ValueError(f"row is {' '.join(row)}, but there is no table: name one of {', '.join(tables())}")
     if name is None:
@@ -116,8 +116,8 @@ def run(
         cpus: Processors of a run under Ray; 1 by default.
         gpus: GPUs of a run under Ray, none by default; 0.25 lets four share one.
     """
-    counts = {"seeds": seeds, "epochs": epochs, "number": number, "workers": workers}
-    _check_options(engine, counts, {"address": address, "workers": workers, "cpus": cpus, "gpus": gpus})
+    at_least_one(seeds=seeds, epochs=epochs, number=number, workers=workers)
+    _check_ray(engine, {"address": address, "workers": workers, "cpus": cpus, "gpus": gpus})
     seconds = None if budget is None else seconds_of(budget)
     jobs = _list_jobs(select(name, row), seeds, runs.absolute(), results.absolute())
     if not jobs:
@@ -130,11 +130,8 @@ def run(
     return _conclude(name, outcomes)
 
 
-def _check_options(engine: str, counts: dict[str, int | None], of_ray: dict[str, str | float | None]) -> None:
-    """Refuse counts below 1, and options of Ray without Ray or that contradict each other."""
-    for option, value in counts.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{option} is {value}: at least 1 is needed")
+def _check_ray(engine: str, of_ray: dict[str, str | float | None]) -> None:
+    """Refuse options of Ray without Ray, or that contradict each other."""
     for option, given in of_ray.items():
         if given is not None and engine != "ray":
             raise ValueError(f"{option} belongs to the engine ray, not to {engine}: add --engine ray")
