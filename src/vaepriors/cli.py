@@ -21,7 +21,7 @@ from vaepriors.app.experiment import CommandLine, Experiment, Prior
 from vaepriors.app.parsing import parse
 from vaepriors.app.terminal import counting_bar, make_console, use_plain_signs
 from vaepriors.data import CATALOGUE, Dataset, absolute, fetch, load
-from vaepriors.limits import check_size
+from vaepriors.limits import at_least_one, check_size
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,6 +33,11 @@ __all__ = ["main"]
 
 DESCRIPTION = "Variational autoencoders with learned priors. `vaepriors --version` prints the versions."
 REPRODUCE_ABOUT = "The papers' tables: every row is an experiment beside the paper's number."
+Which = Annotated[str, tyro.conf.arg(help="The model: best, last, or epoch-N of a snapshot.")]
+CustomModel = Annotated[
+    str | None,
+    tyro.conf.arg(help="Where the run has a custom model: its package.module:function again, to import it."),
+]
 console = make_console()
 
 
@@ -207,12 +212,12 @@ def evaluate(
     split: Literal["test", "valid", "train"] = "test",
     number: int | None = None,
     chunk: int | None = None,
-    which: str = "best",
+    which: Which = "best",
     seed: int = 0,
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
     prior_samples: int | None = None,
     devices: int = 1,
-    model: str | None = None,
+    model: CustomModel = None,
 ) -> int:
     """Estimate the log-likelihood of a trained model, its ELBO, rate and distortion, and the active units.
 
@@ -223,12 +228,10 @@ def evaluate(
         split: Which part of the data. (The training set is binarised once, always the same way.)
         number: How many examples, from the first; all unless given.
         chunk: How many pairs of an example and a draw are decoded at a time: more are faster and need more memory.
-        which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of the draws.
         accelerator: Where to compute.
         prior_samples: Draws of u for each z in the density of the prior vhp; as in the training unless given.
         devices: How many devices share the examples.
-        model: Where the run has a custom model: its package.module:function again, to import it.
     """
     from vaepriors.analysis import diagnose
     from vaepriors.app.evaluation import evaluate_run
@@ -268,9 +271,9 @@ def _table(run: "Run", result: dict[str, Any]) -> "Table":
 def sample(
     run: tyro.conf.Positional[Path],
     number: int = 64,
-    which: str = "best",
+    which: Which = "best",
     seed: int = 0,
-    model: str | None = None,
+    model: CustomModel = None,
 ) -> int:
     """Draw from a trained model; also draw reconstructions, pseudo-inputs and the curves of the training.
 
@@ -279,16 +282,13 @@ def sample(
     Args:
         run: Folder of the run; samples.npy and the pictures are written there.
         number: How many images or vectors to draw.
-        which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of the draws.
-        model: Where the run has a custom model: its package.module:function again, to import it.
     """
     from vaepriors.app.report.curves import write_curves
     from vaepriors.app.report.pictures import write_pictures
     from vaepriors.distributions import sampling_progress
 
-    if number < 1:
-        raise ValueError(f"number is {number}: at least 1 is needed")
+    at_least_one(number=number)
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed is {seed}: choose 0 to {2**63 - 1}")
     folder = _open(run, model)
@@ -307,18 +307,16 @@ def sample(
 def report(
     run: tyro.conf.Positional[Path],
     number: int = 2000,
-    which: str = "best",
+    which: Which = "best",
     seed: int = 0,
-    model: str | None = None,
+    model: CustomModel = None,
 ) -> int:
     """Write a page about a run: curves, likelihoods, draws, pseudo-inputs, the latent space.
 
     Args:
         run: Folder of the run; report.html and a folder of its pictures are written there.
         number: The most test examples to measure.
-        which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of all draws.
-        model: Where the run has a custom model: its package.module:function again, to import it.
     """
     from vaepriors.app.report.run import write_report
 
@@ -333,7 +331,7 @@ def compare(
     runs: tyro.conf.Positional[tuple[Path, ...]],
     out: Path = Path("runs/compare.html"),
     number: int = 2000,
-    which: str = "best",
+    which: Which = "best",
     seed: int = 0,
     model: tuple[str, ...] = (),
 ) -> int:
@@ -343,7 +341,6 @@ def compare(
         runs: Folders of runs, at least two.
         out: The page; its pictures go into a folder of the same name beside it.
         number: The most test examples that ELBO and units are measured on.
-        which: The model of each: best, last, or epoch-N of a snapshot.
         seed: Seed of all draws.
         model: Where runs have custom models: their package.module:function again, to import them.
     """
@@ -372,9 +369,9 @@ def interpolate(
     neighbors: int | None = None,
     graphs: int = 10,
     pairs: int = 100,
-    which: str = "best",
+    which: Which = "best",
     seed: int = 0,
-    model: str | None = None,
+    model: CustomModel = None,
 ) -> int:
     """Interpolate between test examples along shortest paths in graphs of prior samples, and measure the smoothness.
 
@@ -384,9 +381,7 @@ def interpolate(
         neighbors: Nearest neighbours that a node is joined to; as in the paper for its data sets, 18 for others.
         graphs: How many graphs.
         pairs: How many pairs of test examples for each graph.
-        which: The model: best, last, or epoch-N of a snapshot.
         seed: Seed of nodes and pairs.
-        model: Where the run has a custom model: its package.module:function again, to import it.
     """
     from rich.table import Table
 
@@ -449,24 +444,25 @@ def reproduce() -> int:
     return _run(["reproduce", "--help"])
 
 
-def _stored_experiment(arguments: Sequence[str]) -> Experiment:
+def _peek(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options that decide how the others are read: the folder of a run to resume, and custom models.
+
+    The models that the user names are the only ones whose code is imported.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--out", type=Path, nargs="?")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--model", nargs="*", action="extend", default=[])
+    return parser.parse_known_args(arguments)[0]
+
+
+def _stored_experiment(options: argparse.Namespace) -> Experiment:
     """With --resume, options that are not given are those of the run."""
     from vaepriors.app.run import Run
 
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--resume", action="store_true")
-    known, _ = parser.parse_known_args(arguments)
-    if known.resume and known.out is not None and Run(known.out).exists():
-        return Run(known.out).experiment()
+    if options.resume and options.out is not None and Run(options.out).exists():
+        return Run(options.out).experiment()
     return Experiment()
-
-
-def _named_models(arguments: Sequence[str]) -> list[str]:
-    """The models that the user names: the only ones whose code is imported."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--model", nargs="*", action="extend", default=[])
-    return parser.parse_known_args(arguments)[0].model
 
 
 def _open(folder: Path, *named: str | None) -> "Run":
@@ -480,11 +476,12 @@ def _open(folder: Path, *named: str | None) -> "Run":
 
 
 def _run(arguments: Sequence[str]) -> int:
-    with imported(_named_models(arguments)):
-        return _run_command(arguments)
+    options = _peek(arguments)
+    with imported(options.model):
+        return _run_command(arguments, options)
 
 
-def _run_command(arguments: Sequence[str]) -> int:
+def _run_command(arguments: Sequence[str], options: argparse.Namespace) -> int:
     if arguments[:1] == ["--version"]:
         print(f"vaepriors {vaepriors.__version__}, torch {torch.__version__}")
         return 0
@@ -493,7 +490,7 @@ def _run_command(arguments: Sequence[str]) -> int:
 
         return parse(COMMANDS, arguments[1:], "vaepriors reproduce", REPRODUCE_ABOUT)()
     commands: dict[str, Callable[..., int]] = {
-        "train": functools.partial(train, options=CommandLine.of(_stored_experiment(arguments))),
+        "train": functools.partial(train, options=CommandLine.of(_stored_experiment(options))),
         "refit": refit,
         "evaluate": evaluate,
         "sample": sample,

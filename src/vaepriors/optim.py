@@ -45,10 +45,7 @@ def adam(
         model: The model to train.
         objective: The objective, whose `trained` decides which parameters are trained, and whose `prior_gate` decides
             in which steps the prior's own are.
-        lr: Learning rate.
-        normalize: Whether `normalize_gradients` runs before each step.
-        eps: Constant added to the root of the second moment.
-        capturable: Whether a CUDA graph can capture its steps; the learning rate is then on the device.
+        lr, normalize, eps, capturable: As for `gated_adam`.
 
     Raises:
         ValueError: If the objective trains no parameter of this model.

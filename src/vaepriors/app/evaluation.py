@@ -69,16 +69,8 @@ def evaluate_run(
 
     Args:
         run: The run.
-        samples: Draws of z for each example.
-        split: `train`, `valid` or `test`.
-        number: How many examples, from the first.
-        chunk: As in `estimate`.
-        which: `best`, `last`, or `epoch-N` of a snapshot.
-        seed: Seed of the draws.
-        accelerator: `cpu`, `cuda`, or `auto`.
+        samples, split, number, chunk, which, seed, accelerator, prior_samples: As for `vaepriors evaluate`.
         progress: Called with the number of examples done and their total.
-        prior_samples: Draws of u for each z in the density of a `VHP`; as in the training unless given. The
-            likelihood is unbiased for any; with 1 it is that of the IWAE of two levels.
         devices: How many devices share the examples, each in a process of its own; only the first one writes.
         until: A moment of `time.monotonic()`. Stop after a block of examples if another one would end later.
         save_every: Seconds between checkpoints of the evaluation.
@@ -223,21 +215,20 @@ class _InBlocks:
         began = saved = time.monotonic()
         with eval_mode(model):
             prior = _prior(model, self.same["seed"])
-            while estimates.shape[1] < len(x):
-                now, done = time.monotonic(), estimates.shape[1]
-                try:
+            try:
+                while estimates.shape[1] < len(x):
+                    now, done = time.monotonic(), estimates.shape[1]
                     part = self._block(model, prior, x, done, size, chunk)
-                except KeyboardInterrupt:
-                    self._save(estimates, before + now - began)
-                    raise
-                estimates = torch.cat([estimates, part], 1)[:, : len(x)]
-                late = self._any(until is not None and 2 * time.monotonic() - now > until)
-                if late and estimates.shape[1] < len(x):
-                    self._save(estimates, before + time.monotonic() - began)
-                    raise Paused(f"stopped after {estimates.shape[1]} of {len(x)} examples: call again to continue")
-                if time.monotonic() - saved >= save_every:
-                    self._save(estimates, before + time.monotonic() - began)
-                    saved = time.monotonic()
+                    estimates = torch.cat([estimates, part], 1)[:, : len(x)]
+                    late = self._any(until is not None and 2 * time.monotonic() - now > until)
+                    if late and estimates.shape[1] < len(x):
+                        raise Paused(f"stopped after {estimates.shape[1]} of {len(x)} examples: call again to continue")
+                    if time.monotonic() - saved >= save_every:
+                        self._save(estimates, before + time.monotonic() - began)
+                        saved = time.monotonic()
+            except (KeyboardInterrupt, Paused):
+                self._save(estimates, before + time.monotonic() - began)
+                raise
         return Estimate(*estimates), before + time.monotonic() - began
 
     def _any(self, late: bool) -> bool:

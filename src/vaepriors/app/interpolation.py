@@ -49,12 +49,7 @@ def interpolate_run(
 
     Args:
         run: The run.
-        nodes: N, in each graph; by default as in the paper for its data sets, 1,000 for others.
-        neighbors: k; by default as in the paper for its data sets, 18 for others.
-        graphs: How many graphs, each with its own nodes.
-        pairs: How many pairs of test examples for each graph.
-        which: The model, as in `Run.model`.
-        seed: Seed of the nodes and the pairs.
+        nodes, neighbors, graphs, pairs, which, seed: As for `vaepriors interpolate`.
         progress: Called with the number of pairs done and their total.
 
     Returns:

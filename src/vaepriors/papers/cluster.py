@@ -34,10 +34,7 @@ def run_on_ray(
         options: Options of all of them.
         seconds: Time for all of them; jobs that are running then stop after an epoch.
         report: Called with each job and its outcome.
-        address: Of a cluster (`auto`: the one that this machine belongs to); None starts a local one.
-        workers: Tasks at the same time on a local cluster; by default as many as its processors allow.
-        cpus: Processors of a task: threads of torch.
-        gpus: GPUs of a task; 0.25 lets four share one.
+        address, workers, cpus, gpus: As for `vaepriors reproduce run`; cpus are also the threads of torch.
         retries: How often a task is started again when its worker dies.
 
     Returns:

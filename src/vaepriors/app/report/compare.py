@@ -56,9 +56,7 @@ def compare(
 
     Args:
         runs: At least two.
-        number: The most test examples that ELBO and units are measured on.
-        which: The model of each: best, last, or epoch-N of a snapshot.
-        seed: Seed of all draws.
+        number, which, seed: As for `vaepriors compare`.
         progress: Called with the number of runs done and their total.
 
     Raises:

@@ -157,8 +157,7 @@ def write_report(
     Raises:
         ValueError: If there is no run, or no model of it yet.
     """
-    if number < 1:
-        raise ValueError(f"number is {number}: at least 1 is needed")
+    at_least_one(number=number)
     data = run.dataset()
     model, values = run.model(data, which)
     torch.manual_seed(seed_of(seed, "report"))
