@@ -403,6 +403,12 @@ def test_a_mixture_has_the_marginals_that_it_integrates_to():
     assert marginal_log_prob(MixtureSameFamily(Categorical(torch.ones(1)), Normal(torch.zeros(1), 1)), z) is None
 
 
+def test_a_marginal_names_itself_where_a_moment_is_unknown():
+    for moment in ("mean", "variance"):
+        with pytest.raises(NotImplementedError, match=f"{moment} of Marginal"):
+            getattr(Marginal(a_vae(), 3, (5,)), moment)
+
+
 def test_a_chain_without_a_mean_says_what_to_do():
     with pytest.raises(NotImplementedError, match="average draws"):
         _ = networks.hierarchical_encoder((4,), [8], 2)(torch.zeros(3, 4)).mean

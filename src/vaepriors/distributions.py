@@ -149,7 +149,7 @@ class Normalizer(NamedTuple):
 
 
 class ShapedDistribution(Distribution):
-    """What the distributions here share: their `repr` is class and shapes."""
+    """What the distributions here share: `repr`, `expand`, and the errors for moments without a closed form."""
 
     arg_constraints = {}
 
@@ -158,6 +158,20 @@ class ShapedDistribution(Distribution):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)})"
+
+    @property
+    def mean(self) -> Tensor:
+        raise NotImplementedError(f"the mean of {type(self).__name__} has no closed form: average draws")
+
+    @property
+    def variance(self) -> Tensor:
+        raise NotImplementedError(f"the variance of {type(self).__name__} has no closed form: estimate it from draws")
+
+    def expand(self, batch_shape: Shape, _instance: Distribution | None = None) -> "ShapedDistribution":
+        """The same distribution at each place of a batch, if no parameter has the batch's shape."""
+        expanded = copy(self)
+        ShapedDistribution.__init__(expanded, batch_shape, self.event_shape)
+        return expanded
 
     def _check_event(self, value: Tensor, name: str) -> None:
         """Refuse another event shape: a size of 1 would broadcast to a wrong density."""
@@ -275,12 +289,6 @@ class NormalMixture(ShapedDistribution):
         self._weights = torch.cat([linear, -0.5 * precision, constant[:, None]], -1)  # (K, 2D + 1)
         super().__init__(self.logits.shape[:-1], loc.shape[-1:])
 
-    def expand(self, batch_shape: Shape, _instance: Distribution | None = None) -> "NormalMixture":
-        """The same mixture, or batch of mixtures, at each place of a larger batch."""
-        expanded = copy(self)
-        ShapedDistribution.__init__(expanded, batch_shape, self.event_shape)
-        return expanded
-
     @property
     def mean(self) -> Tensor:
         return (self.logits.softmax(-1) @ self.loc).expand(self._extended_shape())
@@ -392,10 +400,6 @@ class Chain(ShapedDistribution):
         raise NotImplementedError(
             "the mean of a Chain has no closed form: average draws, or take `first.mean` for the upper level"
         )
-
-    @property
-    def variance(self) -> Tensor:
-        raise NotImplementedError("the variance of a Chain has no closed form: estimate it from draws")
 
     def factors(self, value: Tensor) -> dict[str, tuple[Distribution, Tensor]]:
         """p(a) and p(b|a), as levels `z2` and `z1` (see the function of the same name)."""
@@ -633,17 +637,6 @@ class Autoregressive(ShapedDistribution):
         if self._support is None:
             raise NotImplementedError("this Autoregressive was made without a support: pass support=lambda: ...")
         return self._support()
-
-    @property
-    def mean(self) -> Tensor:
-        raise NotImplementedError("the mean of Autoregressive has no closed form: average draws")
-
-    @property
-    def variance(self) -> Tensor:
-        raise NotImplementedError("the variance of Autoregressive has no closed form: estimate it from draws")
-
-    def expand(self, batch_shape: Shape, _instance: Distribution | None = None) -> "Autoregressive":
-        return Autoregressive(self.conditionals, batch_shape, self.event_shape, draws=self.draws, support=self._support)
 
     def log_prob(self, value: Tensor) -> Tensor:
         return self._over_batch(self.conditionals(value).log_prob(value))

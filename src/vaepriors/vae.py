@@ -18,7 +18,6 @@ The analytic KL is not used: mixtures have none, and weights must be per draw.
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import copy
 from typing import NamedTuple, cast
 
 import torch
@@ -265,12 +264,6 @@ class Marginal(ShapedDistribution):
     def __init__(self, model: VAE, n: int, event_shape: Shape) -> None:
         self.model, self.n = model, n
         super().__init__((), event_shape)
-
-    def expand(self, batch_shape: Shape, _instance: Distribution | None = None) -> "Marginal":
-        """The same distribution at each place of a batch."""
-        expanded = copy(self)
-        ShapedDistribution.__init__(expanded, batch_shape, self.event_shape)
-        return expanded
 
     @property
     def support(self) -> constraints.Constraint | None:
