@@ -33,7 +33,6 @@ __all__ = [
     "is_file",
     "load",
     "missing",
-    "names",
     "stand_in",
 ]
 
@@ -153,11 +152,6 @@ def stand_in(name: str, number: int = 20) -> Dataset:
     x = torch.rand(number, *form.event_shape, generator=torch.Generator().manual_seed(0))
     bits = LIKELIHOODS[form.likelihood].example(x)
     return Dataset(name, x if form.dynamic else bits, bits, bits, form.likelihood, form.dynamic)
-
-
-def names() -> list[str]:
-    """The names of the catalogue."""
-    return list(CATALOGUE)
 
 
 def load(name: str, seed: int = 0, likelihood: str = "auto") -> Dataset:
