@@ -1,7 +1,7 @@
 """Runs side by side: a table, and a page with their likelihoods, ELBOs and latent spaces on the same axes."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from vaepriors.analysis import Surgery, diagnose
 from vaepriors.app.records import Record, command, records_of, without_examples
 from vaepriors.app.report import figures, page
 from vaepriors.app.report.likelihoods import by_kind, common_kind, paired_difference
-from vaepriors.app.report.page import Section, drawn, sheet
+from vaepriors.app.report.page import Part, drawn, sheet
 from vaepriors.app.report.pictures import grid
 from vaepriors.app.report.run import likelihood_of, look
 from vaepriors.app.run import Run
@@ -40,7 +40,6 @@ class Compared(NamedTuple):
     stale: list[str]  # sentences about evaluations of other models
     surgery: Surgery | None
     activity: dict[str, torch.Tensor]
-    metrics: list[dict[str, Any]]
     samples: page.Picture | None
 
 
@@ -84,7 +83,7 @@ def compare(
         compared.append(
             Compared(
                 run, which, name, run.experiment(), epoch, record, kind in kinds, stale, latent.surgery,
-                latent.activity, run.metrics(), picture,
+                latent.activity, picture,
             )
         )  # fmt: skip
         progress(done, len(runs))
@@ -204,45 +203,51 @@ def _words(record: Record) -> str:
 
 def write_comparison(compared: Sequence[Compared], path: Path) -> list[Path]:
     """Write the page, and its pictures into the folder of its name beside it."""
-    makers = (_numbers, _likelihoods, _elbos, _by_components, _samples)
-    sections = [section for maker in makers if (section := maker(compared)) is not None]
+    sections = page.sections(
+        {
+            ("numbers", "Numbers"): _numbers(compared),
+            ("likelihood", "Likelihoods"): _likelihoods(compared),
+            ("elbo", "The ELBO in parts"): _elbos(compared),
+            ("components", "Number of components"): _by_components(compared),
+            ("samples", "Draws of the models"): _samples(compared),
+        }
+    )
     text = page.render(f"{len(compared)} runs", ", ".join(each.name for each in compared), [], [], sections)
     return page.write(path, text, sections)
 
 
-def _numbers(compared: Sequence[Compared]) -> Section:
-    text = ["log p(x), ELBO, rate and distortion in nats; the last three on test examples, with one draw each."]
-    table = page.Table("numbers", rows(compared), list(COLUMNS))
-    return Section("numbers", "Numbers", text + notes(compared), tables=[table])
+def _numbers(compared: Sequence[Compared]) -> Iterator[Part]:
+    yield "log p(x), ELBO, rate and distortion in nats; the last three on test examples, with one draw each."
+    yield from notes(compared)
+    yield page.Table("numbers", rows(compared), list(COLUMNS))
 
 
-def _likelihoods(compared: Sequence[Compared]) -> Section:
+def _likelihoods(compared: Sequence[Compared]) -> Iterator[Part]:
     values = {each.name: v for each in compared if (v := _values(each)) is not None}
     if not values:
-        return Section("likelihood", "Likelihoods", ["No run is evaluated yet: run vaepriors evaluate RUN."])
+        yield "No run is evaluated yet: run vaepriors evaluate RUN."
+        return
     means = ", ".join(f"{name} {each.mean():.1f}" for name, each in values.items())
     alt = f"Histograms of log p(x) of the examples; means: {means} nats."
-    return Section("likelihood", "Likelihoods", [], [drawn("likelihood", figures.histogram(values), alt, alt)])
+    yield drawn("likelihood", figures.histogram(values), alt, alt)
 
 
-def _elbos(compared: Sequence[Compared]) -> Section:
+def _elbos(compared: Sequence[Compared]) -> Iterator[Part]:
     parts = {each.name: each.surgery for each in compared if each.surgery is not None}
     if not parts:
-        return Section("elbo", "The ELBO in parts", ["The test set has one example; the parts of the ELBO need two."])
+        yield "The test set has one example; the parts of the ELBO need two."
+        return
     points = {name: (each.rate, each.distortion) for name, each in parts.items()}
     words = "; ".join(
         f"{name}: distortion {each.distortion:.1f}, mutual information {each.mutual_information:.1f}, "
         f"marginal KL {each.marginal_kl:.1f}"
         for name, each in parts.items()
     )
-    pictures = [
-        drawn("surgery", figures.surgeries(parts), f"-ELBO as bars of its parts, in nats. {words}."),
-        drawn("rate-distortion", figures.rate_distortion([], points), f"Rate and distortion. {words}."),
-    ]
-    return Section("elbo", "The ELBO in parts", [], pictures)
+    yield drawn("surgery", figures.surgeries(parts), f"-ELBO as bars of its parts, in nats. {words}.")
+    yield drawn("rate-distortion", figures.rate_distortion([], points), f"Rate and distortion. {words}.")
 
 
-def _by_components(compared: Sequence[Compared]) -> Section | None:
+def _by_components(compared: Sequence[Compared]) -> Iterator[Part]:
     """Figures 2 and 3 of Tomczak & Welling 2018; none if the runs do not differ in K."""
     elbo: dict[str, list[tuple[int, float]]] = defaultdict(list)
     active: dict[str, list[tuple[int, float]]] = defaultdict(list)
@@ -253,20 +258,14 @@ def _by_components(compared: Sequence[Compared]) -> Section | None:
             elbo[kind].append((e.components, -each.surgery.distortion - each.surgery.rate))
             active[kind].append((e.components, sum(float((v > 0.01).sum()) for v in each.activity.values())))
     if len({k for points in elbo.values() for k, _ in points}) < 2:
-        return None
+        return
     words = "; ".join(f"{kind}: " + ", ".join(f"K = {k} {v:.1f}" for k, v in sorted(p)) for kind, p in elbo.items())
-    return Section(
-        "components",
-        "Number of components",
-        [],
-        [
-            drawn("elbo-components", figures.components(elbo, "ELBO, nats"), f"ELBO against K. {words}."),
-            drawn("units-components", figures.components(active, "active units"), "Active units against K."),
-        ],
-    )
+    yield drawn("elbo-components", figures.components(elbo, "ELBO, nats"), f"ELBO against K. {words}.")
+    yield drawn("units-components", figures.components(active, "active units"), "Active units against K.")
 
 
-def _samples(compared: Sequence[Compared]) -> Section:
+def _samples(compared: Sequence[Compared]) -> Iterator[Part]:
     pictures = [each.samples for each in compared if each.samples is not None]
-    text = [] if pictures else ["The data are not images."]
-    return Section("samples", "Draws of the models", text, pictures)
+    if not pictures:
+        yield "The data are not images."
+    yield from pictures

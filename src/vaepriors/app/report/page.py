@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from vaepriors.app.report.pictures import png
 from vaepriors.checkpoint import write_atomically
 
-__all__ = ["Opening", "Part", "Picture", "Section", "Table", "drawn", "render", "section", "sheet", "write"]
+__all__ = ["Opening", "Part", "Picture", "Section", "Table", "drawn", "render", "sections", "sheet", "write"]
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,23 @@ class Section:
 Part = str | Picture | Opening | Table
 
 
-def section(key: str, title: str, parts: Iterable[Part]) -> Section:
-    """A section with these parts: sentences, pictures, openings and tables, each kind in its order."""
-    whole = Section(key, title)
-    places: dict[type, list[Any]]
-    places = {str: whole.text, Picture: whole.pictures, Opening: whole.openings, Table: whole.tables}
-    for part in parts:
-        places[type(part)].append(part)
+def sections(
+    parts: Mapping[tuple[str, str], Iterable[Part]], progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[Section]:
+    """The sections of these keys and titles, made one after another; one without any part is left out.
+
+    Args:
+        parts: Sentences, pictures, openings and tables; a section shows each kind in its order.
+        progress: Called with the number of sections done and their total.
+    """
+    whole = []
+    for done, ((key, title), some) in enumerate(parts.items(), 1):
+        kinds: dict[type, list[Any]] = {str: [], Picture: [], Opening: [], Table: []}
+        for part in some:
+            kinds[type(part)].append(part)
+        if any(kinds.values()):
+            whole.append(Section(key, title, *kinds.values()))
+        progress(done, len(parts))
     return whole
 
 

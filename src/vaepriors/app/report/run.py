@@ -17,7 +17,7 @@ from vaepriors.app.origin import Origin, measure_surgery, origin
 from vaepriors.app.records import Record, command, records_of, without_examples
 from vaepriors.app.report import figures, page
 from vaepriors.app.report.curves import curves
-from vaepriors.app.report.page import Opening, Part, drawn, section, sheet
+from vaepriors.app.report.page import Opening, Part, drawn, sheet
 from vaepriors.app.report.pictures import grid, reconstructions
 from vaepriors.app.run import Run
 from vaepriors.data import Dataset, binarize_once
@@ -122,7 +122,7 @@ def report(
         record = Record("", result, estimates.log_likelihood.cpu().numpy())
         elbo, latent = _measure(model, data, x, seed)
         subject = _Subject(data.name, model, data, x, elbo, latent, list(metrics), [record])
-        sections = _sections(subject, progress=lambda done, total: None)
+        sections = page.sections(_parts(subject))
     sentences = diagnose(latent.activity, latent.surgery, result["effective_samples_mean"])
     parameters = sum(p.numel() for p in model.parameters())
     text = page.render(data.name, f"{parameters:,} parameters.", _numbers(subject), sentences, sections)
@@ -170,7 +170,7 @@ def write_report(
     subject = _Subject(
         run.folder.name, model, data, x, elbo, latent, metrics, records, renewal, experiment.epochs, implied, run
     )
-    sections = _sections(subject, progress)
+    sections = page.sections(_parts(subject), progress)
     title = f"{experiment.model}, {experiment.prior} prior, {Path(experiment.data).name}"
     subtitle = f"Model of epoch {values['epoch']} ({which}) of {len(subject.metrics)}, seed {experiment.seed}."
     effective = records[0].result["effective_samples_mean"] if records else None
@@ -221,25 +221,19 @@ def _numbers(subject: _Subject) -> list[tuple[str, str]]:
     return numbers
 
 
-def _sections(subject: _Subject, progress: Callable[[int, int], None]) -> list[page.Section]:
-    """All sections; those about a folder, and that of a training without metrics, only of a run."""
-    makers: dict[tuple[str, str], Callable[[_Subject], Iterator[Part]]] = {
-        ("training", "Training"): _training,
-        ("likelihood", "Likelihood"): _likelihood,
-        ("samples", "Draws of the model"): _samples,
-        ("pseudo-inputs", "Pseudo-inputs"): _pseudo_inputs,
-        ("units", "Active units"): _units,
-        ("elbo", "The ELBO in parts"): _elbo,
-        ("codes", "Codes and prior"): _codes,
-        ("interpolations", "Interpolations"): _interpolations,
-        ("experiment", "Experiment"): _experiment,
+def _parts(subject: _Subject) -> dict[tuple[str, str], Iterator[Part]]:
+    """What the sections hold, by key and title; those about a folder are empty without one."""
+    return {
+        ("training", "Training"): _training(subject),
+        ("likelihood", "Likelihood"): _likelihood(subject),
+        ("samples", "Draws of the model"): _samples(subject),
+        ("pseudo-inputs", "Pseudo-inputs"): _pseudo_inputs(subject),
+        ("units", "Active units"): _units(subject),
+        ("elbo", "The ELBO in parts"): _elbo(subject),
+        ("codes", "Codes and prior"): _codes(subject),
+        ("interpolations", "Interpolations"): _interpolations(subject),
+        ("experiment", "Experiment"): _experiment(subject),
     }
-    sections = []
-    for done, ((key, title), maker) in enumerate(makers.items(), 1):
-        whole = section(key, title, maker(subject))
-        sections += [whole] * (whole != page.Section(key, title))
-        progress(done, len(makers))
-    return sections
 
 
 def _training(subject: _Subject) -> Iterator[Part]:
