@@ -429,7 +429,7 @@ def test_data_that_are_computed_may_differ_in_bits(tmp_path, capsys):
     """Another processor may round the pendulum's images otherwise."""
     x = torch.rand(4, 3)
     one, other = (Dataset("pendulum", each, each, each, "gaussian") for each in (x, x + 1e-6))
-    Run(tmp_path).write_experiment(Experiment(data="pendulum"), [], one.digest())
+    Run(tmp_path).write_settings(vars(Experiment(data="pendulum")), [], one.digest())
     Run(tmp_path).check_data(one)
     assert capsys.readouterr().err == ""
     Run(tmp_path).check_data(other)

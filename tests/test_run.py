@@ -57,11 +57,11 @@ def test_an_experiment_comes_back_as_it_was(tmp_path):
     told_apart = lambda name: any(getattr(other, name) != getattr(default, name) for other in others)  # noqa: E731
     assert all(told_apart(field.name) for field in dataclasses.fields(Experiment))
     for number, other in enumerate(others):
-        Run(tmp_path / str(number)).write_experiment(other, [], "")
+        Run(tmp_path / str(number)).write_settings(vars(other), [], "")
         assert Run(tmp_path / str(number)).experiment() == other
     folder = Run(tmp_path / "a" / "b")
     assert not folder.exists()
-    folder.write_experiment(OTHER, [session(0, torch.device("cpu"))], "")
+    folder.write_settings(vars(OTHER), [session(0, torch.device("cpu"))], "")
     assert folder.exists()
     assert folder.experiment() == OTHER
     (stored,) = folder.description()["sessions"]
@@ -156,7 +156,7 @@ def test_a_model_comes_back_with_its_numbers_and_leaves_the_random_state_alone(t
     digits, folder = load("digits"), Run(tmp_path)
     model, _ = build(experiment, digits)
     model = model.double() if precision == "64-true" else model
-    folder.write_experiment(experiment, [], digits.digest())
+    folder.write_settings(vars(experiment), [], digits.digest())
     own = {f"model.{name}": tensor for name, tensor in checkpoint.module_tensors(model).items()}
     folder.save_checkpoint("best", own | {"optimizer.0.step": torch.zeros(1)}, {"epoch": 4, "loss": 0.5})
     before = torch.get_rng_state()

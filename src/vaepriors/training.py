@@ -264,6 +264,7 @@ class Training:
         settings: The settings.
         fabric: Devices, launched.
         store: Where checkpoints and metrics are kept.
+        description: What the store records, and compares when the training is resumed: the settings unless given.
     """
 
     def __init__(
@@ -275,6 +276,7 @@ class Training:
         fabric: "Fabric",
         store: Store,
         callbacks: Sequence[Callback] = (),
+        description: dict[str, Any] | None = None,
     ) -> None:
         if settings.batch_size % fabric.world_size:
             raise ValueError(
@@ -296,6 +298,7 @@ class Training:
         self.frozen = [p for p in self.model.parameters() if p.requires_grad and id(p) not in trained]
         for p in self.frozen:  # of several devices, each parameter that requires a gradient must get one
             p.requires_grad_(False)
+        self.description = settings.fixed() if description is None else description
         self.state, self.saved = State(), 0  # the latter is the epoch of the last checkpoint
         self.train = data.train.to(fabric.device, settings.dtype)
         self.valid = data.valid[fabric.global_rank :: fabric.world_size].to(fabric.device, settings.dtype)
@@ -332,16 +335,16 @@ class Training:
 
     def _open_store(self) -> None:
         """Go to where the last checkpoint left off; write only when all is restored and nothing is amiss."""
-        fixed = self.settings.fixed()
         if self.fabric.is_global_zero:
-            self.store.check(fixed, self.data)
+            self.store.check(self.description, self.data)
         self.state = self._restore()
         if self.settings.epochs < self.state.epoch:
             raise ValueError(
                 f"epochs is {self.settings.epochs}, but {self.state.epoch} epochs are trained already: give more"
             )
         if self.fabric.is_global_zero:
-            self.store.begin(fixed, self.data, session(self.state.epoch, self.fabric.device), self.state.metrics)
+            here = session(self.state.epoch, self.fabric.device)
+            self.store.begin(self.description, self.data, here, self.state.metrics)
         self.fabric.barrier()
 
     def _run(self, save_every: float, snapshots: Collection[int], deadline: float | None) -> Outcome:

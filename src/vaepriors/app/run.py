@@ -9,7 +9,6 @@ Random numbers are no part of it: those of an epoch follow from the seed, the ep
 resumed run draws what an uninterrupted one would have drawn.
 """
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -50,6 +49,11 @@ class Run(Folder):
         if identity(experiment, content["data_sha256"]) != content["sha256"]:
             raise ValueError(f"{path} was changed: its experiment does not match its digest; {RESTORE}")
         return experiment
+
+    def check(self, settings: dict[str, Any], data: Dataset) -> None:
+        self.check_folder(Experiment(**settings))
+        if self.exists():
+            self.check_data(data)
 
     def check_folder(self, experiment: Experiment) -> None:
         """Refuse to train in the folder of another experiment, or in one whose checkpoints belong to another.
@@ -133,9 +137,6 @@ class Run(Folder):
         except ValueError as error:
             raise ValueError(f"{self / which}.ckpt: {error}") from error
         return model.eval(), values
-
-    def write_experiment(self, experiment: Experiment, sessions: list[dict[str, Any]], data_sha256: str) -> None:
-        self.write_settings(dataclasses.asdict(experiment), sessions, data_sha256)
 
     def identify(self, settings: dict[str, Any], data_sha256: str) -> str:
         return identity(Experiment(**settings), data_sha256)

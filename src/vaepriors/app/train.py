@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,22 +18,6 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = ["check_start", "fit", "make_fabric", "prepare"]
-
-
-class _RunStore(Run):
-    """The folder of a run as the store of its experiment's training."""
-
-    def __init__(self, run: Run, experiment: Experiment) -> None:
-        super().__init__(run.folder)
-        self.planned = experiment
-
-    def check(self, settings: dict[str, Any], data: Dataset) -> None:
-        self.check_folder(self.planned)
-        if self.exists():
-            self.check_data(data)
-
-    def begin(self, settings: dict[str, Any], data: Dataset, session: dict[str, Any], metrics: list[str]) -> None:
-        super().begin(dataclasses.asdict(self.planned), data, session, metrics)
 
 
 def make_fabric(experiment: Experiment) -> "Fabric":
@@ -53,7 +37,7 @@ def prepare(
     model, objective = build(experiment, dataset)
     names = [field.name for field in dataclasses.fields(Settings)]
     settings = Settings(**{name: getattr(experiment, name) for name in names})
-    return Training(model, objective, dataset, settings, fabric, _RunStore(run, experiment), callbacks)
+    return Training(model, objective, dataset, settings, fabric, run, callbacks, dataclasses.asdict(experiment))
 
 
 def fit(
