@@ -294,6 +294,11 @@ def test_a_run_without_a_whole_best_model(vaepriors, copy, capsys, command, dama
     assert content(copy) == before
 
 
+def test_an_option_that_is_looked_at_first_is_refused_like_any_other(vaepriors, capsys):
+    assert vaepriors("train", "--out") == 2
+    assert "--out needs a value" in sentence(capsys)
+
+
 def test_a_run_is_neither_overwritten_nor_changed(train, trained, copy, capsys):
     same = ["--prior", "vamp", "--components", "5", "--epochs", "2"]
     for options, words in [
