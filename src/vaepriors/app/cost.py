@@ -95,7 +95,7 @@ def gflop_per_image(experiment: Experiment, samples: int) -> float:
     """Operations of one example's likelihood, in 10^9: what is done once, and what for each of the draws."""
     shape: Any = _shape_of(experiment)
     if drawn := _drawn(experiment):  # evaluation takes all
-        shape = dataclasses.replace(shape, **{drawn: data.CATALOGUE[experiment.data].form.sizes[0]})
+        shape = shape.replace(**{drawn: data.CATALOGUE[experiment.data].form.sizes[0]})
     counts = _counts(shape)
     return counts.image + samples * counts.draw
 

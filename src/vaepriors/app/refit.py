@@ -6,10 +6,9 @@ first checkpoint. One more file, refit.json, says where they came from (see `app
 
 import dataclasses
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 
 from vaepriors import checkpoint
 from vaepriors.app.cost import check_memory
@@ -21,6 +20,9 @@ from vaepriors.app.train import make_fabric, prepare
 from vaepriors.data import binarize_once, load
 from vaepriors.training import Callback, Outcome
 from vaepriors.vae import VAE
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["check_source", "options_of_prior", "refit", "refitted"]
 
@@ -66,7 +68,7 @@ def refit(
     source: Run,
     experiment: Experiment,
     run: Run,
-    fabric: Fabric | None = None,
+    fabric: "Fabric | None" = None,
     callbacks: Sequence[Callback] = (),
     save_every: float = 30.0,
     snapshots: Collection[int] = (),

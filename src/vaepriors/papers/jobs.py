@@ -11,6 +11,7 @@ To follow a run of the command: `commands.run` makes the jobs; `run_here`, or `c
 each; `run_job` trains, measures and records. A row that refits another one first trains that, unless its run is there.
 """
 
+import dataclasses
 import functools
 import math
 import time
