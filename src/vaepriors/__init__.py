@@ -10,6 +10,8 @@ A model is `VAE(encoder, decoder, prior)`: three modules whose call returns a `t
 * `Folder`, `load_weights`: where a training is kept, and how it comes back.
 * `estimate`, `analysis`, `report`: importance-sampled likelihoods, what a latent space does, and a page with all of it.
 * `check`: whether the density and the sampler of anyone's prior or model agree.
+* `ImportanceSampling`, `Refinement`, `Annealing`, `bidirectional`: other likelihood estimates, and how far they can be
+  from the truth.
 * `data`: data sets by name, and custom files.
 
 Everything is imported at first use, so that the command line can start before torch is loaded.
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vaepriors import (
         analysis,
+        annealing,
         data,
         distributions,
         likelihood,
@@ -29,10 +32,12 @@ if TYPE_CHECKING:
         objectives,
         optim,
         priors,
+        refinement,
         store,
         training,
         vae,
     )
+    from vaepriors.annealing import Annealing, Bounds, bidirectional
     from vaepriors.app.report.run import report
     from vaepriors.checking import check
     from vaepriors.distributions import (
@@ -43,7 +48,7 @@ if TYPE_CHECKING:
         IndependentBernoulli,
         NormalMixture,
     )
-    from vaepriors.likelihood import estimate
+    from vaepriors.likelihood import ImportanceSampling, estimate
     from vaepriors.priors import (
         SNIS,
         VHP,
@@ -54,6 +59,7 @@ if TYPE_CHECKING:
         TwoLevelPrior,
         VampPrior,
     )
+    from vaepriors.refinement import Refinement
     from vaepriors.store import Folder, load_weights
     from vaepriors.training import fit
     from vaepriors.vae import VAE, Marginal, Terms
@@ -64,22 +70,28 @@ __all__ = [
     "SNIS",
     "VAE",
     "VHP",
+    "Annealing",
     "Autoregressive",
+    "Bounds",
     "Chain",
     "DiagonalNormal",
     "DiscretizedLogistic",
     "ExemplarPrior",
     "Folder",
+    "ImportanceSampling",
     "IndependentBernoulli",
     "Marginal",
     "MixtureOfGaussians",
     "NormalMixture",
+    "Refinement",
     "Resampled",
     "StandardNormal",
     "Terms",
     "TwoLevelPrior",
     "VampPrior",
     "analysis",
+    "annealing",
+    "bidirectional",
     "check",
     "data",
     "distributions",
@@ -92,6 +104,7 @@ __all__ = [
     "objectives",
     "optim",
     "priors",
+    "refinement",
     "report",
     "store",
     "training",
@@ -108,7 +121,9 @@ HOMES = {
         "Autoregressive", "Chain", "DiagonalNormal", "DiscretizedLogistic", "IndependentBernoulli", "NormalMixture",
     ),
     "checking": ("check",),
-    "likelihood": ("estimate",),
+    "likelihood": ("ImportanceSampling", "estimate"),
+    "refinement": ("Refinement",),
+    "annealing": ("Annealing", "Bounds", "bidirectional"),
     "training": ("fit",),
     "store": ("Folder", "load_weights"),
     "app.report.run": ("report",),

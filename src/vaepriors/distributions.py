@@ -11,8 +11,8 @@ Six distributions. Log-densities are in nats and include all constants.
 
 They do not check the values of their parameters: a check reads the device, and a training step must not.
 
-`factors`, `marginal_log_prob`, `point_estimate`, `rsample_and_log_prob` and `support_of` ask any distribution, also one
-of torch, for what not every distribution has.
+`at_noise`, `auxiliary`, `factors`, `marginal_log_prob`, `noise_of`, `point_estimate`, `rsample_and_log_prob` and
+`support_of` ask any distribution, also one of torch, for what not every distribution has.
 """
 
 import math
@@ -30,15 +30,19 @@ from torch.distributions import Distribution, Independent, Normal, constraints
 
 __all__ = [
     "Autoregressive",
+    "Auxiliary",
     "Chain",
     "DiagonalNormal",
     "DiscretizedLogistic",
     "IndependentBernoulli",
     "NormalMixture",
     "Normalizer",
+    "at_noise",
+    "auxiliary",
     "factors",
     "marginal_log_prob",
     "naive_pixel_draws",
+    "noise_of",
     "point_estimate",
     "rsample_and_log_prob",
     "sampling_progress",
@@ -148,6 +152,69 @@ class Normalizer(NamedTuple):
     se: Tensor
 
 
+class Auxiliary(NamedTuple):
+    """A distribution p(z) as the marginal of a joint one with u, whose density is known where that of p(z) is not."""
+
+    joint: Distribution  # p(u, z), over [u, z]
+    posterior: Callable[[Tensor], Distribution]  # z -> q(u|z)
+    size: int  # of u
+
+
+def auxiliary(distribution: Distribution) -> Auxiliary | None:
+    """What a distribution p(z) with an estimated density is the marginal of; None for any other.
+
+    >>> auxiliary(DiagonalNormal(torch.zeros(2), torch.ones(2))) is None
+    True
+    """
+    method = getattr(distribution, "auxiliary", None)
+    return None if method is None else method()
+
+
+def at_noise(distribution: Distribution, epsilon: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The value z to which a sampler maps noise $\epsilon$, and $\log |\partial z / \partial \epsilon|$.
+
+    Args:
+        distribution: q, a diagonal normal over vectors, for which $z = \mu + \sigma \epsilon$, or a `Chain` of such.
+        epsilon: Values in place of draws of N(0, I), of the shape of z.
+
+    Returns:
+        z, and the logarithm of the determinant, of the shape of `log_prob`.
+
+    Raises:
+        ValueError: If the distribution has no such sampler.
+
+    >>> at_noise(DiagonalNormal(torch.ones(1), torch.ones(1)), torch.tensor([0.5]))
+    (tensor([1.5000]), tensor(0.))
+    """
+    method = getattr(_with_noise(distribution), "at_noise", None)
+    return method(epsilon) if method is not None else _refuse_noise(distribution)
+
+
+def noise_of(distribution: Distribution, z: Tensor) -> tuple[Tensor, Tensor]:
+    """The noise that a sampler maps to z, and the logarithm of the determinant there: the inverse of `at_noise`.
+
+    Raises:
+        ValueError: As in `at_noise`.
+    """
+    method = getattr(_with_noise(distribution), "noise_of", None)
+    return method(z) if method is not None else _refuse_noise(distribution)
+
+
+def _with_noise(distribution: Distribution) -> Distribution:
+    """The same distribution as one of ours, where torch's has no such methods."""
+    if not isinstance(distribution, Independent) or len(distribution.event_shape) != 1:
+        return distribution
+    each = distribution.base_dist
+    return DiagonalNormal(each.loc, each.scale) if isinstance(each, Normal) else distribution
+
+
+def _refuse_noise(distribution: Distribution) -> Any:
+    raise ValueError(
+        f"q(z|x) is a {type(distribution).__name__}: an encoder that returns diagonal normals over vectors, or a Chain "
+        "of them, is needed here"
+    )
+
+
 class ShapedDistribution(Distribution):
     """What the distributions here share: `repr`, `expand`, and the errors for moments without a closed form."""
 
@@ -234,6 +301,17 @@ class DiagonalNormal(ShapedDistribution):
 
     def marginal_log_prob(self, value: Tensor) -> Tensor:
         return Normal(self.loc, self.scale, validate_args=False).log_prob(value)
+
+    def at_noise(self, epsilon: Tensor) -> tuple[Tensor, Tensor]:
+        """loc + scale * epsilon, and the sum of log scale (see the function of the same name)."""
+        return self.loc + self.scale * epsilon, self._log_scale(epsilon)
+
+    def noise_of(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """(z - loc) / scale, and the sum of log scale (see the function of the same name)."""
+        return (value - self.loc) / self.scale, self._log_scale(value)
+
+    def _log_scale(self, value: Tensor) -> Tensor:
+        return self.scale.log().sum(-1).expand(torch.broadcast_shapes(value.shape[:-1], self.batch_shape))
 
     def rsample_and_log_prob(self, sample_shape: Shape = ()) -> tuple[Tensor, Tensor]:
         """z and log q(z), whose density is that of the noise (see the function of the same name)."""
@@ -406,10 +484,33 @@ class Chain(ShapedDistribution):
         a, b = value.split(self.sizes, -1)
         return {"z2": (self.first, a), "z1": (self.then(a), b)}
 
+    def auxiliary(self) -> Auxiliary | None:
+        """The joint distribution of [u, a, b], if a has a u (see the function of the same name)."""
+        of_a = auxiliary(self.first)
+        if of_a is None:
+            return None
+        (a, b), u = self.sizes, of_a.size
+        joint = Chain(of_a.joint, lambda ua: self.then(ua[..., u:]), (u + a, b))
+        return Auxiliary(joint, lambda z: of_a.posterior(z[..., :a]), u)
+
     def log_prob(self, value: Tensor) -> Tensor:
         self._check_event(value, "z")
         a, b = value.split(self.sizes, -1)
         return self.first.log_prob(a) + self.then(a).log_prob(b)
+
+    def at_noise(self, epsilon: Tensor) -> tuple[Tensor, Tensor]:
+        """[a, b], where b is at its noise given a (see the function of the same name)."""
+        of_a, of_b = epsilon.split(self.sizes, -1)
+        a, log_det_a = at_noise(self.first, of_a)
+        b, log_det_b = at_noise(self.then(a), of_b)
+        return torch.cat([a, b], -1), log_det_a + log_det_b
+
+    def noise_of(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The noise of a, and that of b given a (see the function of the same name)."""
+        a, b = value.split(self.sizes, -1)
+        of_a, log_det_a = noise_of(self.first, a)
+        of_b, log_det_b = noise_of(self.then(a), b)
+        return torch.cat([of_a, of_b], -1), log_det_a + log_det_b
 
     def rsample_and_log_prob(self, sample_shape: Shape = ()) -> tuple[Tensor, Tensor]:
         """[a, b] and its log-density, with p(b|a) computed once (see the function of the same name)."""

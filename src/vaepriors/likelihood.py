@@ -9,23 +9,37 @@ expectation, and its exponential is unbiased. The effective sample size of the w
 $(\sum w_s)^2 / \sum w_s^2$, says how reliable it is: near 1, a single draw dominates and more draws are needed.
 
 The prior's components are computed once per call, and the encoder once per image. Memory depends on `chunk`, not on S.
+
+    ImportanceSampling(5000)                  draws from q(z|x)
+    ImportanceSampling(5000, Refinement())    draws from a posterior fitted to each x (`vaepriors.refinement`)
+    Annealing()                               chains of draws from q(z|x) to p(z|x) (`vaepriors.annealing`)
 """
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from vaepriors.distributions import support_of
-from vaepriors.limits import check_size
+from vaepriors.limits import at_least_one, check_size
 from vaepriors.numerics import fixed_numerics
 from vaepriors.priors import VHP
 from vaepriors.vae import VAE, Terms, check_dtype, eval_mode
 
-__all__ = ["Estimate", "bits_per_dim", "check_sizes", "estimate", "log_likelihood", "weigh_examples"]
+__all__ = [
+    "Estimate",
+    "ImportanceSampling",
+    "Method",
+    "Posterior",
+    "bits_per_dim",
+    "check_sizes",
+    "estimate",
+    "log_likelihood",
+]
 
 
 class Estimate(NamedTuple):
@@ -38,6 +52,32 @@ class Estimate(NamedTuple):
     effective_samples: Tensor  # between 1 and S
 
 
+class Posterior(Protocol):
+    """What returns q(z|x) in place of the encoder, such as `vaepriors.refinement.Refinement`."""
+
+    @property
+    def draws(self) -> int:
+        """Pairs of x and z that it decodes at a time for each x."""
+        ...
+
+    def __call__(self, model: VAE, x: Tensor) -> Distribution: ...
+
+
+class Method(Protocol):
+    """How log p(x) is estimated: `ImportanceSampling`, or `vaepriors.annealing.Annealing`."""
+
+    @property
+    def draws(self) -> int:
+        """Pairs of x and z for each x."""
+        ...
+
+    def weigh(
+        self, model: VAE, prior: Distribution, x: Tensor, chunk: int, progress: Callable[[int], None]
+    ) -> Estimate:
+        """The estimates of each x under a given prior distribution, `chunk` pairs at a time."""
+        ...
+
+
 def _ignore(images: int) -> None:
     """The default progress: nothing is reported."""
 
@@ -47,7 +87,7 @@ def _ignore(images: int) -> None:
 def estimate(
     model: VAE,
     x: Tensor,
-    samples: int = 5000,
+    samples: int | Method = 5000,
     *,
     chunk: int | None = None,
     progress: Callable[[int], None] = _ignore,
@@ -57,27 +97,27 @@ def estimate(
     Args:
         model: The model, in evaluation mode during the call.
         x: Data, of shape `(batch, *event)`.
-        samples: S, the draws of z for each x.
+        samples: S, the draws of z for each x from q(z|x); or another method, such as
+            `ImportanceSampling(5000, Refinement())` or `Annealing()`.
         chunk: Pairs (x, z) decoded at a time; by default, what suits the model and the device. It bounds the memory and
             changes results only through the order of the draws.
         progress: Called with the number of images just finished.
 
     Raises:
         ValueError: If `samples` < 1, `chunk` < 1, x is empty, a chunk does not fit into memory, x and the model differ
-            in dtype, or x has values outside the support of p(x|z).
+            in dtype, x has values outside the support of p(x|z), or the method cannot be used with the model.
     """
-    chunk = check_sizes(model, x, samples, chunk)
+    method = ImportanceSampling(samples) if isinstance(samples, int) else samples
+    chunk = check_sizes(model, x, method.draws, chunk)
     with eval_mode(model):
         _check_data(model, x)
-        return weigh_examples(model, model.prior(), x, samples, chunk, progress)
+        return method.weigh(model, model.prior(), x, chunk, progress)
 
 
 def check_sizes(model: VAE, x: Tensor, samples: int, chunk: int | None) -> int:
     """Check the sizes, and return the chunk: the given one, or what suits the model and the device."""
     chunk = _chunk(model, x.device) if chunk is None else chunk
-    for name, value in (("samples", samples), ("chunk", chunk), ("the number of images", len(x))):
-        if value < 1:
-            raise ValueError(f"{name} is {value}: at least 1 is needed")
+    at_least_one(**{"samples": samples, "chunk": chunk, "the number of images": len(x)})
     pairs, size = min(chunk, samples * len(x)), x[0].numel() * x.element_size()
     of_u = 4 * max((part.samples for part in model.modules() if isinstance(part, VHP)), default=0)
     what = f"decoding {pairs} pairs at a time (a smaller chunk takes less), with the prior's own draws,"
@@ -105,22 +145,46 @@ def _check_data(model: VAE, x: Tensor) -> None:
         )
 
 
-def weigh_examples(
-    model: VAE, prior: Distribution, x: Tensor, samples: int, chunk: int, progress: Callable[[int], None]
-) -> Estimate:
-    """The estimates of each x under a given prior distribution, `chunk` pairs at a time (see `estimate`)."""
-    images, draws = max(1, chunk // samples), min(samples, chunk)
-    parts = []
-    for batch in x.split(images):
-        known = model.given(model.encoder(batch), prior)
-        sums, left = _Sums(batch), samples
-        while left:
-            n = min(draws, left)
-            sums.add(known(batch, n))
-            left -= n
-        parts.append(sums.estimate(samples))
-        progress(len(batch))
-    return Estimate(*map(torch.cat, zip(*parts, strict=True)))
+@dataclass(frozen=True)
+class ImportanceSampling:
+    """Independent draws of z for each x, from q(z|x) or from another posterior.
+
+    Args:
+        samples: S, the draws for each x.
+        posterior: What returns the posterior, called with the model and some x; the encoder unless given.
+
+    Raises:
+        ValueError: If `samples` < 1.
+    """
+
+    samples: int = 5000
+    posterior: Posterior | None = None
+
+    def __post_init__(self) -> None:
+        at_least_one(samples=self.samples)
+
+    @property
+    def draws(self) -> int:
+        """Pairs of x and z for each x."""
+        return self.samples
+
+    def weigh(
+        self, model: VAE, prior: Distribution, x: Tensor, chunk: int, progress: Callable[[int], None]
+    ) -> Estimate:
+        """The estimates of each x under a given prior distribution, `chunk` pairs at a time (see `estimate`)."""
+        images = max(1, chunk // (self.samples if self.posterior is None else self.posterior.draws))
+        parts = []
+        for batch in x.split(images):
+            draws = max(1, min(self.samples, chunk // len(batch)))
+            q = model.encoder(batch) if self.posterior is None else self.posterior(model.given(prior=prior), batch)
+            known, sums, left = model.given(q, prior), _Sums(batch), self.samples
+            while left:
+                n = min(draws, left)
+                sums.add(known(batch, n))
+                left -= n
+            parts.append(sums.estimate(self.samples))
+            progress(len(batch))
+        return Estimate(*map(torch.cat, zip(*parts, strict=True)))
 
 
 def _chunk(model: VAE, device: torch.device) -> int:

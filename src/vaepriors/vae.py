@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
-from vaepriors.distributions import Shape, ShapedDistribution, rsample_and_log_prob
+from vaepriors.distributions import Auxiliary, Chain, Shape, ShapedDistribution, rsample_and_log_prob
 
 __all__ = ["VAE", "Conditional", "Marginal", "Terms", "check_dtype", "eval_mode"]
 
@@ -274,6 +274,12 @@ class Marginal(ShapedDistribution):
     def posterior_and_prior(self, value: Tensor) -> tuple[Distribution, Distribution]:
         """The posterior q(z|x) of values x, and p(z)."""
         return self.model.encoder(value), self.model.prior()
+
+    def auxiliary(self) -> Auxiliary:
+        """The joint distribution of z and x, over [z, x], and q(z|x) (see `vaepriors.distributions.auxiliary`)."""
+        prior = self.model.prior()
+        (size,), (features,) = prior.event_shape, self.event_shape
+        return Auxiliary(Chain(prior, self.model.decoder, (size, features)), self.model.encoder, size)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self.batch_shape:  # an estimate of its own for each place

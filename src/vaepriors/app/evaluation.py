@@ -19,7 +19,7 @@ from vaepriors.app.records import name_of, write_record
 from vaepriors.app.run import Run
 from vaepriors.data import LIKELIHOODS, Dataset, binarize_once
 from vaepriors.devices import hardware, open_devices
-from vaepriors.likelihood import Estimate, bits_per_dim, check_sizes, weigh_examples
+from vaepriors.likelihood import Estimate, ImportanceSampling, bits_per_dim, check_sizes
 from vaepriors.numerics import fixed_numerics, seed_of
 from vaepriors.priors import VHP
 from vaepriors.reading import check
@@ -250,7 +250,9 @@ class _InBlocks:
         part = torch.zeros(5, size, dtype=torch.float64, device=x.device)
         block = x[first : first + size]
         if len(block):  # none for the last devices of the last round
-            part[:, : len(block)] = torch.stack(weigh_examples(model, prior, block, self.same["samples"], chunk, count))
+            part[:, : len(block)] = torch.stack(
+                ImportanceSampling(self.same["samples"]).weigh(model, prior, block, chunk, count)
+            )
         if devices == 1:
             return part
         every: Any = self.fabric.all_gather(part)  # (devices, 5, size)

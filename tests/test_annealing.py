@@ -1,0 +1,139 @@
+"""Annealed importance sampling: exact densities stay invariant, weights are unbiased, and two bounds meet."""
+
+import math
+
+import pytest
+import torch
+
+from reference import Call, LinearGaussian
+from vaepriors.annealing import Annealing, _Path, bidirectional, simulate
+from vaepriors.distributions import DiagonalNormal, IndependentBernoulli
+from vaepriors.likelihood import ImportanceSampling, estimate
+from vaepriors.priors import StandardNormal
+from vaepriors.refinement import Refinement
+from vaepriors.vae import VAE, Marginal
+
+MODELS = {"vae": LinearGaussian.vae, "hvae": LinearGaussian.hvae, "vhp": lambda linear: linear.vae_with_vae_prior(4)}
+SHORT = Annealing(chains=8, temperatures=10, leapfrogs=2)
+
+
+class Bits:
+    """z ~ N(0, 1), x of three bits whose logits bend in z, and a posterior that is too narrow and off the mark."""
+
+    def __init__(self) -> None:
+        self.x = torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 0]]).double()
+        q = Call(lambda x: DiagonalNormal(0.5 * x.sum(-1, keepdim=True), x.new_full((1,), 0.6)))
+        slopes = torch.tensor([3.0, -2.0, 1.0]).double()
+        decoder = Call(lambda z: IndependentBernoulli(slopes * z + (2 * z).sin(), 1))
+        self.model = VAE(q, decoder, StandardNormal(1).double())
+
+    def log_prob(self) -> torch.Tensor:
+        """log p(x) by quadrature."""
+        z = torch.linspace(-10, 10, 4001, dtype=torch.float64)[:, None, None]
+        joint = self.model.decoder(z).log_prob(self.x) + self.model.prior().log_prob(z)
+        return joint.logsumexp(0) + math.log(20 / 4000)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_from_the_exact_posterior_every_weight_is_exact(name):
+    linear = LinearGaussian()
+    found = estimate(MODELS[name](linear), linear.x, SHORT, chunk=24)
+    truth = linear.log_prob(linear.x)
+    torch.testing.assert_close(found.log_likelihood, truth, rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.elbo, truth, rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.effective_samples, torch.full((7,), 8.0, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_from_a_wrong_posterior_the_estimate_is_near_and_has_more_effective_draws(name):
+    linear = LinearGaussian(scale=1.5)
+    torch.manual_seed(0)
+    few, many = (estimate(MODELS[name](linear), linear.x, Annealing(50, t)) for t in (1, 50))
+    torch.testing.assert_close(many.log_likelihood, linear.log_prob(linear.x), rtol=0, atol=0.25)
+    assert many.effective_samples.mean() > 1.3 * few.effective_samples.mean()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [Annealing(3, 4, 2), Annealing(3, 4, 2, Refinement(3, 2)), ImportanceSampling(10, Refinement(20, 2))],
+    ids=["annealed", "annealed from refined", "refined"],
+)
+def test_the_exponential_of_the_estimate_is_unbiased(method):
+    bits, runs = Bits(), 2000
+    torch.manual_seed(0)
+    x = bits.x.repeat(runs, 1)
+    found = estimate(bits.model, x, method, chunk=10**6).log_likelihood.view(runs, -1)
+    ratio = (found - bits.log_prob()).exp()
+    error = ratio.std(0) / math.sqrt(runs)
+    assert error.max() < 0.05
+    assert ((ratio.mean(0) - 1).abs() < 4 * error).all()
+
+
+def test_transitions_leave_the_density_invariant():
+    """Exact draws in; moments of the same distribution out, although the trajectories are coarse."""
+    linear = LinearGaussian(scale=1.5)
+    exact = LinearGaussian().vae().encoder(linear.x)
+    model = linear.vae()
+    path = _Path(model.decoder, model.encoder(linear.x), model.prior(), linear.x)
+    torch.manual_seed(0)
+    chain = path.at(exact.sample((10_000,)))
+    for _ in range(2):
+        chain, accepted = path.move(chain, 1.0, torch.full((7, 1), 0.9).double(), leapfrogs=3)
+    assert 0.3 < accepted.min() < accepted.max() < 0.98
+    standard = (chain.z - exact.loc) / exact.scale
+    torch.testing.assert_close(standard.mean(0), torch.zeros(7, 3).double(), rtol=0, atol=0.05)
+    torch.testing.assert_close(standard.var(0), torch.ones(7, 3).double(), rtol=0, atol=0.07)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_on_data_of_the_model_the_bounds_are_on_both_sides(name):
+    linear = LinearGaussian(scale=1.5)
+    model = MODELS[name](linear)
+    torch.manual_seed(0)
+    far, near = (bidirectional(model, 200, method) for method in (Annealing(1, 2, 1), Annealing(4, 20, 2)))
+    assert far.lower.shape == far.upper.shape == (200,)
+    assert 0 < near.gap < far.gap / 3
+
+
+def test_the_truth_lies_between_the_bounds():
+    linear = LinearGaussian(scale=1.5)
+    torch.manual_seed(0)
+    model, method = linear.vae(), Annealing(1, 3, 1)
+    x, z = simulate(model, model.prior(), 1000)
+    truth = linear.log_prob(x)
+    lower, upper = method.bounds(model, model.prior(), x, z, chunk=1000)
+    for below, above in ((lower, truth), (truth, upper)):
+        difference = above - below
+        assert difference.mean() > 3 * difference.std() / math.sqrt(1000)
+    inverse = (truth - upper).exp()  # E[1 / w] = 1 / p(x)
+    assert abs(inverse.mean() - 1) < 4 * inverse.std() / math.sqrt(1000)
+
+
+def test_estimates_do_not_depend_on_how_the_chains_are_split():
+    linear = LinearGaussian()
+    for chunk in (3, 20, 1000):
+        seen = []
+        found = estimate(linear.vae(), linear.x, Annealing(8, 3, 1), chunk=chunk, progress=seen.append)
+        torch.testing.assert_close(found.log_likelihood, linear.log_prob(linear.x), rtol=0, atol=1e-9)
+        assert sum(seen) == 7
+
+
+def test_random_densities_and_those_without_a_gradient_are_refused():
+    linear = LinearGaussian(scale=1.5)
+    model = linear.vae()
+    inner = linear.vae_with_vae_prior(4).prior()
+    random = Marginal(inner.model, 4, (3,))
+    random.auxiliary = lambda: None  # an estimated density that says nothing about its u
+    flat = DiagonalNormal(torch.zeros(3).double(), torch.ones(3).double())
+    flat.log_prob = lambda z: torch.zeros(z.shape[:-1]).double()
+    for prior, words in ((random, r"p\(z\).*Marginal.*random"), (flat, r"p\(z\).*gradient")):
+        with pytest.raises(ValueError, match=words):
+            estimate(model.given(prior=prior), linear.x, SHORT)
+
+
+def test_wrong_numbers_are_refused():
+    for wrong in ({"chains": 0}, {"temperatures": 0}, {"leapfrogs": -1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Annealing(**wrong)
+    with pytest.raises(ValueError, match="n is 0"):
+        bidirectional(LinearGaussian().vae(), 0)
