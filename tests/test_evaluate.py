@@ -168,13 +168,13 @@ def test_the_error_of_a_normaliser_is_part_of_that_of_the_likelihood():
     torch.manual_seed(0)
     prior = Resampled(StandardNormal(2), Call(lambda z: z.sum(-1)), truncation=1000, precise=50)
     model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2), prior)
-    result = {"seed": 3, "samples": 20, "nll_se": 0.1}
-    more = measure_normalizer(model, torch.zeros(5, 4), result, None)
+    x, result, method = torch.zeros(5, 4), {"seed": 3, "nll_se": 0.1}, ImportanceSampling(20)
+    more = measure_normalizer(model, x, result, method, None)
     share = math.log1p(more["normalizer_se"] / more["normalizer"])
     assert more["nll_se"] == pytest.approx(math.hypot(0.1, share), rel=1e-4)
     assert 0.01 < more["normalizer_se"] < 0.1
-    assert more == measure_normalizer(model, torch.zeros(5, 4), result, None)
-    assert measure_normalizer(model.given(prior=StandardNormal(2)()), torch.zeros(5, 4), result, None) == {}
+    assert more == measure_normalizer(model, x, result, method, None)
+    assert measure_normalizer(model.given(prior=StandardNormal(2)()), x, result, method, None) == {}
 
 
 def test_a_normaliser_is_the_same_after_an_interruption(tmp_path, images):

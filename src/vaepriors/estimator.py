@@ -23,7 +23,7 @@ from vaepriors import training
 from vaepriors.app.experiment import Experiment, build
 from vaepriors.data import LIKELIHOODS, Dataset
 from vaepriors.distributions import Chain, point_estimate
-from vaepriors.likelihood import check_sizes, weigh_examples
+from vaepriors.likelihood import ImportanceSampling, check_sizes
 from vaepriors.numerics import fixed_numerics, seed_of
 from vaepriors.vae import eval_mode
 
@@ -190,18 +190,18 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             effective sample size of S draws; an error near 1 or above says that more draws are needed.
         """
         _, u = self._check(X)
-        samples = check_sizes(self.model_, u[:1], self.draws, None) and self.draws
-        parts = []
+        method, parts = ImportanceSampling(self.draws), []
+        check_sizes(self.model_, u[:1], self.draws, self.draws)
         with fixed_numerics(), torch.no_grad(), eval_mode(self.model_), torch.random.fork_rng(devices=[]):
             prior = self.model_.prior()
             for row in u.split(1):
                 torch.manual_seed(seed_of(self.seed_, "score"))
-                parts.append(weigh_examples(self.model_, prior, row, samples, samples, lambda n: None))
+                parts.append(method.weigh(self.model_, prior, row, self.draws, lambda n: None))
         log_p = torch.cat([part.log_likelihood for part in parts]).numpy() - np.log(self.scale_).sum()
         if not return_std:
             return log_p
         effective = torch.cat([part.effective_samples for part in parts])
-        return log_p, (1 / effective - 1 / samples).clamp(min=0).sqrt().numpy()
+        return log_p, (1 / effective - 1 / self.draws).clamp(min=0).sqrt().numpy()
 
     def score(self, X: ArrayLike, y: object = None) -> float:
         """Mean of `score_samples` over the rows, in nats."""

@@ -68,7 +68,7 @@ class Method(Protocol):
 
     @property
     def draws(self) -> int:
-        """Pairs of x and z for each x."""
+        """Pairs of x and z for each x at a time: it handles chunk / draws examples together."""
         ...
 
     def weigh(
@@ -165,16 +165,15 @@ class ImportanceSampling:
 
     @property
     def draws(self) -> int:
-        """Pairs of x and z for each x."""
-        return self.samples
+        """Pairs of x and z for each x at a time: all, or those in a step of the posterior's fit."""
+        return self.samples if self.posterior is None else self.posterior.draws
 
     def weigh(
         self, model: VAE, prior: Distribution, x: Tensor, chunk: int, progress: Callable[[int], None]
     ) -> Estimate:
         """The estimates of each x under a given prior distribution, `chunk` pairs at a time (see `estimate`)."""
-        images = max(1, chunk // (self.samples if self.posterior is None else self.posterior.draws))
         parts = []
-        for batch in x.split(images):
+        for batch in x.split(max(1, chunk // self.draws)):
             draws = max(1, min(self.samples, chunk // len(batch)))
             q = model.encoder(batch) if self.posterior is None else self.posterior(model.given(prior=prior), batch)
             known, sums, left = model.given(q, prior), _Sums(batch), self.samples

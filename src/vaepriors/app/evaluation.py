@@ -15,11 +15,13 @@ from torch.distributions import Distribution
 
 from vaepriors import checkpoint
 from vaepriors.analysis import active_units
+from vaepriors.annealing import Annealing, Bounds, simulate
+from vaepriors.app.methods import method_of
 from vaepriors.app.records import name_of, write_record
 from vaepriors.app.run import Run
 from vaepriors.data import LIKELIHOODS, Dataset, binarize_once
 from vaepriors.devices import hardware, open_devices
-from vaepriors.likelihood import Estimate, ImportanceSampling, bits_per_dim, check_sizes
+from vaepriors.likelihood import Estimate, Method, bits_per_dim, check_sizes
 from vaepriors.numerics import fixed_numerics, seed_of
 from vaepriors.priors import VHP
 from vaepriors.reading import check
@@ -48,7 +50,7 @@ class Partial(TypedDict):
 @fixed_numerics()
 def evaluate_run(
     run: Run,
-    samples: int = 5000,
+    samples: int | None = None,
     split: str = "test",
     number: int | None = None,
     chunk: int | None = None,
@@ -60,30 +62,37 @@ def evaluate_run(
     devices: int = 1,
     until: float | None = None,
     save_every: float = 30.0,
+    method: str = "is",
+    **options: int | None,
 ) -> dict[str, Any]:
     """Evaluate a run's model; write evaluation.json, and log p(x) of each example as log_likelihood.npy.
 
-    Another split, number of examples, model or seed has files of its own (see `vaepriors.app.records`). What is done is
-    kept in evaluation.partial. When it was interrupted, the next call with the same arguments resumes it, and ends with
-    the same numbers: draws follow from the seed and the place of the examples.
+    Another split, number of examples, method, model or seed has files of its own (see `vaepriors.app.records`). What is
+    done is kept in evaluation.partial. When it was interrupted, the next call with the same arguments resumes it, and
+    ends with the same numbers: draws follow from the seed and the place of the examples.
 
     Args:
         run: The run.
-        samples, split, number, chunk, which, seed, accelerator, prior_samples: As for `vaepriors evaluate`.
+        samples: Draws of z for each example, 5,000 unless given; not for the method `ais`.
+        split, number, chunk, which, seed, accelerator, prior_samples: As for `vaepriors evaluate`.
         progress: Called with the number of examples done and their total.
         devices: How many devices share the examples, each in a process of its own; only the first one writes.
         until: A moment of `time.monotonic()`. Stop after a block of examples if another one would end later.
         save_every: Seconds between checkpoints of the evaluation.
+        method: `is`, `refined` or `ais` (see `vaepriors.app.methods`).
+        options: Those of the method: `refine_steps`, `chains`, `temperatures`, `simulated`.
 
     Returns:
         What evaluation.json holds. `nll`, its standard error over examples `nll_se`, `elbo`, `rate` and `distortion`
         are means in nats; `bits_per_dim` is None for densities; `model_digest` and `examples_digest` identify the model
         and the examples. If the prior has an estimated `normalizer`, its error `normalizer_se` is part of `nll_se`.
+        With simulated examples, `gap` is the mean distance of the bounds on their log p(x).
 
     Raises:
         Paused: If it stopped because of `until`.
         Busy: If another process works in the folder.
     """
+    estimator, chosen = method_of(method, samples=samples, **options)
     fabric = open_devices(accelerator, devices)
     if os.environ.get("LOCAL_RANK", "0") == "0":  # the others are started by the first, which holds it then
         run.check_free()
@@ -94,15 +103,15 @@ def evaluate_run(
     fabric.launch()
     model = model.to(fabric.device)
     x = x.to(next(model.parameters()))
-    what |= {"seed": seed, "samples": samples}
-    blocks = _InBlocks(fabric, run / f"{name_of(what)}.partial", {**what, "chunk": chunk}, progress)
+    what |= {"seed": seed, "samples": chosen.get("chains"), "method": method, **chosen}
+    blocks = _InBlocks(fabric, run / f"{name_of(what)}.partial", {**what, "chunk": chunk}, progress, estimator)
     with run.lock(fabric.is_global_zero):
-        estimates, seconds = blocks.estimate(model, x, until, save_every)
+        estimates, bounds, seconds = blocks.estimate(model, x, until, save_every)
         log_likelihood = checkpoint.npy(estimates.log_likelihood)
         sha256 = {"log_likelihood_sha256": hashlib.sha256(log_likelihood).hexdigest()}
         work = {"seconds": round(seconds, 2), "device": hardware(fabric.device), "devices": devices}
-        result = {**what, **summary(estimates, dataset), **_units(model, x, seed), **work, **sha256}
-        result |= measure_normalizer(model, x, result, chunk)
+        result = {**what, **summary(estimates, dataset), **_gap(bounds), **_units(model, x, seed), **work, **sha256}
+        result |= measure_normalizer(model, x, result, estimator, chunk)
         if fabric.is_global_zero:
             write_record(run, result, log_likelihood)
     return result
@@ -155,7 +164,9 @@ def _prior(model: VAE, seed: int) -> Distribution:
 
 
 @torch.no_grad()
-def measure_normalizer(model: VAE, x: Tensor, result: dict[str, Any], chunk: int | None) -> dict[str, Any]:
+def measure_normalizer(
+    model: VAE, x: Tensor, result: dict[str, Any], method: Method, chunk: int | None
+) -> dict[str, Any]:
     """The prior's estimated normaliser, if it has one, and the error of the likelihood with its share.
 
     The normaliser is moved by its standard error, and log p(x) of at most 100 examples changes by its share on average.
@@ -164,7 +175,8 @@ def measure_normalizer(model: VAE, x: Tensor, result: dict[str, Any], chunk: int
     Args:
         model: The model.
         x: The examples.
-        result: The evaluation, with `seed`, `samples` and `nll_se`.
+        result: The evaluation, with `seed` and `nll_se`.
+        method: How log p(x) is estimated.
         chunk: As in `estimate`.
 
     Returns:
@@ -175,11 +187,11 @@ def measure_normalizer(model: VAE, x: Tensor, result: dict[str, Any], chunk: int
         normalizer = getattr(prior, "normalizer", None)
         if normalizer is None:
             return {}
-        x, samples, means = x[:100], result["samples"], []
-        chunk = check_sizes(model, x, samples, chunk)
+        x, means = x[:100], []
+        chunk = check_sizes(model, x, method.draws, chunk)
         for each in (prior, prior.shifted(1)):
             torch.manual_seed(seed_of(result["seed"], "normalizer"))
-            estimates = weigh_examples(model, each, x, samples, chunk, lambda images: None)
+            estimates = method.weigh(model, each, x, chunk, lambda images: None)
             means.append(estimates.log_likelihood.mean().item())
     share, spread = means[1] - means[0], result["nll_se"]
     return {
@@ -189,8 +201,18 @@ def measure_normalizer(model: VAE, x: Tensor, result: dict[str, Any], chunk: int
     }
 
 
+def _gap(bounds: Bounds) -> dict[str, float | None]:
+    """The mean distance of bounds on log p(x), with its standard error; nothing without simulated examples."""
+    n, distance = len(bounds.lower), bounds.upper - bounds.lower
+    error = distance.std().item() / math.sqrt(n) if n > 1 else None
+    return {"gap": bounds.gap, "gap_se": error} if n else {}
+
+
 class _InBlocks:
     """An estimate of many examples, a block of them on each device at a time, that can stop and resume.
+
+    The simulated examples of annealed importance sampling follow the others: there the first two of the five numbers of
+    an example are the bounds on its log p(x).
 
     Args:
         fabric: The devices, launched.
@@ -198,79 +220,103 @@ class _InBlocks:
         same: What decides the numbers, and must be the same to resume. The draws of a block follow from its seed and
             the place of the first example.
         progress: Called with the number of examples done and their total.
+        method: What estimates.
     """
 
     def __init__(
-        self, fabric: "Fabric", path: Path, same: dict[str, Any], progress: Callable[[int, int], None]
+        self, fabric: "Fabric", path: Path, same: dict[str, Any], progress: Callable[[int, int], None], method: Method
     ) -> None:
-        self.fabric, self.path, self.same, self.progress = fabric, path, same, progress
+        self.fabric, self.path, self.same, self.progress, self.method = fabric, path, same, progress, method
+        self.simulated: int = same.get("simulated", 0)
 
     @torch.no_grad()
-    def estimate(self, model: VAE, x: Tensor, until: float | None, save_every: float) -> tuple[Estimate, float]:
-        """The estimate, and the seconds that it took, in all calls together."""
-        samples, devices = self.same["samples"], self.fabric.world_size
-        chunk = check_sizes(model, x, samples, self.same["chunk"])
-        size = min(max(_BLOCK, chunk // samples), -(-len(x) // devices))
-        estimates, before = self._restored(x)
+    def estimate(self, model: VAE, x: Tensor, until: float | None, save_every: float) -> tuple[Estimate, Bounds, float]:
+        """The estimate, the bounds of simulated examples, and the seconds that they took, in all calls together."""
+        draws, total = self.method.draws, len(x) + self.simulated
+        chunk = check_sizes(model, x, draws, self.same["chunk"])
+        size = min(max(_BLOCK, chunk // draws), -(-total // self.fabric.world_size))
+        estimates, before = self._restored(total, x.device)
         began = saved = time.monotonic()
         with eval_mode(model):
             prior = _prior(model, self.same["seed"])
+            simulated = self._simulate(model, prior)
             try:
-                while estimates.shape[1] < len(x):
+                while estimates.shape[1] < total:
                     now, done = time.monotonic(), estimates.shape[1]
-                    part = self._block(model, prior, x, done, size, chunk)
-                    estimates = torch.cat([estimates, part], 1)[:, : len(x)]
+                    part = self._block(model, prior, x, simulated, done, size, chunk)
+                    estimates = torch.cat([estimates, part], 1)[:, :total]
                     late = self._any(until is not None and 2 * time.monotonic() - now > until)
-                    if late and estimates.shape[1] < len(x):
-                        raise Paused(f"stopped after {estimates.shape[1]} of {len(x)} examples: call again to continue")
+                    if late and estimates.shape[1] < total:
+                        raise Paused(f"stopped after {estimates.shape[1]} of {total} examples: call again to continue")
                     if time.monotonic() - saved >= save_every:
                         self._save(estimates, before + time.monotonic() - began)
                         saved = time.monotonic()
             except (KeyboardInterrupt, Paused):
                 self._save(estimates, before + time.monotonic() - began)
                 raise
-        return Estimate(*estimates), before + time.monotonic() - began
+        bounds = Bounds(*estimates[:2, len(x) :])
+        return Estimate(*estimates[:, : len(x)]), bounds, before + time.monotonic() - began
+
+    def _simulate(self, model: VAE, prior: Distribution) -> tuple[Tensor, Tensor] | None:
+        """The simulated examples with their z, the same in each call; None without any."""
+        torch.manual_seed(seed_of(self.same["seed"], "simulated"))
+        return simulate(model, prior, self.simulated) if self.simulated else None
 
     def _any(self, late: bool) -> bool:
         """Whether some device is late."""
         votes: Any = self.fabric.all_reduce(torch.tensor(float(late), device=self.fabric.device), reduce_op="sum")
         return votes.item() > 0
 
-    def _block(self, model: VAE, prior: Distribution, x: Tensor, done: int, size: int, chunk: int) -> Tensor:
+    def _block(
+        self,
+        model: VAE,
+        prior: Distribution,
+        x: Tensor,
+        simulated: tuple[Tensor, Tensor] | None,
+        done: int,
+        size: int,
+        chunk: int,
+    ) -> Tensor:
         """Estimates of the next examples, `size` on each device, of shape `(5, devices * size)`; zeros after them."""
         devices, first = self.fabric.world_size, done + size * self.fabric.global_rank
 
         def count(images: int) -> None:
             nonlocal done
+            total = len(x) + self.simulated
             done += images * devices
             if self.fabric.is_global_zero:
-                self.progress(min(done, len(x)), len(x))
+                self.progress(min(done, total), total)
 
         torch.manual_seed(seed_of(self.same["seed"], "evaluation", first))
         part = torch.zeros(5, size, dtype=torch.float64, device=x.device)
         block = x[first : first + size]
         if len(block):  # none for the last devices of the last round
-            part[:, : len(block)] = torch.stack(
-                ImportanceSampling(self.same["samples"]).weigh(model, prior, block, chunk, count)
-            )
+            part[:, : len(block)] = torch.stack(self.method.weigh(model, prior, block, chunk, count))
+        if simulated is not None and isinstance(self.method, Annealing):
+            start, end = (max(place - len(x), 0) for place in (first, first + size))
+            drawn, z = (each[start:end] for each in simulated)
+            if len(drawn):
+                bounds = self.method.bounds(model, prior, drawn, z, chunk)
+                part[:2, len(block) : len(block) + len(drawn)] = torch.stack(bounds)
+                count(len(drawn))
         if devices == 1:
             return part
         every: Any = self.fabric.all_gather(part)  # (devices, 5, size)
         return every.transpose(0, 1).flatten(1)
 
-    def _restored(self, x: Tensor) -> tuple[Tensor, float]:
+    def _restored(self, total: int, device: torch.device) -> tuple[Tensor, float]:
         """The finished examples and their seconds; a damaged file is renamed, and nothing is finished."""
         if self.fabric.is_global_zero and self.path.is_file():
             try:
-                self._read(len(x))
+                self._read(total)
             except ValueError as error:
                 aside = self.path.with_name(f"{self.path.name}.damaged")
                 os.replace(self.path, aside)
                 print(f"{error}: renamed to {aside.name}, and the evaluation starts over", file=sys.stderr)
         self.fabric.barrier()
         nothing = torch.zeros(5, 0, dtype=torch.float64)
-        estimates, seconds = self._read(len(x)) if self.path.is_file() else (nothing, 0.0)
-        return estimates.to(x.device), seconds
+        estimates, seconds = self._read(total) if self.path.is_file() else (nothing, 0.0)
+        return estimates.to(device), seconds
 
     def _read(self, n: int) -> tuple[Tensor, float]:
         """The estimates of the first examples; none if they are of another evaluation."""

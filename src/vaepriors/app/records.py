@@ -1,8 +1,10 @@
-"""The evaluations of a run on disk: one file for each model, split, number of examples and seed.
+"""The evaluations of a run on disk: one file for each model, split, number of examples, method and seed.
 
     evaluation.json                      the best model, the whole test set, seed 0
     evaluation-train.json                anything else: the split, then each option that is not the default,
-    evaluation-test-10-last-seed-1.json  as number, model and seed
+    evaluation-test-10-last-seed-1.json  as number, method, model and seed
+    evaluation-test-refined.json         another method, then its options that are not the default:
+    evaluation-test-ais-1000-temperatures.json
     evaluation-5000-samples.json         an evaluation that one with another number of samples has replaced
     log_likelihood*.npy                  log p(x) of each of the examples
     evaluation*.partial                  the examples done so far, if the evaluation was stopped
@@ -14,18 +16,22 @@ digests of their tensors.
 import os
 import shlex
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
+from vaepriors.app.methods import METHODS
 from vaepriors.app.run import Run
 from vaepriors.checkpoint import digest, module_tensors, write_atomically, write_json
 from vaepriors.reading import read_json, read_npy
 from vaepriors.vae import VAE
 
 __all__ = [
+    "OPTIONS",
     "Record",
     "command",
+    "few_samples",
+    "method_in_words",
     "name_of",
     "read_records",
     "records_of",
@@ -36,8 +42,11 @@ __all__ = [
 
 AGAIN = "delete it and evaluate again"
 KEPT = "-samples.json"  # at the end of the name of an evaluation that another one has replaced
+NAMED = ("refine_steps", "temperatures")  # options of a method that the name of its file has
 OPTIONS = {  # of the command `evaluate`, by field of the result
+    "method": ("method", "is"),
     "samples": ("samples", 5000),
+    **{name: (name.replace("_", "-"), None) for name in METHODS.options() if name != "samples"},
     "prior_samples": ("prior-samples", None),
     "split": ("split", "test"),
     "number": ("number", None),
@@ -57,6 +66,13 @@ class Evaluation(TypedDict):
     prior_samples: int | None
     number: int | None
     n: int
+    method: NotRequired[Literal["is", "refined", "ais"]]  # importance sampling where it is missing
+    refine_steps: NotRequired[int]
+    chains: NotRequired[int]
+    temperatures: NotRequired[int]
+    simulated: NotRequired[int]
+    gap: NotRequired[float]
+    gap_se: NotRequired[float | None]
     nll: float
     nll_se: float | None
     elbo: float
@@ -85,11 +101,43 @@ def name_of(result: dict[str, Any]) -> str:
     'evaluation'
     >>> name_of({"split": "train", "number": 10, "checkpoint": "last", "seed": 1})
     'evaluation-train-10-last-seed-1'
+    >>> name_of({"split": "test", "number": 200, "checkpoint": "best", "seed": 0, "method": "refined"})
+    'evaluation-test-200-refined'
     """
+    method = result.get("method", "is")
     options = [str(result["number"])] * (result["number"] is not None)
+    options += [method] * (method != "is")
+    options += [f"{value}-{name.replace('_', '-')}" for name, value in _special(result) if name in NAMED]
     options += [result["checkpoint"]] * (result["checkpoint"] != "best")
     options += [f"seed-{result['seed']}"] * (result["seed"] != 0)
     return "-".join(["evaluation", *([result["split"], *options] if options or result["split"] != "test" else [])])
+
+
+def _special(result: dict[str, Any]) -> list[tuple[str, int]]:
+    """The options of an evaluation's method that are not the default."""
+    options = METHODS[result.get("method", "is")].options.values()
+    return [(each.name, result[each.name]) for each in options if result.get(each.name, each.default) != each.default]
+
+
+def method_in_words(result: dict[str, Any]) -> str:
+    """How an evaluation has estimated log p(x).
+
+    >>> method_in_words({"samples": 5000})
+    '5000 samples'
+    >>> method_in_words({"method": "refined", "samples": 5000, "refine_steps": 200})
+    '5000 samples from posteriors fitted in 200 steps'
+    """
+    steps = result.get("refine_steps", 0)
+    start = f" from posteriors fitted in {steps} steps" * (steps > 0)
+    if result.get("method") == "ais":
+        numbers = f"{result['chains']} chains and {result['temperatures']} temperatures"
+        return f"annealed importance sampling with {numbers}{start}"
+    return f"{result['samples']} samples{start}"
+
+
+def few_samples(result: dict[str, Any]) -> float | None:
+    """The mean number of effective samples, if few of them mean that an estimate is too low; None for chains."""
+    return None if result.get("method") == "ais" else result["effective_samples_mean"]
 
 
 def write_record(run: Run, result: dict[str, Any], log_likelihood: bytes) -> None:
@@ -185,7 +233,8 @@ def command(run: Run, result: dict[str, Any]) -> str:
     'vaepriors evaluate runs/a --split train --number 10'
     """
     words: list[object] = ["vaepriors", "evaluate", run.folder]
+    special = dict(_special(result))
     for name, (option, default) in OPTIONS.items():
-        if result.get(name, default) != default:
+        if name in special or (name not in METHODS.options() and result.get(name, default) != default):
             words += [f"--{option}", result[name]]
     return shlex.join(map(str, words))

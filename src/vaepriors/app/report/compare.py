@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vaepriors.analysis import Surgery, diagnose
-from vaepriors.app.records import Record, command, records_of, without_examples
+from vaepriors.app.records import OPTIONS, Record, command, few_samples, method_in_words, records_of, without_examples
 from vaepriors.app.report import figures, page
 from vaepriors.app.report.likelihoods import by_kind, common_kind, paired_difference
 from vaepriors.app.report.page import Part, drawn, sheet
@@ -154,7 +154,7 @@ def notes(compared: Sequence[Compared]) -> list[str]:
         if each.record is not None:
             if each.record.log_likelihood is None:
                 sentences.append(f"{each.name}: {without_examples(each.run, each.record)}")
-            few = diagnose({}, effective_samples=each.record.result["effective_samples_mean"])
+            few = diagnose({}, effective_samples=few_samples(each.record.result))
             sentences += [f"{each.name}: {sentence}" for sentence in few]
     if len({each.experiment.data for each in compared}) > 1:
         sentences.append("The runs have different data, so their likelihoods cannot be compared.")
@@ -172,7 +172,8 @@ def _notes_on_kinds(compared: Sequence[Compared]) -> list[str]:
             f"difference is the mean of log p(x) minus that of {reference.name} over the same examples, with its "
             "standard error."
         )
-    options = {name: common.result.get(name) for name in ("split", "number", "samples", "seed")}
+    apart = ("checkpoint", "prior_samples")
+    options = {name: value for name, value in common.result.items() if name in OPTIONS and name not in apart}
     by_name = {each.name: each for each in compared}
     for number, name in enumerate(_apart(compared), 1):
         sentences.append(f"({number}) {_why(by_name[name], common, options)}")
@@ -198,7 +199,7 @@ def _missing(compared: Sequence[Compared], options: dict[str, Any]) -> list[str]
 
 def _words(record: Record) -> str:
     result = record.result
-    return f"of {result['n']} examples ({result['split']}) by {result['samples']} samples, seed {result['seed']}"
+    return f"of {result['n']} examples ({result['split']}) by {method_in_words(result)}, seed {result['seed']}"
 
 
 def write_comparison(compared: Sequence[Compared], path: Path) -> list[Path]:

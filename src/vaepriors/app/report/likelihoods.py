@@ -1,6 +1,6 @@
 r"""Which likelihoods compare, and by how much two models differ.
 
-Two evaluations compare if they are of the same examples of a split, by the same number of samples, with the same seed.
+Two evaluations compare if they are of the same examples of a split, by the same method and options, with the same seed.
 Examples differ far more than models do, so the difference of two models a and b is taken example by example:
 
 $$\frac1N \sum_n d_n, \qquad d_n = \log p_a(x_n) - \log p_b(x_n),$$
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaepriors.app.records import Record
+from vaepriors.app.records import Record, method_in_words
 
 __all__ = ["Kind", "by_kind", "common_kind", "paired_difference"]
 
@@ -25,7 +25,7 @@ class Kind(NamedTuple):
 
     split: str
     examples: str  # their digest
-    samples: int
+    method: str  # in words, with the number of samples
     seed: int
 
 
@@ -38,7 +38,8 @@ def by_kind(records: Sequence[Record]) -> dict[Kind | None, Record]:
     kinds: dict[Kind | None, Record] = {}
     for record in records:
         result = record.result
-        kinds.setdefault(Kind(result["split"], result["examples_digest"], result["samples"], result["seed"]), record)
+        kind = Kind(result["split"], result["examples_digest"], method_in_words(result), result["seed"])
+        kinds.setdefault(kind, record)
     return kinds
 
 

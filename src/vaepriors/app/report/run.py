@@ -14,7 +14,7 @@ from torch import Tensor
 from vaepriors.analysis import Surgery, activity, diagnose, divergence_of_units, levels, responsibilities
 from vaepriors.app.evaluation import summary
 from vaepriors.app.origin import Origin, measure_surgery, origin
-from vaepriors.app.records import Record, command, records_of, without_examples
+from vaepriors.app.records import Record, command, few_samples, method_in_words, records_of, without_examples
 from vaepriors.app.report import figures, page
 from vaepriors.app.report.curves import curves
 from vaepriors.app.report.page import Opening, Part, drawn, sheet
@@ -173,7 +173,7 @@ def write_report(
     sections = page.sections(_parts(subject), progress)
     title = f"{experiment.model}, {experiment.prior} prior, {Path(experiment.data).name}"
     subtitle = f"Model of epoch {values['epoch']} ({which}) of {len(subject.metrics)}, seed {experiment.seed}."
-    effective = records[0].result["effective_samples_mean"] if records else None
+    effective = few_samples(records[0].result) if records else None
     sentences = stale + diagnose(subject.latent.activity, subject.latent.surgery, effective)
     text = page.render(title, subtitle, _numbers(subject), sentences, sections)
     return page.write(run / "report.html", text, sections)
@@ -268,10 +268,11 @@ def _likelihood(subject: _Subject) -> Iterator[Part]:
     record, *others = subject.records
     result, values = record.result, record.log_likelihood
     yield (
-        f"By {result['samples']} importance samples for each of {result['n']} examples ({result['split']}); effective "
+        f"By {method_in_words(result)} for each of {result['n']} examples ({result['split']}); effective "
         f"samples {result['effective_samples_mean']:.1f} on average, and {result['effective_samples_min']:.1f} for the "
         "example with fewest."
     )
+    yield from (_gap(each.result) for each in subject.records if "gap" in each.result)
     if values is not None:
         yield from _likelihood_pictures(subject, result["split"], values)
     elif subject.run is not None:
@@ -280,17 +281,29 @@ def _likelihood(subject: _Subject) -> Iterator[Part]:
         yield _evaluations(subject.records)
 
 
+
+
+def _gap(result: dict[str, Any]) -> str:
+    error = "" if result["gap_se"] is None else f" ± {result['gap_se']:.2f}"
+    return (
+        f"By {method_in_words(result)}, the bounds on log p(x) from both sides are {result['gap']:.2f}{error} nats "
+        f"apart on average, on {result['simulated']} examples that the model has drawn."
+    )
+
+
 def _evaluations(records: list[Record]) -> page.Table:
     rows = [
         [
             record.name,
             likelihood_of(record.result),
-            *[str(record.result[name]) for name in ("split", "n", "samples", "seed")],
+            *[str(record.result[name]) for name in ("split", "n")],
+            method_in_words(record.result),
+            str(record.result["seed"]),
             f"{record.result['effective_samples_mean']:.1f}",
         ]
         for record in records
     ]
-    head = ["file", "log p(x), nats", "split", "examples", "samples", "seed", "effective samples"]
+    head = ["file", "log p(x), nats", "split", "examples", "by", "seed", "effective samples"]
     return page.Table("evaluations of this model", rows, head)
 
 
