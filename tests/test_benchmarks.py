@@ -7,12 +7,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import likelihood
 import ours
 import priors
 import samples
 import speed
 from reference import LinearGaussian
+from vaepriors.annealing import Annealing
 from vaepriors.app.cost import gflop_per_image, gflop_per_step
+from vaepriors.likelihood import ImportanceSampling
 
 ROOT = Path(__file__).parents[1]
 
@@ -139,6 +142,23 @@ def test_a_likelihood_grows_with_its_samples_to_the_exact_one():
     assert values[0] < values[1] - 0.5
     assert values[-1] == pytest.approx(linear.log_prob(linear.x[chosen]).mean().item(), abs=0.05)
     assert growth[0]["effective_samples"] == 1
+
+
+def test_the_page_shows_the_recorded_likelihoods():
+    page = (ROOT / "docs" / "speed.md").read_text()
+    assert likelihood.rendered(page) == page
+
+
+def test_effective_samples_are_counted_by_the_second():
+    linear = LinearGaussian()
+    run = SimpleNamespace(dataset=lambda: SimpleNamespace(test=linear.x), model=lambda data: (linear.vae(), {}))
+    methods = {"draws": ImportanceSampling(100), "chains": Annealing(4, 2, 1)}
+    draws, chains = likelihood.measure(run, 5, 3, methods)
+    for case, effective in ((draws, 100), (chains, 4)):
+        assert case["effective_samples_mean"] == pytest.approx(effective)
+        assert case["effective_samples_per_second"] > 0
+    assert draws["gap"] is None
+    assert chains["gap"] == pytest.approx(0, abs=1e-4)
 
 
 def test_the_page_of_results_has_the_recorded_growth():

@@ -17,7 +17,7 @@ from vaepriors.app.train import fit
 from vaepriors.data import Dataset
 from vaepriors.data import load as load_data
 from vaepriors.distributions import DiagonalNormal
-from vaepriors.likelihood import Estimate, estimate
+from vaepriors.likelihood import Estimate, ImportanceSampling, estimate
 from vaepriors.networks.heads import BernoulliHead, GaussianHead, LogisticHead
 from vaepriors.priors import Resampled, StandardNormal
 from vaepriors.vae import VAE, Terms

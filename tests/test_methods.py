@@ -6,17 +6,21 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from vaepriors import cli
+from vaepriors.annealing import Annealing, bidirectional
 from vaepriors.app.evaluation import Paused, evaluate_run
-from vaepriors.app.experiment import Experiment
+from vaepriors.app.experiment import PRIORS, Experiment, build
 from vaepriors.app.methods import METHODS, method_of
 from vaepriors.app.records import command, read_records
 from vaepriors.app.report.compare import compare, notes
 from vaepriors.app.report.run import write_report
 from vaepriors.app.run import Run
 from vaepriors.app.train import fit
-from vaepriors.data import load
+from vaepriors.data import Dataset, load
+from vaepriors.likelihood import ImportanceSampling, estimate
+from vaepriors.refinement import Refinement
 
 QUICK = {"is": {"samples": 20}, "refined": {"samples": 20, "refine_steps": 3}}
 QUICK["ais"] = {"chains": 2, "temperatures": 3, "simulated": 4}
@@ -113,6 +117,24 @@ def test_the_report_and_the_comparison_say_the_method_and_the_gap(run, tmp_path,
     assert "--method ais --chains 2 --temperatures 3" in sentences
     evaluate_run(other, method="ais", **QUICK["ais"])
     assert "does not compare" not in "\n".join(notes(compare([run, other])))
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_every_prior_goes_with_every_method(prior):
+    """Except that chains refuse a density that is random."""
+    torch.manual_seed(0)
+    x = torch.rand(20, 1, 4, 4).round()
+    small = {"components": 5, "prior_hidden": (8,)}
+    options = {option: value for option, value in small.items() if option in PRIORS[prior].options}
+    data = Dataset("test", x, x, x, "bernoulli")
+    model, _ = build(Experiment(prior=prior, model="hvae", latent=2, hidden=(16,), **options), data)
+    assert estimate(model, x[:3], ImportanceSampling(5, Refinement(2, 2))).log_likelihood.isfinite().all()
+    if "numbers_of_a_draw" in PRIORS[prior].facts and prior != "vhp":  # an estimated density, without a known u
+        with pytest.raises(ValueError, match="random"):
+            estimate(model, x[:3], Annealing(2, 3, 1))
+        return
+    assert estimate(model, x[:3], Annealing(2, 3, 1)).log_likelihood.isfinite().all()
+    assert bidirectional(model, 3, Annealing(2, 3, 1)).upper.isfinite().all()
 
 
 def test_options_of_other_methods_and_unknown_names_are_refused(run):

@@ -100,6 +100,7 @@ def test_the_model_is_left_as_it_was():
     Refinement(steps=3)(model, linear.x)
     assert model.free.grad is None
     assert model.free.requires_grad
+    assert not Refinement(steps=3)(model, linear.x).rsample().requires_grad
 
 
 def test_posteriors_of_other_kinds_and_wrong_numbers_are_refused():

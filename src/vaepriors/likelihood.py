@@ -18,7 +18,7 @@ The prior's components are computed once per call, and the encoder once per imag
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -107,7 +107,7 @@ def estimate(
         ValueError: If `samples` < 1, `chunk` < 1, x is empty, a chunk does not fit into memory, x and the model differ
             in dtype, x has values outside the support of p(x|z), or the method cannot be used with the model.
     """
-    method = ImportanceSampling(samples) if isinstance(samples, int) else samples
+    method = ImportanceSampling(int(samples)) if isinstance(samples, SupportsIndex) else samples
     chunk = check_sizes(model, x, method.draws, chunk)
     with eval_mode(model):
         _check_data(model, x)

@@ -25,7 +25,7 @@ from torch.distributions import Distribution, MultivariateNormal, constraints
 
 from vaepriors.distributions import Shape, ShapedDistribution, at_noise, noise_of, rsample_and_log_prob
 from vaepriors.limits import at_least_one
-from vaepriors.vae import VAE
+from vaepriors.vae import VAE, eval_mode
 
 __all__ = ["Refinement", "WithNoise"]
 
@@ -132,23 +132,26 @@ class Refinement:
         Raises:
             ValueError: If the encoder's posterior is not a diagonal normal or a `Chain` of such.
         """
-        with torch.no_grad():
+        with eval_mode(model), torch.no_grad():
             q = model.encoder(x)
-            known = model.given(prior=model.prior())
-        free = _Free(q, x)
+            known, free = model.given(prior=model.prior()), _Free(q, x)
+            self._fit(known, q, free, x)
+            self._keep_better(known, q, free, x)
+        return WithNoise(q, free.noise(self.inflation))
+
+    def _fit(self, model: VAE, q: Distribution, free: "_Free", x: Tensor) -> None:
         optimizer = torch.optim.Adam(free.groups(self.lr), eps=SMALL_GRADIENT)
         decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 1 / max(self.steps, 1), max(self.steps, 1))
         for _ in range(self.steps):
             with torch.enable_grad():
-                loss = -self._elbo(known, q, free.noise(), x).sum()
+                loss = -self._elbo(model, q, free.noise(), x).sum()
             gradients = torch.autograd.grad(loss, free.parameters)
             for parameter, gradient in zip(free.parameters, gradients, strict=True):
                 parameter.grad = gradient.nan_to_num(0)
             optimizer.step()
             decay.step()
-        with torch.no_grad():
-            self._keep_better(known, q, free, x)
-            return WithNoise(q, free.noise(self.inflation))
+        for parameter in free.parameters:
+            parameter.requires_grad_(False)
 
     def _elbo(self, model: VAE, q: Distribution, noise: MultivariateNormal, x: Tensor) -> Tensor:
         """The ELBO of each x, whose gradient vanishes for every draw if q' is exact (Roeder, Wu & Duvenaud 2017)."""
