@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from vaepriors.annealing import Annealing, bidirectional
+from vaepriors.annealing import Annealing, Bounds, bidirectional
 from vaepriors.app.run import Run
 from vaepriors.checkpoint import write_atomically, write_json
 from vaepriors.likelihood import ImportanceSampling, Method, estimate
@@ -47,7 +47,7 @@ def measure(run: Run, number: int, simulated: int, methods: dict[str, Method], s
         began = time.process_time()
         each = estimate(model, data.test[chosen], method)
         seconds, effective = time.process_time() - began, each.effective_samples
-        gap = bidirectional(model, simulated, method).gap if simulated and isinstance(method, Annealing) else None
+        gap = _gap(bidirectional(model, simulated, method)) if simulated and isinstance(method, Annealing) else None
         cases.append(
             {
                 "method": name,
@@ -57,11 +57,17 @@ def measure(run: Run, number: int, simulated: int, methods: dict[str, Method], s
                 "effective_samples_mean": round(effective.mean().item(), 2),
                 "effective_samples_median": round(effective.median().item(), 2),
                 "effective_samples_per_second": round(effective.sum().item() / seconds, 2),
-                "gap": None if gap is None else round(gap, 4),
+                "gap": gap,
             }
         )
         print(cases[-1], flush=True)
     return cases
+
+
+def _gap(bounds: Bounds) -> tuple[float, float]:
+    """The gap and its standard error."""
+    distance = bounds.upper - bounds.lower
+    return round(bounds.gap, 4), round(distance.std().item() / len(distance) ** 0.5, 4)
 
 
 def render(result: dict[str, Any]) -> str:
@@ -75,7 +81,7 @@ def render(result: dict[str, Any]) -> str:
             f"{case['effective_samples_mean']:.1f}",
             f"{case['effective_samples_median']:.1f}",
             f"{case['effective_samples_per_second']:.3g}",
-            "" if case["gap"] is None else f"{case['gap']:.2f}",
+            "" if case["gap"] is None else "{:.2f} ± {:.2f}".format(*case["gap"]),
         ]
         for case in result["cases"]
     ]

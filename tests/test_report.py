@@ -110,7 +110,7 @@ def test_a_report_of_any_data_says_what_is_missing(data, words, trained):
     write_report(run)
     text = text_of(run)
     assert words in text
-    assert "By 10 importance samples" in text
+    assert "By 10 samples" in text
     assert re.findall(r'<section id="([^"]+)"', text) == SECTIONS
 
 
@@ -294,7 +294,7 @@ def test_a_report_lists_every_evaluation_of_its_model(trained):
     text = text_of(run)
     for result, name in zip(results, ("", "-train", "-test-5"), strict=True):
         assert f'<th scope="row">evaluation{name}.json</th><td>{-result["nll"]:.2f} ±' in text
-    assert "By 10 importance samples for each of 30 examples (test)" in text  # the first is that of the whole test set
+    assert "By 10 samples for each of 30 examples (test)" in text  # the first is that of the whole test set
 
 
 def test_compare_writes_its_table_and_its_page(in_folder, train, vaepriors, capsys):

@@ -42,7 +42,8 @@ def diagnose(
     if effective_samples is not None and effective_samples < FEW_EFFECTIVE_SAMPLES:
         sentences.append(
             f"The estimate of log p(x) rests on few draws: {effective_samples:.1f} effective samples on average, fewer "
-            f"than {FEW_EFFECTIVE_SAMPLES}. It is likely too low; more samples would raise it."
+            f"than {FEW_EFFECTIVE_SAMPLES}. It is likely too low; more samples, or draws from posteriors "
+            "fitted to each example (`Refinement`; evaluate --method refined), would raise it."
         )
     return sentences
 
