@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from vaepriors.annealing import Annealing, Bounds, bidirectional
+from vaepriors.app.choices import markdown_table
 from vaepriors.app.run import Run
 from vaepriors.checkpoint import write_atomically, write_json
 from vaepriors.likelihood import ImportanceSampling, Method, estimate
 from vaepriors.numerics import fixed_numerics, seed_of
-from vaepriors.papers.show import markdown_table
 from vaepriors.refinement import Refinement
 from vaepriors.store import session
 

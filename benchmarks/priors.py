@@ -19,12 +19,12 @@ import torch
 import ours
 from speed import rates
 from turns import seconds
+from vaepriors.app.choices import markdown_table
 from vaepriors.app.experiment import PRIORS, Experiment, build
 from vaepriors.checkpoint import write_json
 from vaepriors.data import Dataset
 from vaepriors.numerics import fixed_numerics
 from vaepriors.optim import adam
-from vaepriors.papers import markdown_table
 from vaepriors.store import session
 from vaepriors.training import Losses
 

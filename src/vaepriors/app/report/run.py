@@ -281,8 +281,6 @@ def _likelihood(subject: _Subject) -> Iterator[Part]:
         yield _evaluations(subject.records)
 
 
-
-
 def _gap(result: dict[str, Any]) -> str:
     error = "" if result["gap_se"] is None else f" ± {result['gap_se']:.2f}"
     return (
