@@ -157,10 +157,13 @@ def test_the_difference_to_another_row_is_taken_example_by_example(tmp_path):
             path = tmp_path / "t" / f"{name}-{seed}.json"
             npy = checkpoint.npy(torch.tensor(log_p))
             path.with_name(f"{path.stem}-log_likelihood.npy").write_bytes(npy)
+            path.with_name(f"{path.stem}-log_likelihood-test-refined.npy").write_bytes(npy)
             found = {
-                "n": 3, "nll": -log_p.mean(), "nll_se": 0.1, "bits_per_dim": -log_p.mean() / 2,
+                "split": "test", "number": None, "checkpoint": "best", "seed": 0, "n": 3,
+                "nll": -log_p.mean(), "nll_se": 0.1, "bits_per_dim": -log_p.mean() / 2,
                 "examples_digest": "same", "log_likelihood_sha256": hashlib.sha256(npy).hexdigest(),
             }  # fmt: skip
+            found["refined"] = {**found, "method": "refined"}
             result = {
                 "seed": seed, "complete": True, "ended": "finished", "epochs": 3, "epochs_planned": 3, "hours": 0.5,
                 "experiment": {"data": "digits"}, "sessions": [{"hardware": "a machine"}], "found": found,
@@ -171,8 +174,9 @@ def test_the_difference_to_another_row_is_taken_example_by_example(tmp_path):
     mean, se = papers.summarize(table.rows[1], tmp_path).paired
     assert (mean, se) == pytest.approx((-differences.mean() / 2, error / 2))
     page = papers.markdown(table, tmp_path)
-    assert "| row | ours | difference |" in page  # no column of a paper's numbers
-    assert f"| b | 1.833 ± 0.167 | {mean:+.3f} ± {se:.3f} | 2 |" in page
+    assert "| row | ours | difference | refined | refined difference |" in page  # no column of a paper's numbers
+    difference = f"{mean:+.3f} ± {se:.3f}"
+    assert f"| b | 1.833 ± 0.167 | {difference} | 1.833 ± 0.167 | {difference} | 2 |" in page
 
 
 def test_the_first_version_prints_its_last_model_and_the_log_of_its_batches():
@@ -347,6 +351,6 @@ def test_a_recorded_result_is_of_its_row_and_says_how_it_came_about(path):
 def test_every_file_of_results_belongs_to_a_result_or_a_benchmark():
     results = {path.with_suffix("") for path in RECORDED}
     files = {path for path in (ROOT / "results").rglob("*") if path.is_file()} - set(RECORDED)
-    beside = r"-([a-z]+\.png|log_likelihood\.npy)$"
+    beside = r"-([a-z]+\.png|log_likelihood(-test-\d+-refined)?\.npy)$"
     others = {path for path in files if path.with_name(re.sub(beside, "", path.name)) not in results}
     assert {path.parent for path in others} == {ROOT / "results" / "benchmarks"}

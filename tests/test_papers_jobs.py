@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tiny_tables import CPU, content, job_of, job_of_seconds, tiny_entries
-from vaepriors import data, papers
+from vaepriors import checkpoint, data, papers
 from vaepriors.app.evaluation import evaluate_run
 from vaepriors.app.train import fit
 from vaepriors.data import stand_in
@@ -78,6 +78,26 @@ def test_a_killed_job_is_resumed_to_the_identical_number(tiny, tmp_path, process
     assert left.state() == ("epoch 2/3" if what == "training" else "evaluating")
     assert run_job(left, CPU) == "done"
     assert content(left.result()) == content(job_of("tiny", "standard", tmp_path / "a").result())
+
+
+def test_a_result_gets_the_refined_evaluation_that_it_lacks(tiny, tmp_path):
+    """From the model of its run; what was evaluated before is not evaluated again."""
+    job = job_of("refined", "vae", tmp_path)
+    assert run_job(job, CPU) == "done"
+    result = job.result()
+    refined = result["found"]["refined"]
+    assert (refined["n"], refined["method"], result["found"]["n"]) == (3, "refined", 24)
+    assert job.path.with_name("vae-0-log_likelihood-test-3-refined.npy").is_file()
+    assert run_job(job, CPU) == "already done"
+    without = {**result, "found": {key: value for key, value in result["found"].items() if key != "refined"}}
+    checkpoint.write_json(job.path, without)
+    written = (job.run / "evaluation.json").stat().st_mtime_ns
+    assert run_job(job, CPU) == "done"
+    assert content(job.result()) == content(result)
+    assert (job.run / "evaluation.json").stat().st_mtime_ns == written
+    checkpoint.write_json(job.path, without)
+    (job.run / "best.ckpt").unlink()
+    assert run_job(job, CPU) == "already done"
 
 
 def run_all(folder, outcomes):

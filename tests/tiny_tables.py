@@ -78,6 +78,14 @@ metric = "log_likelihood"
 draws = 200
 [tables.rows]
 "mog" = { refit = "tiny/standard", prior = "mog", components = 3, epochs = 2 }
+
+[[tables]]
+name = "refined"
+title = "Digits"
+source = "Table 8"
+metric = "log_likelihood"
+[tables.rows]
+"vae" = { data = "digits", hidden = [8], latent = 1, epochs = 1, warmup = 0, batch_size = 10, draws = 50, refined = 3 }
 """
 
 

@@ -16,7 +16,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from vaepriors import checkpoint
 from vaepriors.app.evaluation import Paused, evaluate_run
 from vaepriors.app.experiment import Experiment
 from vaepriors.app.progress import TrainingBar
-from vaepriors.app.records import name_of, values_of
+from vaepriors.app.records import name_of, records_of, values_of
 from vaepriors.app.refit import check_source, refit
 from vaepriors.app.run import Run
 from vaepriors.app.terminal import counting_bar
@@ -124,13 +124,18 @@ class Job:
         return None if self.row.refit is None else dataclasses.replace(self, row=self.row.refit)
 
     def is_done(self, options: RunOptions) -> bool:
-        """Whether the recorded result has as many epochs and test examples as the options ask for."""
+        """Whether the recorded result has as many epochs and test examples as the options ask for.
+
+        A result without the evaluation by refined posteriors, from before its row asked for it, gets it where the model
+        still is.
+        """
         result = self.result()
         if result is None:
             return False
         asked = options.epochs is not None and result["epochs"] >= self.experiment(options).epochs
         trained = result["ended"] != "short" or asked
-        return trained and result["found"]["n"] >= min(options.number or math.inf, self.test_size)
+        refined = not self.row.refined or "refined" in result["found"] or not self.run.has("best")
+        return trained and refined and result["found"]["n"] >= min(options.number or math.inf, self.test_size)
 
     def state(self) -> str:
         """Where it stands, in words."""
@@ -269,21 +274,51 @@ def _measure(
     run, row, measured_by = job.run, job.row, METRICS[job.row.metric].measured_by
     if measured_by == "angle":
         return measure_angle(run, dataset, row.which)
-    what = f"{row.draws} samples" if measured_by == "evaluation" else "pairs"
-    with counting_bar(console, what) if console is not None else nullcontext(lambda done, total: None) as progress:
-        if measured_by == "interpolation":
+    if measured_by == "interpolation":
+        with _bar(console, "pairs") as progress:
             return measure_smoothness(run, dataset, row.which, row.pairs, progress)
-        numbers = evaluate_run(
+    numbers = _evaluate(job, dataset, options, until, console, "is", math.inf)
+    files = [run / values_of(name_of(numbers))]
+    if row.refined:
+        numbers["refined"] = _evaluate(job, dataset, options, until, console, "refined", row.refined)
+        files.append(run / values_of(name_of(numbers["refined"])))
+    return Measurement(numbers, files)
+
+
+def _bar(console: Console | None, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    return counting_bar(console, what) if console is not None else nullcontext(lambda done, total: None)
+
+
+def _evaluate(
+    job: Job,
+    dataset: Dataset,
+    options: RunOptions,
+    until: float | None,
+    console: Console | None,
+    method: str,
+    most: float,
+) -> dict[str, Any]:
+    """Evaluate the first test examples, at most so many, unless the run has that evaluation of its model already."""
+    run, row = job.run, job.row
+    number = int(min(most, options.number or math.inf, len(dataset.test)))
+    model, values = run.model(dataset, row.which)
+    for record in records_of(run, model, values["epoch"], row.which)[0]:
+        old = record.result
+        same = (old["split"], old["n"], old.get("method", "is"), old["samples"], old["seed"])
+        if same == ("test", number, method, row.draws, 0) and record.log_likelihood is not None:
+            return old
+    with _bar(console, f"{row.draws} samples ({method})") as progress:
+        return evaluate_run(
             run,
             row.draws,
-            number=options.number and min(options.number, len(dataset.test)),
+            number=number if number < len(dataset.test) else None,
             which=row.which,
             accelerator=options.accelerator,
             progress=progress,
             until=until,
             save_every=options.save_every,
+            method=method,
         )
-    return Measurement(numbers, [run / values_of(name_of(numbers))])
 
 
 def _record(job: Job, ended: str, measurement: Measurement) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 
+from vaepriors.app.records import name_of, values_of
 from vaepriors.data import CATALOGUE
 from vaepriors.papers.rows import METRICS, Row
 from vaepriors.reading import check, read_json, read_npy
@@ -60,6 +61,8 @@ class Summary(NamedTuple):
     hours: float  # mean over seeds
     hardware: str
     paired: tuple[float, float] | None = None  # difference to the row that it is against, and its standard error
+    refined: tuple[float, float | None] | None = None  # the value by refined posteriors, and its standard error
+    refined_paired: tuple[float, float] | None = None
 
 
 def read_result(path: Path, *metrics: str) -> dict[str, Any]:
@@ -96,24 +99,32 @@ def summarize(row: Row, results: Path) -> Summary | None:
     chosen = complete or recorded
     if not chosen:
         return None
-    metric = METRICS[row.metric]
     numbers = [result["found"] for result in chosen]
-    values = [metric.sign * each[metric.key] for each in numbers]
-    several = len(values) > 1
+    refined = [each["refined"] for each in numbers if "refined" in each]
     return Summary(
-        statistics.mean(values),
-        statistics.stdev(values) / math.sqrt(len(values)) if several else metric.standard_error(numbers[0]),
+        *_mean(row, numbers),
         tuple(result["seed"] for result in chosen),
         "" if complete else _describe_shortness(chosen),
         _remark(numbers),
         _range([result["epochs"] for result in chosen]),
         statistics.mean(result["hours"] for result in chosen),
         "; ".join(sorted({result["sessions"][-1]["hardware"] for result in chosen})),
-        None if row.against is None or row.against == row.home else _paired(row, results),
+        _paired(row, results),
+        _mean(row, refined) if refined else None,
+        _paired(row, results, "refined"),
     )
 
 
-def _paired(row: Row, results: Path) -> tuple[float, float] | None:
+def _mean(row: Row, numbers: Sequence[dict[str, Any]]) -> tuple[float, float | None]:
+    """The mean over seeds of the metric, and its standard error: over seeds, or for one seed over test examples."""
+    metric = METRICS[row.metric]
+    values = [metric.sign * each[metric.key] for each in numbers]
+    if len(values) == 1:
+        return values[0], metric.standard_error(numbers[0])
+    return statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values))
+
+
+def _paired(row: Row, results: Path, part: str = "") -> tuple[float, float] | None:
     r"""The mean over test examples n and seeds s of the difference of the metric to the row that it is against.
 
     The variance of this mean has two parts, of the examples and of the seeds:
@@ -122,8 +133,9 @@ def _paired(row: Row, results: Path) -> tuple[float, float] | None:
 
     The second is unknown with one seed, and left out. None unless both rows have log p(x) of the same examples.
     """
-    assert row.against is not None
-    ours, theirs = (_read_examples(home, results) for home in (row.home, row.against))
+    if row.against is None or row.against == row.home:
+        return None
+    ours, theirs = (_read_examples(home, results, part) for home in (row.home, row.against))
     seeds = [seed for seed in ours if seed in theirs and ours[seed][0] == theirs[seed][0]]
     if not seeds:
         return None
@@ -136,16 +148,28 @@ def _paired(row: Row, results: Path) -> tuple[float, float] | None:
     return unit * float(differences.mean()), abs(unit) * math.sqrt(variance)
 
 
-def _read_examples(home: tuple[str, str], results: Path) -> dict[int, tuple[str, dict[str, Any], np.ndarray]]:
-    """By seed of a run: digest of its test examples, its numbers, and log p(x) of each example."""
+def _read_examples(
+    home: tuple[str, str], results: Path, part: str
+) -> dict[int, tuple[str, dict[str, Any], np.ndarray]]:
+    """By seed of a run: digest of its test examples, its numbers, and log p(x) of each example.
+
+    Args:
+        home: Table and name of the row.
+        results: Folder of the results.
+        part: `refined` for that part of the numbers; empty for all of them.
+    """
     table, name = home
     examples = {}
-    for path in results.glob(f"{table}/{name}-*-log_likelihood.npy"):
-        seed = path.stem.removeprefix(f"{name}-").removesuffix("-log_likelihood")
-        if seed.isdecimal():
-            found = read_result(path.with_name(f"{name}-{seed}.json"))["found"]
-            shape = (found["n"],)
-            array = read_npy(path, found["log_likelihood_sha256"], shape, "restore it, or delete it and its .json")
+    for path in results.glob(f"{table}/{name}-*.json"):
+        seed = path.stem.removeprefix(f"{name}-")
+        found = read_result(path)["found"] if seed.isdecimal() else {}
+        found = found.get(part, {}) if part else found
+        if "examples_digest" not in found:  # none, or of a version that did not keep the examples
+            continue
+        values = path.with_name(f"{path.stem}-{values_of(name_of(found))}")
+        if values.is_file():
+            remedy = "restore it, or delete it and its .json"
+            array = read_npy(values, found["log_likelihood_sha256"], (found["n"],), remedy)
             examples[int(seed)] = found["examples_digest"], found, array
     return examples
 

@@ -16,6 +16,7 @@ experiment a row may have
     metric      a name of `METRICS`, where it is not the table's
     note        what a reader must know
     draws       draws of z for each example in the evaluation (default 5,000)
+    refined     also evaluate this many test examples, the first ones, by the method `refined` (default none)
     pairs       pairs of test examples in each graph of an interpolation (default 100)
     which       the model that is measured, best (default) or last
     snapshots   epochs whose model is kept for pictures
@@ -47,7 +48,7 @@ __all__ = ["METRICS", "Metric", "Row", "Table", "select", "table", "tables"]
 
 OPTIONS = {field.name for field in dataclasses.fields(Experiment)}
 ROW_KEYS = {
-    "paper", "metric", "note", "draws", "pairs", "which", "snapshots", "cited", "same", "against", "refit",
+    "paper", "metric", "note", "draws", "refined", "pairs", "which", "snapshots", "cited", "same", "against", "refit",
 }  # fmt: skip
 
 
@@ -105,6 +106,7 @@ class Row:
         experiment: What to run; None for a cited number.
         home: Table and name of the row that has the run: this one, or the one that `same` names.
         draws: Draws of z for each example in the evaluation; 0 if the metric comes from no evaluation.
+        refined: Test examples that are evaluated by refined posteriors, too.
         pairs: Pairs of test examples in each graph of an interpolation.
         which: The model that is measured, `best` or `last`.
         snapshots: Epochs whose model is kept for pictures.
@@ -122,6 +124,7 @@ class Row:
     experiment: Experiment | None
     home: tuple[str, str]
     draws: int = 5000
+    refined: int = 0
     pairs: int = 100
     which: str = "best"
     snapshots: tuple[int, ...] = ()
@@ -213,6 +216,7 @@ def _read_row(raw: Raw, table: str, name: str) -> Row:
         None if "cited" in values else _read_experiment(raw, home, source),
         home,
         run.get("draws", 5000) if of_run == "evaluation" else 0,
+        run.get("refined", 0) if of_run == "evaluation" else 0,
         run.get("pairs", 100),
         run.get("which", "best"),
         tuple(run.get("snapshots", ())),

@@ -20,8 +20,12 @@ MARK = re.compile(
     r"(<!-- table (?P<name>\S+)(?: (?P<only>measured|finished))?: begin -->\n).*?(<!-- table (?P=name): end -->)",
     re.DOTALL,
 )
-HEAD = ("row", "metric", "paper", "ours", "difference", "seeds", "epochs", "hours", "hardware")
-BRIEF = 6  # columns of a table of finished rows: without epochs, hours and hardware
+HEAD = (
+    "row", "metric", "paper", "ours", "difference", "refined", "refined difference", "seeds", "epochs", "hours",
+    "hardware",
+)  # fmt: skip
+OPTIONAL = ("paper", "difference", "refined", "refined difference")  # left out where no row has any
+BRIEF = 8  # columns of a table of finished rows: without epochs, hours and hardware
 Only = Literal["all", "measured", "finished"]
 
 
@@ -45,18 +49,25 @@ def cells(row: Row, summary: Summary | None) -> list[str]:
     paper = "" if row.paper is None else format_paper(row.paper)
     name = row.name + (f" ({row.cited})" if row.cited else "") + (f": {row.note}" if row.note else "")
     if summary is None:
-        return [name, metric.title, paper, *[""] * 6]
+        return [name, metric.title, paper, *[""] * 8]
     digits = metric.digits
-    ours = f"{summary.value:.{digits}f}" + ("" if summary.error is None else f" ± {summary.error:.{digits}f}")
-    difference = ""
-    if row.paper is not None and not summary.short:
-        difference = f"{summary.value - row.paper:+.{digits}f}"
-    elif summary.paired is not None:
-        difference = f"{summary.paired[0]:+.{digits}f} ± {summary.paired[1]:.{digits}f}"
+    ours = _with_error((summary.value, summary.error), digits)
+    difference = _with_error(summary.paired, digits, "+")
+    if row.paper is not None:
+        difference = "" if summary.short else f"{summary.value - row.paper:+.{digits}f}"
     remarks = "; ".join(filter(None, (summary.short, summary.remark)))
     ours += f" ({remarks})" if remarks else ""
+    refined = [_with_error(summary.refined, digits), _with_error(summary.refined_paired, digits, "+")]
     seeds, hours = f"{len(summary.seeds)}", f"{summary.hours:.2f}"
-    return [name, metric.title, paper, ours, difference, seeds, summary.epochs, hours, summary.hardware]
+    return [name, metric.title, paper, ours, difference, *refined, seeds, summary.epochs, hours, summary.hardware]
+
+
+def _with_error(number: tuple[float, float | None] | None, digits: int, sign: str = "") -> str:
+    """A number with its standard error; empty without a number."""
+    if number is None:
+        return ""
+    value, error = number
+    return f"{value:{sign}.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
 
 
 def markdown(table: Table, results: Path, only: Only = "all") -> str:
@@ -73,9 +84,8 @@ def markdown(table: Table, results: Path, only: Only = "all") -> str:
         return f"No row of it has been {'finished' if only == 'finished' else 'run'} yet.\n"
     same = len({row[1] for row in rows}) == 1
     titles = head(table)[: BRIEF if only == "finished" else None]
-    without_paper = not any(row[2] for row in rows)
-    empty = {i for i in (2, 4) if without_paper and not any(row[i] for row in rows)}
-    keep = [i for i in range(len(titles)) if not (same and i == 1) and i not in empty]
+    without = {i for i, title in enumerate(HEAD) if title in OPTIONAL and not any(row[i] for row in rows)}
+    keep = [i for i in range(len(titles)) if not (same and i == 1) and i not in without]
     caption = f"{table.title} ({table.paper}, {table.source}){f': {rows[0][1]}' if same else ''}."
     return f"{caption}\n\n{markdown_table([titles[i] for i in keep], [[row[i] for i in keep] for row in rows])}\n"
 
