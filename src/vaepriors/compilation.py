@@ -18,14 +18,15 @@ __all__ = ["Graphed", "compiled"]
 Call = Callable[[], Tensor]
 
 
-def compiled(module: nn.Module, mode: str = "default", compile: Callable[..., Any] = torch.compile) -> Any:
+def compiled(module: nn.Module, mode: str = "default", compile: Callable[..., Any] | None = None) -> Any:
     """The module under torch.compile, or unchanged if that does not work here, which a compiled sum decides first.
 
     Args:
         module: The module.
         mode: The mode of torch.compile; `reduce-overhead` replays CUDA graphs.
-        compile: The compiler.
+        compile: The compiler; torch.compile unless given.
     """
+    compile = torch.compile if compile is None else compile  # Fabric has replaced it by one that it can undo
     try:
         compile(torch.add)(torch.ones(1), torch.ones(1))
     except Exception as error:
