@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from vaepriors.annealing import Annealing, Bounds, bidirectional
-from vaepriors.app.choices import markdown_table
+from vaepriors.app.choices import between_marks, markdown_table
 from vaepriors.app.run import Run
 from vaepriors.checkpoint import write_atomically, write_json
 from vaepriors.likelihood import ImportanceSampling, Method, estimate
@@ -26,7 +26,6 @@ from vaepriors.store import session
 
 ROOT = Path(__file__).parents[1]
 RECORDED = ROOT / "results" / "benchmarks" / "likelihood.json"
-BEGIN, END = "<!-- likelihood: begin -->", "<!-- likelihood: end -->"
 METHODS: dict[str, Method] = {
     "5,000 draws from q(z\\|x)": ImportanceSampling(5000),
     "5,000 draws from refined posteriors": ImportanceSampling(5000, Refinement()),
@@ -94,8 +93,7 @@ def render(result: dict[str, Any]) -> str:
 
 def rendered(text: str) -> str:
     """The text of docs/speed.md with the recorded table."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{render(json.loads(RECORDED.read_text()))}\n{END}{rest.split(END)[1]}"
+    return between_marks(text, "likelihood", render(json.loads(RECORDED.read_text())))
 
 
 @fixed_numerics()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily
 
 from vaepriors import VAE, StandardNormal, VampPrior, check, estimate, networks
+from vaepriors.app.choices import between_marks
 from vaepriors.checking import Report
 from vaepriors.checkpoint import write_atomically, write_json
 from vaepriors.distributions import DiagonalNormal, DiscretizedLogistic, NormalMixture, Shape
@@ -26,7 +27,6 @@ from vaepriors.store import session
 
 ROOT = Path(__file__).parents[1]
 PAGE, RECORDED = ROOT / "docs" / "check.md", ROOT / "results" / "benchmarks" / "mistakes.json"
-BEGIN, END = "<!-- mistake {}: begin -->", "<!-- mistake {}: end -->"
 K, D = 6, 3  # components and dimensions of the mixture
 DRAWS, BATCHES = 1000, 10  # of the likelihood: draws of z, and the mini-batches in which they are taken
 
@@ -277,9 +277,7 @@ def render(result: dict[str, Any]) -> str:
 def rendered(text: str, recorded: dict[str, Any]) -> str:
     """The text of docs/check.md with its outputs made anew."""
     for name, result in recorded["mistakes"].items():
-        begin, end = BEGIN.format(name), END.format(name)
-        before, rest = text.split(begin)
-        text = f"{before}{begin}\n{render(result)}\n{end}{rest.split(end)[1]}"
+        text = between_marks(text, f"mistake {name}", render(result))
     return text
 
 

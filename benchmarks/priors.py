@@ -1,6 +1,7 @@
 """The time of a training step with each prior of the table, beside the standard one.
 
     python benchmarks/priors.py [--priors vamp exemplar] [--rounds 30] [--out results/benchmarks/priors.json]
+    python benchmarks/priors.py --render        # the table of docs/speed.md, from results/benchmarks/priors.json
 
 The dense VAE of Tomczak & Welling 2018, batches of 100 images 28 x 28 of noise, one thread, and the defaults of each
 prior (500 components, or 500 exemplars drawn in each step). All are in one process and take turns, in another order in
@@ -8,6 +9,7 @@ each round. A ratio is the median over rounds of a prior's time over that of the
 """
 
 import argparse
+import json
 import random
 import statistics
 from collections.abc import Callable, Sequence
@@ -19,14 +21,17 @@ import torch
 import ours
 from speed import rates
 from turns import seconds
-from vaepriors.app.choices import markdown_table
+from vaepriors.app.choices import between_marks, markdown_table
 from vaepriors.app.experiment import PRIORS, Experiment, build
-from vaepriors.checkpoint import write_json
+from vaepriors.checkpoint import write_atomically, write_json
 from vaepriors.data import Dataset
 from vaepriors.numerics import fixed_numerics
 from vaepriors.optim import adam
 from vaepriors.store import session
 from vaepriors.training import Losses
+
+ROOT = Path(__file__).parents[1]
+RECORDED = ROOT / "results" / "benchmarks" / "priors.json"
 
 
 def step_of(prior: str, data: Dataset, device: torch.device) -> Callable[[], None]:
@@ -94,7 +99,13 @@ def render(result: dict[str, Any]) -> str:
         for each in result["cases"]
     ]
     columns = ("prior", "ms a step", "quartiles", "times the standard prior's step")
-    return markdown_table(columns, [[str(cell) for cell in row] for row in rows])
+    table = markdown_table(columns, [[str(cell) for cell in row] for row in rows])
+    return f"{result['session']['hardware']}; commit {result['session']['commit']}.\n\n{table}"
+
+
+def rendered(text: str) -> str:
+    """The text of docs/speed.md with the recorded table."""
+    return between_marks(text, "priors", render(json.loads(RECORDED.read_text())))
 
 
 def main() -> None:
@@ -103,7 +114,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--render", action="store_true", help="only put the recorded table into docs/speed.md")
     given = parser.parse_args()
+    if given.render:
+        page = ROOT / "docs" / "speed.md"
+        write_atomically(page, rendered(page.read_text()).encode())
+        return
     torch.set_num_threads(given.threads)
     result = measure(given.priors, given.rounds)
     print(render(result))

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaepriors.app.choices import markdown_table
+from vaepriors.app.choices import between_marks, markdown_table
 from vaepriors.checkpoint import write_atomically, write_json
 from vaepriors.store import session
 
@@ -41,7 +41,6 @@ COMPILED = ("compile", "reduce-overhead")
 COLUMNS = (
     "model", "prior", "variant", "ms a step", "floor", "ratio", "GiB", "ms an image", "floor", "ratio",
 )  # fmt: skip
-BEGIN, END = "<!-- {}: begin -->", "<!-- {}: end -->"
 
 
 class Worker:
@@ -203,11 +202,7 @@ def ratios(result: dict[str, Any]) -> list[str]:
 
 def replaced(text: str, name: str, result: dict[str, Any]) -> str:
     """The text with the tables of a result between its two marks."""
-    begin, end = BEGIN.format(name), END.format(name)
-    before, rest = text.split(begin)
-    after = rest.split(end)[1]
-    body = "\n".join([render(result), "", *(f"* {line}" for line in ratios(result))])
-    return f"{before}{begin}\n{body}\n{end}{after}"
+    return between_marks(text, name, "\n".join([render(result), "", *(f"* {line}" for line in ratios(result))]))
 
 
 def rendered(text: str) -> str:

@@ -47,7 +47,7 @@ def test_the_page_shows_the_recorded_benchmarks():
     page = (ROOT / "docs" / "speed.md").read_text()
     assert speed.rendered(page) == page
     recorded = sorted(path.stem for path in (ROOT / "results" / "benchmarks").glob("speed-*.json"))
-    assert [name for name in recorded if speed.BEGIN.format(name) in page] == recorded != []
+    assert [name for name in recorded if f"<!-- {name}: begin -->" in page] == recorded != []
 
 
 def recorded(name):
@@ -128,7 +128,9 @@ def test_steps_with_priors_are_timed_beside_the_standard_one():
     assert all(case["ms_per_step"] > 0 for case in result["cases"])
     fast, slow = priors.case("standard", [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]), priors.case("vamp", [3, 5, 12], [1, 2, 3])
     assert (fast["ratio"], slow["ratio"], slow["ms_per_step"]) == (1, 3, 5000)
-    assert "| vamp | 5000.0 |" in priors.render({"cases": [fast, slow]})
+    assert "| vamp | 5000.0 |" in priors.render(
+        {"cases": [fast, slow], "session": {"hardware": "a machine", "commit": "abc"}}
+    )
 
 
 def test_a_likelihood_grows_with_its_samples_to_the_exact_one():
@@ -142,6 +144,11 @@ def test_a_likelihood_grows_with_its_samples_to_the_exact_one():
     assert values[0] < values[1] - 0.5
     assert values[-1] == pytest.approx(linear.log_prob(linear.x[chosen]).mean().item(), abs=0.05)
     assert growth[0]["effective_samples"] == 1
+
+
+def test_the_page_shows_the_recorded_steps_of_the_priors():
+    page = (ROOT / "docs" / "speed.md").read_text()
+    assert priors.rendered(page) == page
 
 
 def test_the_page_shows_the_recorded_likelihoods():

@@ -291,4 +291,4 @@ def test_the_page_shows_the_recorded_output():
     page, recorded = mistakes.PAGE.read_text(), json.loads(mistakes.RECORDED.read_text())
     assert mistakes.rendered(page, recorded) == page
     assert set(recorded["mistakes"]) == set(MISTAKES)
-    assert all(mistakes.BEGIN.format(name) in page for name in MISTAKES)
+    assert all(f"<!-- mistake {name}: begin -->" in page for name in MISTAKES)

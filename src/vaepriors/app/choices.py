@@ -263,11 +263,20 @@ def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def render(text: str, tables: Iterable[Table]) -> str:
     """A page of Markdown with the tables of choices between their marks."""
     for table in tables:
-        begin, end = (f"<!-- choices {table.kind}: {word} -->" for word in ("begin", "end"))
-        before, _, rest = text.partition(begin)
-        _, _, after = rest.partition(end)
-        text = f"{before}{begin}\n{table.markdown()}\n{end}{after}"
+        text = between_marks(text, f"choices {table.kind}", table.markdown())
     return text
+
+
+def between_marks(text: str, name: str, body: str) -> str:
+    """The text with this body between its two marks of a name.
+
+    >>> between_marks("a <!-- b: begin --> old <!-- b: end --> c", "b", "new")
+    'a <!-- b: begin -->\\nnew\\n<!-- b: end --> c'
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{body}\n{end}{after}"
 
 
 def in_words(default: Any) -> str:
