@@ -524,7 +524,8 @@ def _experiment(subject: _Subject) -> Iterator[Part]:
         for each in run.description()["sessions"]
     ]
     yield page.Table("sessions", sessions, ["after epoch", "started", "commit", "versions", "hardware"])
-    options = [[name, _word(value)] for name, value in dataclasses.asdict(run.experiment()).items()]
+    values = dataclasses.asdict(run.experiment())  # None where the chosen entries have no such option
+    options = [[name, _word(value)] for name, value in values.items() if value is not None]
     yield page.Table("options", options, ["option", "value"])
 
 
@@ -553,8 +554,6 @@ def _command(name: str, run: Run) -> str:
 
 
 def _word(value: object) -> str:
-    if value is None:
-        return "as in the papers"
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) and math.isfinite(value) else str(value)
