@@ -99,7 +99,7 @@ def sentence(capsys):
         pytest.param("--accelerator cuda", ["cuda", "choose cpu or auto"], marks=WITHOUT_CUDA),
         ("--prior vamp-data --components 1298", ["components is 1298", "1297", "choose fewer"]),
         ("--prior vamp-data --components 1298 --tensorboard", ["components is 1298", "1297", "choose fewer"]),
-        ("--likelihood poisson", ["'poisson'", "bernoulli, logistic256, gaussian"]),
+        ("--likelihood weibull", ["'weibull'", "bernoulli, logistic256, gaussian"]),
         ("--likelihood gaussian", ["likelihood is gaussian", "digits", "bernoulli"]),
         ("--prior mog --components 1000000000000", ["1000000000000", "PiB", "VAEPRIORS_MEMORY"]),
         ("--prior vamp --components 1000000000000", ["1000000000000", "PiB"]),

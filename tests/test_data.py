@@ -364,7 +364,7 @@ def test_a_custom_dataset():
         ({"valid": torch.tensor([[0.0, 0.3]]), "dynamic": True}, r"valid holds the value 0.3 .*binarize_once"),
         ({"train": torch.tensor([[0.0, 255.0]]), "dynamic": True}, r"value 255 \(smallest 0, largest 255\).*\[0, 1\]"),
         ({"likelihood": "logistic256"}, r"train holds the value 1 .*\(level \+ 0.5\) / 256"),
-        ({"likelihood": "poisson"}, "likelihood 'poisson' is not one of bernoulli, logistic256, gaussian"),
+        ({"likelihood": "weibull"}, "likelihood 'weibull' is not one of bernoulli, logistic256, gaussian"),
         ({"likelihood": "gaussian", "dynamic": True}, "dynamic=True .* gaussian likelihood"),
         ({"pseudo": (0.5, -1.0)}, r"standard deviation\), the latter >= 0, not \(0.5, -1.0\)"),
     ],

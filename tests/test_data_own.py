@@ -109,7 +109,7 @@ def test_a_likelihood_is_chosen(tmp_path, array, likelihood, dynamic, x):
         (REAL, "bernoulli", r"float64 from -\d.*bernoulli takes .*\[0, 1\]"),
         (GRAY, "logistic256", "logistic256 takes 256 gray levels"),
         (LEVELS.astype(int) + 1, "logistic256", "int64 from 1 to 256"),
-        (GRAY, "poisson", "unknown likelihood 'poisson'"),
+        (GRAY, "weibull", "unknown likelihood 'weibull'"),
     ],
 )
 def test_a_likelihood_that_does_not_fit(tmp_path, array, likelihood, words):

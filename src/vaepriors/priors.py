@@ -17,6 +17,7 @@ components approximate it (Tomczak & Welling 2018, section 3):
 A call computes the components once; keep the distribution while the parameters do not change.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -174,7 +175,7 @@ def _check_events(x: Tensor, name: str, least: int = 1) -> None:
 
 def _check_bounds(pseudo_inputs: Tensor, bounds: tuple[float, float]) -> None:
     low, high = bounds
-    slack = 0.1 * (high - low)  # for training images plus a little noise
+    slack = 0.1 * (high - low if math.isfinite(high - low) else 1)  # for training examples plus a little noise
     least, most = pseudo_inputs.min().item(), pseudo_inputs.max().item()
     if least < low - slack or most > high + slack:
         raise ValueError(

@@ -91,9 +91,14 @@ class Data(HeadOptions):
 
     data: str = "digits"
     """Data set (see `vaepriors data list`), or the path of a custom .npy or .npz file."""
-    likelihood: Annotated[str, tyro.conf.arg(metavar=f"{{auto,{','.join(HEADS)}}}")] = "auto"
-    """How a custom file is read: bernoulli (bits or probabilities), logistic256 (256 gray levels), gaussian (real
-    numbers), or auto: as its values suggest. Data sets of the list have their own."""
+    likelihood: Annotated[
+        str,
+        tyro.conf.arg(
+            help="How a custom file is read, and what p(x|z) is. Data sets of the list have their own.\n"
+            f"auto: as the values suggest\n{HEADS.describe()}",
+            metavar=f"{{auto,{','.join(HEADS)}}}",
+        ),
+    ] = "auto"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import nn
 from vaepriors import networks
 from vaepriors.app.choices import Length, Setting, Size, Sizes, Table
 from vaepriors.app.likelihoods import head_of
-from vaepriors.networks.heads import SoftplusNormalHead
+from vaepriors.networks.heads import LIKELIHOODS, Network, SoftplusNormalHead
 from vaepriors.networks.layers import gated_layers, relu_layers, tanh_layers
 
 __all__ = ["MODELS", "TWO_LEVELS", "Networks"]
@@ -29,14 +29,29 @@ class Networks(NamedTuple):
     bottom: nn.Module | None = None  # p(z1|z2) of two levels
 
 
+def view_of(setting: Setting) -> nn.Module | None:
+    """The module through which the networks see x; None if they see x itself."""
+    view = LIKELIHOODS[setting.dataset.likelihood].view
+    return None if view is None else view(setting.dataset.train)
+
+
+def seeing(setting: Setting, encoder: Build, *sizes: Any, behind: Build = Network) -> nn.Module:
+    """An encoder of what it sees of x. VampPriors share it, so their pseudo-inputs pass through the view, too."""
+    view = view_of(setting)
+    if view is None:
+        return encoder(setting.dataset.event_shape, *sizes)
+    return behind(view, encoder(view(setting.dataset.train[0]).shape, *sizes))
+
+
 def one_level(setting: Setting, encoder: Build, decoder: Build, latent: int, hidden: tuple[int, ...]) -> Networks:
-    shape = setting.dataset.event_shape
-    return Networks(encoder(shape, hidden, latent), decoder(shape, hidden, latent, head=head_of(setting)))
+    q = seeing(setting, encoder, hidden, latent)
+    return Networks(q, decoder(setting.dataset.event_shape, hidden, latent, head=head_of(setting)))
 
 
 def two_levels(setting: Setting, encoder: Build, decoder: Build, latent: int, hidden: tuple[int, ...]) -> Networks:
-    both = one_level(setting, encoder, decoder, latent, hidden)
-    return both._replace(bottom=networks.conditional(latent, hidden, latent))
+    q = seeing(setting, encoder, hidden, latent, behind=lambda view, chain: chain.behind(view))
+    p = decoder(setting.dataset.event_shape, hidden, latent, head=head_of(setting))
+    return Networks(q, p, networks.conditional(latent, hidden, latent))
 
 
 def dense(setting: Setting, layers: Build, latent: int, hidden: tuple[int, ...]) -> Networks:
@@ -71,10 +86,9 @@ def convhvae(setting: Setting, *, latent: Size = 40, hidden: OneOrTwo = (300, 30
 @MODELS.entry("pixelhvae", levels=2, mean=False)
 def pixelhvae(setting: Setting, *, latent: Size = 40, hidden: OneOrTwo = (300, 300)) -> Networks:
     """Two levels, gated convolutions and a PixelCNN as decoder (Tomczak & Welling 2018, supplement)"""
-    shape = setting.dataset.event_shape
-    encoder = networks.conv_hierarchical_encoder(shape, hidden, latent)
-    decoder = networks.pixel_hierarchical_decoder(shape, latent, head=head_of(setting))
-    return Networks(encoder, decoder, networks.conditional(latent, hidden, latent))
+    decoder = partial(networks.pixel_hierarchical_decoder, view=view_of(setting))
+    decode = lambda shape, hidden, latent, head: decoder(shape, latent, head=head)  # noqa: E731
+    return two_levels(setting, networks.conv_hierarchical_encoder, decode, latent, hidden)
 
 
 @MODELS.entry("mlp", layers=relu_layers, prior_hidden=FOUR)
@@ -100,7 +114,7 @@ def strided(setting: Setting, *, latent: Size = 40, hidden: AnySizes = (256,)) -
     """One level, convolutions with ReLU and strides (Klushyn et al. 2019, Table 3: faces, chairs)"""
     shape = setting.dataset.event_shape
     decoder = networks.strided_decoder(shape, hidden, latent, head=head_of(setting))
-    return Networks(networks.strided_encoder(shape, hidden, latent), decoder)
+    return Networks(seeing(setting, networks.strided_encoder, hidden, latent), decoder)
 
 
 TWO_LEVELS = tuple(name for name, choice in MODELS.items() if choice.facts.get("levels", 1) == 2)

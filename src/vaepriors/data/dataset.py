@@ -5,6 +5,7 @@ The support of x follows from the likelihood:
     bernoulli     x in {0, 1}; probabilities in [0, 1] in a train split that is binarised at each visit (dynamic)
     logistic256   x in [0, 1), 256 bins: level = floor(256 x), stored as the middle of its bin, x = (level + 0.5) / 256
     gaussian      any finite x
+    poisson       x in {0, 1, 2, ...}; the same for negative_binomial
 
 Dynamic binarisation (Salakhutdinov & Murray, 2008) draws x ~ Bernoulli(probability) at every visit of a training point.
 Validation and test points are drawn once, with a seed that never changes, so all runs are evaluated on the same bits.
@@ -12,7 +13,7 @@ Validation and test points are drawn once, with a seed that never changes, so al
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,7 +33,7 @@ class Dataset:
         name: The name of the set in runs and reports.
         train, valid, test: The points as float32, of shape `(N, C, H, W)` for images or `(N, D)` for vectors, with the
             same event shape.
-        likelihood: `bernoulli`, `logistic256` or `gaussian`.
+        likelihood: A name in `vaepriors.data.LIKELIHOODS`, such as `bernoulli`.
         dynamic: Whether `train` holds Bernoulli probabilities, which the training loop binarises at each visit; `valid`
             and `test` are binarised already.
         labels: A class, an angle or the like of each point, by split: `{"train": (N, ...), ...}`. They are used by
@@ -148,10 +149,20 @@ def _check_values(what: str, x: Tensor, likelihood: Likelihood | None) -> None:
     if not inside.all():
         low, high = (value.item() for value in torch.aminmax(x))
         support = "[0, 1]: scale the data to probabilities" if likelihood is None else likelihood.support
+        row, *place = (~inside).nonzero()[0].tolist()
         raise ValueError(
-            f"{what} holds the value {x[~inside][0].item():.6g} (smallest {low:.6g}, largest {high:.6g}), but its "
-            f"values must lie in {support}"
+            f"{what} holds the value {x[row, *place].item():.6g} (smallest {low:.6g}, largest {high:.6g}) in "
+            f"{in_words(row, place)}, but its values must lie in {support}"
         )
+
+
+def in_words(row: int, place: Sequence[int]) -> str:
+    """Where a value is, counted from 0.
+
+    >>> in_words(7, [2]), in_words(7, [0, 3, 4])
+    ('row 7, column 2', 'image 7 at (0, 3, 4)')
+    """
+    return f"row {row}, column {place[0]}" if len(place) == 1 else f"image {row} at {tuple(place)}"
 
 
 def binarize_once(probabilities: Tensor, stream: int = 0) -> Tensor:

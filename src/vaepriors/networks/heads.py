@@ -7,6 +7,8 @@ r"""Heads: modules from features h to a distribution.
 | `BernoulliHead` | independent bits | logits |
 | `LogisticHead` | 256 equal bins of [0, 1] | see `DiscretizedLogistic` |
 | `GaussianHead` | $N(x; \mu, \sigma^2 I)$ | one $\sigma$ for all coordinates |
+| `PoissonHead` | independent counts | $\log$ of the mean, clamped to [-20, 20] |
+| `NegativeBinomialHead` | the same, with more variance | the same, and one dispersion for each column |
 """
 
 import math
@@ -18,10 +20,10 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent, NegativeBinomial, Normal, Poisson
 
 from vaepriors.distributions import DiagonalNormal, DiscretizedLogistic, IndependentBernoulli, Shape
-from vaepriors.networks.layers import DenseToEvent, dense
+from vaepriors.networks.layers import DenseToEvent, LogOnePlus, dense
 
 __all__ = [
     "LIKELIHOODS",
@@ -29,8 +31,10 @@ __all__ = [
     "GaussianHead",
     "Likelihood",
     "LogisticHead",
+    "NegativeBinomialHead",
     "Network",
     "NormalHead",
+    "PoissonHead",
     "SoftplusNormalHead",
     "ToEvent",
 ]
@@ -160,6 +164,51 @@ class GaussianHead(nn.Module):
         return _independent(Normal(loc, scale, validate_args=False), self.event_dims)
 
 
+class PoissonHead(nn.Module):
+    """h -> independent counts with the variance of a Poisson distribution, for x in {0, 1, 2, ...}.
+
+    Arguments as for `BernoulliHead`.
+    """
+
+    __call__: Callable[..., Distribution]
+
+    def __init__(self, in_features: int, event_shape: Shape, layer: ToEvent = DenseToEvent) -> None:
+        super().__init__()
+        self.event_dims = len(event_shape)
+        self.log_mean = layer(in_features, event_shape)
+
+    def forward(self, h: Tensor) -> Distribution:
+        return _independent(Poisson(_log_mean(self.log_mean(h)).exp(), validate_args=False), self.event_dims)
+
+
+class NegativeBinomialHead(nn.Module):
+    r"""h -> independent counts with more variance than those of Poisson, for x in {0, 1, 2, ...}.
+
+    With the mean $m$ from the features and one learned dispersion $r$ for each column of a table, or channel of an
+    image, the variance is $m + m^2 / r$. In torch's parameters, `total_count` is r and `logits` are $\log m - \log r$.
+    The dispersion starts at 1, and its logarithm is clamped to [-7, 7]. Arguments as for `BernoulliHead`.
+    """
+
+    __call__: Callable[..., Distribution]
+
+    def __init__(self, in_features: int, event_shape: Shape, layer: ToEvent = DenseToEvent) -> None:
+        super().__init__()
+        self.event_dims = len(event_shape)
+        self.log_mean = layer(in_features, event_shape)
+        self.log_dispersion = nn.Parameter(torch.zeros(event_shape[0], *(1 for _ in event_shape[1:])))
+
+    def forward(self, h: Tensor) -> Distribution:
+        log_dispersion = self.log_dispersion.clamp(-7, 7)
+        logits = _log_mean(self.log_mean(h)) - log_dispersion
+        counts = NegativeBinomial(log_dispersion.exp(), logits=logits, validate_args=False)
+        return _independent(counts, self.event_dims)
+
+
+def _log_mean(h: Tensor) -> Tensor:
+    """The logarithm of a mean that neither overflows nor vanishes."""
+    return _single(h).clamp(-20, 20)
+
+
 def _independent(each: Distribution, event_dims: int) -> Distribution:
     return Independent(each, event_dims, validate_args=False)
 
@@ -175,6 +224,8 @@ class Likelihood:
         discrete: Whether p(x|z) is a probability, so that bits per dimension make sense, and not a density.
         bounds: Range of x that learned pseudo-inputs keep to; None without one.
         example: Turns uniform noise into points of the support.
+        view: What the encoder sees instead of x: training set -> module of x; None if it sees x itself. Pseudo-inputs
+            are in the units of x, and pass through it, too.
     """
 
     head: Callable[..., Callable[..., nn.Module]]
@@ -183,6 +234,7 @@ class Likelihood:
     discrete: bool
     bounds: tuple[float, float] | None = None
     example: Callable[[Tensor], Tensor] = lambda noise: noise
+    view: Callable[[Tensor], nn.Module] | None = None
 
 
 def bernoulli() -> Callable[..., nn.Module]:
@@ -205,6 +257,36 @@ def gaussian(*, sigma: Annotated[float, "positive"] | None = None) -> Callable[.
     return partial(GaussianHead, scale=sigma)
 
 
+def poisson() -> Callable[..., nn.Module]:
+    """Counts, with the variance of a Poisson distribution"""
+    return PoissonHead
+
+
+def negative_binomial() -> Callable[..., nn.Module]:
+    """Counts, with a learned dispersion for each column"""
+    return NegativeBinomialHead
+
+
+LARGEST_COUNT = 2**24
+"""Beyond it, float32 does not have every whole number."""
+
+
+def _is_count(x: Tensor) -> Tensor:
+    return (x >= 0) & (x <= LARGEST_COUNT) & (x == x.floor())
+
+
+def _counts(head: Callable[..., Callable[..., nn.Module]]) -> Likelihood:
+    return Likelihood(
+        head,
+        _is_count,
+        f"the whole numbers 0, 1, 2, ... up to {LARGEST_COUNT}: repair the counts, or choose the likelihood gaussian",
+        discrete=True,
+        bounds=(0.0, math.inf),
+        example=lambda noise: (5 * noise**2).floor(),
+        view=lambda train: LogOnePlus(),
+    )
+
+
 LIKELIHOODS = {
     "bernoulli": Likelihood(
         bernoulli,
@@ -222,4 +304,6 @@ LIKELIHOODS = {
         bounds=(0.0, 1.0),
     ),
     "gaussian": Likelihood(gaussian, torch.isfinite, "the real numbers", discrete=False),
+    "poisson": _counts(poisson),
+    "negative_binomial": _counts(negative_binomial),
 }

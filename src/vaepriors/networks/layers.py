@@ -28,6 +28,7 @@ __all__ = [
     "DenseToEvent",
     "GatedConv",
     "GatedDense",
+    "LogOnePlus",
     "MaskedConv",
     "Upsampling",
     "dense",
@@ -104,6 +105,19 @@ def relu_layers(*sizes: int) -> nn.Sequential:
 def tanh_layers(*sizes: int) -> nn.Sequential:
     """Dense layers of the given sizes, each followed by a hyperbolic tangent."""
     return nn.Sequential(*(nn.Sequential(dense(a, b), nn.Tanh()) for a, b in pairwise(sizes)))
+
+
+class LogOnePlus(nn.Module):
+    """x -> log(1 + x), for counts.
+
+    >>> LogOnePlus()(torch.tensor([0.0, math.e - 1]))
+    tensor([0., 1.])
+    """
+
+    __call__: Callable[..., Tensor]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.log1p(x)
 
 
 def over_images(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

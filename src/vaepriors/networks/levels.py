@@ -65,6 +65,11 @@ class ChainEncoder(nn.Module):
         super().__init__()
         self.top, self.features, self.bottom, self.sizes = top, features, bottom, sizes
 
+    def behind(self, view: nn.Module) -> "ChainEncoder":
+        """The same encoder of what a module makes of x."""
+        top, features = Network(view, self.top), nn.Sequential(view, self.features)
+        return ChainEncoder(top, features, self.bottom, sizes=self.sizes)
+
     def forward(self, x: Tensor) -> Chain:
         h = self.features(x)
         return Chain(self.top(x), lambda z2: self.bottom(h, z2), self.sizes)

@@ -40,6 +40,7 @@ class PixelCNN(nn.Module):
         head: Class of the head, such as `BernoulliHead`.
         channels: Channels of the hidden layers, and of the features of z.
         layers: Number of masked convolutions.
+        view: Module, x -> an image of the same size that the convolutions see instead of x.
 
     Raises:
         ValueError: If one x is not an image.
@@ -58,10 +59,13 @@ class PixelCNN(nn.Module):
         head: Callable[..., nn.Module] = BernoulliHead,
         channels: int = 64,
         layers: int = 8,
+        view: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.event_shape = check_images(event_shape)
-        self.first = MaskedConv(self.event_shape[0], channels, 3, own=False)
+        self.view = nn.Identity() if view is None else view
+        seen = self.view(torch.zeros(self.event_shape, device="cpu")).shape[0]
+        self.first = MaskedConv(seen, channels, 3, own=False)
         self.others = nn.ModuleList(MaskedConv(channels, channels, 3, own=True) for _ in range(layers - 1))
         self.head = head(channels, event_shape, ConvToEvent)
 
@@ -73,7 +77,7 @@ class PixelCNN(nn.Module):
         """
 
         def conditionals(x: Tensor) -> Distribution:
-            h = F.relu(self.first(x) + context)
+            h = F.relu(self.first(self.view(x)) + context)
             for layer in self.others:
                 h = F.relu(layer(h))
             return self.head(h)
@@ -107,7 +111,7 @@ class PixelCNN(nn.Module):
                 y = F.linear(seen[..., row : row + 2, column : column + 3, :].flatten(-3), weight, layer.bias)
                 h = F.relu(y + h if number == 0 else y)
             pixel = self.head(h[..., None, None]).sample()[..., 0, 0]
-            maps[0][..., row + 1, column + 1, :] = pixel
+            maps[0][..., row + 1, column + 1, :] = self.view(pixel[..., None, None])[..., 0, 0]
             yield pixel
 
 
@@ -135,7 +139,12 @@ class _Context(nn.Module):
 
 
 def pixel_hierarchical_decoder(
-    event_shape: Shape, latent: int, *, head: Callable[..., nn.Module] = BernoulliHead, channels: int = 64
+    event_shape: Shape,
+    latent: int,
+    *,
+    head: Callable[..., nn.Module] = BernoulliHead,
+    channels: int = 64,
+    view: nn.Module | None = None,
 ) -> SplitDecoder:
     """The decoder of PixelHVAE, a module of z = [z2, z1], each of which becomes a plane of the size of x.
 
@@ -144,12 +153,13 @@ def pixel_hierarchical_decoder(
         latent: Size of each level.
         head: Class of the head, such as `BernoulliHead`.
         channels: Channels of the masked convolutions.
+        view: What they see instead of x, as in `PixelCNN`.
 
     Raises:
         ValueError: If one x is not an image.
     """
     shape = check_images(event_shape)
     context = _Context(2 * shape[0], channels)
-    pixels = PixelCNN(shape, head=head, channels=channels)
+    pixels = PixelCNN(shape, head=head, channels=channels, view=view)
     joined = Joined(_Planes(latent, shape), _Planes(latent, shape), context, head=pixels)
     return SplitDecoder(joined, (latent, latent))

@@ -1,0 +1,164 @@
+"""Every likelihood: masses, densities of SciPy, draws, extremes, support, and what encoders see."""
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+from torch.distributions import Distribution
+
+from vaepriors import networks, priors
+from vaepriors.app.experiment import OBJECTIVES, Experiment, build
+from vaepriors.app.likelihoods import HEADS
+from vaepriors.data import LIKELIHOODS, Dataset
+
+NEW = ("poisson", "negative_binomial")
+COUNTS = torch.arange(4000, dtype=torch.float64)
+
+
+def rows(likelihood: str, number: int = 40, size: int = 3) -> torch.Tensor:
+    torch.manual_seed(0)
+    return LIKELIHOODS[likelihood].example(torch.rand(number, size))
+
+
+def dataset(likelihood: str) -> Dataset:
+    x = rows(likelihood)
+    return Dataset("test", x[:30], x[:5], x[5:10], likelihood)
+
+
+def distribution(likelihood: str, h: torch.Tensor) -> Distribution:
+    """p(x|h) of a head with options at their defaults, in double precision, over rows of 3."""
+    torch.manual_seed(1)
+    choice = HEADS[likelihood]
+    head = choice.build(**HEADS.resolve(choice, dict.fromkeys(HEADS.options())))(h.shape[-1], (3,)).double()
+    for parameter in head.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    return head(h.double())
+
+
+def features(number: int = 1) -> torch.Tensor:
+    torch.manual_seed(2)
+    return torch.randn(number, 4)
+
+
+REFERENCES = {
+    "poisson": lambda p, x: stats.poisson.logpmf(x, p.rate),
+    "negative_binomial": lambda p, x: stats.nbinom.logpmf(x, p.total_count, 1 - p.probs),
+}
+
+
+@pytest.mark.parametrize("likelihood", REFERENCES)
+def test_densities_are_those_of_scipy(likelihood):
+    p = distribution(likelihood, features(40))
+    x = rows(likelihood).double()
+    with torch.no_grad():
+        expected = torch.as_tensor(REFERENCES[likelihood](p.base_dist, x)).sum(-1)
+        torch.testing.assert_close(p.log_prob(x), expected, rtol=1e-12, atol=1e-10)
+
+
+@pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
+def test_masses_of_counts_sum_to_one(likelihood):
+    each = distribution(likelihood, features()).base_dist
+    masses = each.log_prob(COUNTS[:, None]).exp()
+    torch.testing.assert_close(masses.sum(0), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-10)
+    torch.testing.assert_close((COUNTS[:, None] * masses).sum(0), each.mean[0], rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
+def test_draws_of_counts_follow_their_masses(likelihood):
+    p = distribution(likelihood, features())
+    draws = p.sample((20_000,))[:, 0]
+    masses = p.base_dist.log_prob(COUNTS[:, None]).exp().detach()
+    for column in range(3):
+        enough = 20_000 * masses[:, column] > 5
+        seen = torch.bincount(draws[:, column].long(), minlength=len(COUNTS))
+        observed, expected = seen[enough].double(), 20_000 * masses[enough, column]
+        observed, expected = [torch.cat([t, (20_000 - t.sum())[None]]) for t in (observed, expected)]
+        assert stats.chisquare(observed, expected, sum_check=False).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("size", [0.0, 1e3, 1e8])
+def test_extreme_features_leave_density_and_gradient_finite(likelihood, size):
+    h = size * torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    head = HEADS[likelihood].build()(4, (3,))
+    p = head(h.requires_grad_())
+    log_prob = p.log_prob(rows(likelihood, 20))
+    log_prob.sum().backward()
+    assert log_prob.isfinite().all()
+    assert h.grad.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
+    assert p.sample().isfinite().all()
+
+
+def test_huge_counts_keep_a_finite_density_and_gradient():
+    x = torch.tensor([[0.0, 2.0**24, 1e5]])
+    for likelihood in ("poisson", "negative_binomial"):
+        h = features().requires_grad_()
+        log_prob = HEADS[likelihood].build()(4, (3,))(h).log_prob(x)
+        log_prob.sum().backward()
+        assert log_prob.isfinite().all()
+        assert h.grad.isfinite().all()
+        assert LIKELIHOODS[likelihood].contains(x).all()
+
+
+@pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
+@pytest.mark.parametrize("value", [-1.0, 0.5, 2.0**24 + 2, math.nan, math.inf])
+def test_what_is_no_count_is_refused_with_its_place(likelihood, value):
+    assert not LIKELIHOODS[likelihood].contains(torch.tensor(value))
+    x = rows(likelihood)
+    wrong = x.clone()
+    wrong[3, 1] = value
+    place = "row 3, column 1" if math.isfinite(value) else "point 3"
+    with pytest.raises(ValueError, match=f"test: valid holds .*{place}"):
+        Dataset("test", x, wrong, x, likelihood)
+
+
+def test_the_dispersion_is_that_of_the_variance():
+    each = distribution("negative_binomial", features(5)).base_dist
+    torch.testing.assert_close(each.variance, each.mean + each.mean**2 / each.total_count)
+
+
+@pytest.mark.parametrize("model", ["vae", "hvae", "mlp"])
+def test_encoders_see_counts_as_logarithms_and_pseudo_inputs_too(model):
+    data = dataset("poisson")
+    torch.manual_seed(0)
+    options = {"model": model, "latent": 2, "hidden": (8,), "prior": "vamp", "components": 4}
+    counts, _ = build(Experiment(**options), data)
+    torch.manual_seed(0)
+    plain, _ = build(Experiment(**options), Dataset("test", data.train, data.valid, data.test, "gaussian"))
+    name = "top" if model == "hvae" else ""
+    seen, top = (vae.encoder.get_submodule(name) for vae in (counts, plain))
+    torch.testing.assert_close(seen(data.train).mean, top(data.train.log1p()).mean)
+    prior = counts.prior.top if model == "hvae" else counts.prior
+    torch.testing.assert_close(prior().loc, top(prior.pseudo_inputs.clamp(0).log1p()).mean)
+    assert prior.inputs().min() == 0  # noise around zero counts
+
+
+def test_pseudo_inputs_far_below_zero_are_refused():
+    with pytest.raises(ValueError, match="pseudo_inputs span"):
+        priors.VampPrior(networks.Encoder((3,), [4], 2), torch.randn(9, 3), bounds=(0, math.inf))
+
+
+@pytest.mark.parametrize("likelihood", NEW)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_has_a_finite_loss_and_gradient(objective, likelihood):
+    needed = {name: 0.5 for name, option in OBJECTIVES[objective].options.items() if name == "kappa"}
+    options = {"prior": "mog", "components": 4, "latent": 2, "hidden": (8,), "warmup": 0, "samples": 2}
+    experiment = Experiment(objective=objective, **options, **needed)
+    data = dataset(likelihood)
+    vae, loss = build(experiment, data)
+    value, _ = loss(vae, data.train)
+    value.backward()
+    assert value.isfinite()
+    assert all(p.grad.isfinite().all() for p in vae.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_densities_are_in_single_precision_under_autocast(likelihood):
+    head = HEADS[likelihood].build()(4, (3,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        p = head(features(20))
+        log_prob = p.log_prob(rows(likelihood, 20))
+    assert log_prob.dtype == p.sample().dtype == torch.float32
+    torch.testing.assert_close(log_prob, p.log_prob(rows(likelihood, 20)), rtol=1e-6, atol=1e-4)
