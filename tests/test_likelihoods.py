@@ -12,7 +12,7 @@ from vaepriors.app.experiment import OBJECTIVES, Experiment, build
 from vaepriors.app.likelihoods import HEADS
 from vaepriors.data import LIKELIHOODS, Dataset
 
-NEW = ("poisson", "negative_binomial")
+NEW = ("student", "poisson", "negative_binomial")
 COUNTS = torch.arange(4000, dtype=torch.float64)
 
 
@@ -42,6 +42,7 @@ def features(number: int = 1) -> torch.Tensor:
 
 
 REFERENCES = {
+    "student": lambda p, x: stats.t.logpdf(x, p.df, p.loc, p.scale),
     "poisson": lambda p, x: stats.poisson.logpmf(x, p.rate),
     "negative_binomial": lambda p, x: stats.nbinom.logpmf(x, p.total_count, 1 - p.probs),
 }
@@ -112,6 +113,23 @@ def test_what_is_no_count_is_refused_with_its_place(likelihood, value):
     place = "row 3, column 1" if math.isfinite(value) else "point 3"
     with pytest.raises(ValueError, match=f"test: valid holds .*{place}"):
         Dataset("test", x, wrong, x, likelihood)
+
+
+def test_draws_with_heavy_tails_follow_their_distribution():
+    p = distribution("student", features()).base_dist
+    torch.manual_seed(0)
+    draws = p.sample((20_000,))[:, 0, 0]
+    assert stats.kstest(draws, stats.t(p.df, p.loc[0, 0].item(), p.scale[0, 0].item()).cdf).pvalue > 1e-3
+    assert p.expand((2, 1, 3)).log_prob(draws[0]).shape == (2, 1, 3)
+    torch.testing.assert_close(p.variance, 2 * p.scale**2)  # of 4 degrees of freedom
+
+
+def test_degrees_of_freedom_are_an_option_and_need_a_mean():
+    data = dataset("student")
+    model, _ = build(Experiment(likelihood="student", df=7.0, latent=2, hidden=(4,)), data)
+    assert model.decoder.head.df == 7
+    with pytest.raises(ValueError, match=r"df is 0\.5"):
+        build(Experiment(df=0.5), data)
 
 
 def test_the_dispersion_is_that_of_the_variance():

@@ -7,6 +7,7 @@ r"""Heads: modules from features h to a distribution.
 | `BernoulliHead` | independent bits | logits |
 | `LogisticHead` | 256 equal bins of [0, 1] | see `DiscretizedLogistic` |
 | `GaussianHead` | $N(x; \mu, \sigma^2 I)$ | one $\sigma$ for all coordinates |
+| `StudentHead` | independent, with heavy tails | one scale for all coordinates |
 | `PoissonHead` | independent counts | $\log$ of the mean, clamped to [-20, 20] |
 | `NegativeBinomialHead` | the same, with more variance | the same, and one dispersion for each column |
 """
@@ -22,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, NegativeBinomial, Normal, Poisson
 
-from vaepriors.distributions import DiagonalNormal, DiscretizedLogistic, IndependentBernoulli, Shape
+from vaepriors.distributions import DiagonalNormal, DiscretizedLogistic, IndependentBernoulli, Shape, Student
 from vaepriors.networks.layers import DenseToEvent, LogOnePlus, dense
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "NormalHead",
     "PoissonHead",
     "SoftplusNormalHead",
+    "StudentHead",
     "ToEvent",
 ]
 
@@ -164,6 +166,36 @@ class GaussianHead(nn.Module):
         return _independent(Normal(loc, scale, validate_args=False), self.event_dims)
 
 
+class StudentHead(nn.Module):
+    """h -> independent coordinates with heavy tails, for real x with outliers.
+
+    The scale is learned and at least `floor`, as in `GaussianHead`. Other arguments as for `BernoulliHead`.
+
+    Args:
+        df: Degrees of freedom of Student's distribution.
+    """
+
+    __call__: Callable[..., Distribution]
+
+    def __init__(
+        self,
+        in_features: int,
+        event_shape: Shape,
+        layer: ToEvent = DenseToEvent,
+        *,
+        df: float = 4.0,
+        floor: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.event_dims, self.df, self.floor = len(event_shape), df, floor
+        self.loc = layer(in_features, event_shape)
+        self.raw_scale = nn.Parameter(torch.tensor(math.log(math.e - 1)))  # softplus of it is 1
+
+    def forward(self, h: Tensor) -> Distribution:
+        scale = F.softplus(self.raw_scale) + self.floor
+        return _independent(Student(self.df, _single(self.loc(h)), scale), self.event_dims)
+
+
 class PoissonHead(nn.Module):
     """h -> independent counts with the variance of a Poisson distribution, for x in {0, 1, 2, ...}.
 
@@ -257,6 +289,17 @@ def gaussian(*, sigma: Annotated[float, "positive"] | None = None) -> Callable[.
     return partial(GaussianHead, scale=sigma)
 
 
+def student(*, df: Annotated[float, "positive"] = 4.0) -> Callable[..., nn.Module]:
+    """Real numbers with outliers
+
+    Args:
+        df: Degrees of freedom of Student's distribution, above 1: the fewer, the heavier its tails.
+    """
+    if df <= 1:
+        raise ValueError(f"df is {df}: more than 1 is needed, for below that Student's distribution has no mean")
+    return partial(StudentHead, df=df)
+
+
 def poisson() -> Callable[..., nn.Module]:
     """Counts, with the variance of a Poisson distribution"""
     return PoissonHead
@@ -304,6 +347,7 @@ LIKELIHOODS = {
         bounds=(0.0, 1.0),
     ),
     "gaussian": Likelihood(gaussian, torch.isfinite, "the real numbers", discrete=False),
+    "student": Likelihood(student, torch.isfinite, "the real numbers", discrete=False),
     "poisson": _counts(poisson),
     "negative_binomial": _counts(negative_binomial),
 }
