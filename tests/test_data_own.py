@@ -22,6 +22,7 @@ SIGNALLING.view(np.uint32)[7, 1] = 0x7F800001  # a NaN that arithmetic warns of
 GRAY = GENERATOR.random((50, 6, 5))
 LEVELS = GENERATOR.integers(0, 256, (50, 3, 4, 4), dtype=np.uint8)
 BITS = GENERATOR.integers(0, 2, (50, 7))
+COUNTS = GENERATOR.integers(0, 1000, (50, 7))
 
 
 def rows(x):
@@ -94,6 +95,13 @@ def test_given_splits_are_kept(tmp_path):
         (BITS.astype(np.uint8), "logistic256", False, (BITS + 0.5) / 256),
         (GRAY[:, 0], "gaussian", False, GRAY[:, 0]),
         (LEVELS, "gaussian", False, LEVELS),
+        (REAL, "student", False, REAL),
+        (COUNTS, "poisson", False, COUNTS),
+        (COUNTS.astype(">i8"), "negative_binomial", False, COUNTS),
+        (COUNTS.astype(np.uint16), "poisson", False, COUNTS),
+        (COUNTS.astype(float), "poisson", False, COUNTS),
+        (LEVELS, "poisson", False, LEVELS),
+        (BITS.astype(bool), "poisson", False, BITS),
     ],
 )
 def test_a_likelihood_is_chosen(tmp_path, array, likelihood, dynamic, x):
@@ -103,12 +111,25 @@ def test_a_likelihood_is_chosen(tmp_path, array, likelihood, dynamic, x):
     torch.testing.assert_close(loaded.train, torch.tensor(x).float(), rtol=0, atol=1e-6)
 
 
+def changed(array, value):
+    """The array with another value in row 41, column 2."""
+    array = array.copy()
+    array[41, 2] = value
+    return array
+
+
 @pytest.mark.parametrize(
     ("array", "likelihood", "words"),
     [
         (REAL, "bernoulli", r"float64 from -\d.*bernoulli takes .*\[0, 1\]"),
         (GRAY, "logistic256", "logistic256 takes 256 gray levels"),
         (LEVELS.astype(int) + 1, "logistic256", "int64 from 1 to 256"),
+        (changed(COUNTS, -3), "poisson", "mine.npy holds -3 in row 41, column 2 of train.*poisson"),
+        (changed(COUNTS.astype(float), 1e-9), "negative_binomial", "holds 1e-09 in row 41, column 2"),
+        (changed(COUNTS, 2**24 + 1), "poisson", "holds 16777217 in row 41"),
+        (changed(COUNTS.astype(float), np.nan), "poisson", "holds nan in row 41"),
+        (changed(REAL, np.inf), "student", "infinity"),
+        (LEVELS - 0.5, "poisson", r"in image 0 at \(0, 0, 0\) of train"),
         (GRAY, "weibull", "unknown likelihood 'weibull'"),
     ],
 )
@@ -149,6 +170,9 @@ def test_valid_is_split_from_train_where_test_is_given(tmp_path):
         (255 * GRAY, "auto", "look like pixels"),
         (LEVELS, "gaussian", "look like pixels"),
         (REAL + 100, "auto", "mean 100.*standardise"),
+        (COUNTS.astype(float), "auto", "every value is a whole number.*--likelihood poisson"),
+        (REAL + 100, "student", "mean 100.*standardise"),
+        (COUNTS, "poisson", None),
         (REAL * 1e-5, "auto", "standard deviation .*e-0"),
         (REAL * [1, 1, 1e4], "auto", "columns have standard deviations from .* to .*e[+]0"),
         (GENERATOR.normal(size=(50, 8, 8, 4)), "auto", "8 channels of 8 x 4 pixels.*channels last"),
@@ -188,7 +212,7 @@ def npz(**arrays):
         (npy(WITH_NAN), ".npy", r"holds NaN or infinity in 1 of \d+ points"),
         (npy(SIGNALLING), ".npy", r"holds NaN or infinity in 1 of \d+ points"),
         (npy(REAL * 1e300), ".npy", r"holds NaN or infinity in \d+ of \d+ points"),
-        (npy(LEVELS.astype(int)), ".npy", "int64 beyond 0 and 1: store gray levels as uint8"),
+        (npy(LEVELS.astype(int)), ".npy", "int64 beyond 0 and 1.*poisson or negative_binomial.*gray levels as uint8"),
         (npy(REAL + 1j), ".npy", "holds complex128: store real numbers"),
         (npy(np.array([["a", "b"]] * 20)), ".npy", "holds <U1: store real numbers"),
         (npy(np.array([[{}, None]] * 20)), ".npy", r"cannot be read .*pickled objects, which are refused.*numpy\.save"),

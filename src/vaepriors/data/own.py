@@ -9,9 +9,9 @@ The likelihood `auto` follows from the values of all arrays together:
     floats in [0, 1]         bernoulli, dynamic: probabilities; valid and test are binarised once with a fixed seed
     other floats             gaussian
 
-Another one may be chosen. For bernoulli, levels 0..255 are divided by 255: probabilities, unless all are 0 or 255. For
-logistic256, values are levels, or stored as level / 255 or (level + 0.5) / 256. For gaussian, values are
-taken unchanged.
+Another one may be chosen: `poisson` or `negative_binomial` for counts, `student` for real numbers with outliers. For
+bernoulli, levels 0..255 are divided by 255: probabilities, unless all are 0 or 255. For logistic256, values are levels,
+or stored as level / 255 or (level + 0.5) / 256. For all others, values are taken unchanged.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,8 +22,10 @@ import torch
 from torch import Tensor
 
 from vaepriors.data.arrays import SPLITS, read_arrays
-from vaepriors.data.dataset import Dataset, binarize_once, shuffled_split
+from vaepriors.data.dataset import LIKELIHOODS, Dataset, binarize_once, in_words, shuffled_split
 
+RESCALED = ("bernoulli", "logistic256")  # by what the values look like
+ROWS = 10_000  # checked at a time
 CHANNELS = (1, 3)  # of an image whose channels come last
 FAR, NEAR = 10.0, 0.01  # real values of a larger mean or another standard deviation are far from a unit scale
 UNEVEN = 1000.0  # and so is a table whose columns differ more in their standard deviations
@@ -38,7 +40,7 @@ def load(path: Path, seed: int = 0, likelihood: str = "auto", limit: float | Non
     Args:
         path: The file.
         seed: Seed of a random split.
-        likelihood: `auto`, `bernoulli`, `logistic256` or `gaussian`, as above.
+        likelihood: `auto`, or a name in `vaepriors.data.LIKELIHOODS`, as above.
         limit: The most bytes that all arrays together may take, as stored and as float32; by default half of the
             available memory, or what the environment variable VAEPRIORS_MEMORY names in GiB.
 
@@ -51,11 +53,29 @@ def load(path: Path, seed: int = 0, likelihood: str = "auto", limit: float | Non
     if last:
         arrays = {name: np.moveaxis(x, -1, 1) for name, x in arrays.items()}
     chosen, dynamic, convert = _reading(path, list(arrays.values()), likelihood)
+    _check_values(path, arrays, chosen)
     points = {name: _points(array, convert) for name, array in arrays.items()}
     train, valid, test = _split(points, dynamic, seed)
     stored = f"{arrays['train'].dtype}{', channels last' if last else ''}"
     doubts = (*_doubtful_layout(train), *_doubtful_values(list(arrays.values()), train, chosen, likelihood))
     return Dataset(path.name, train, valid, test, chosen, dynamic, stored=stored, doubts=doubts)
+
+
+def _check_values(path: Path, arrays: dict[str, np.ndarray], likelihood: str) -> None:
+    """Refuse what the likelihood of whole numbers does not take, where the file has it and before it is rounded."""
+    entry = LIKELIHOODS[likelihood]
+    if likelihood in RESCALED or not entry.discrete:  # Dataset checks them, after the conversion
+        return
+    for name, array in arrays.items():
+        for start in range(0, len(array), ROWS):
+            x = torch.from_numpy(np.ascontiguousarray(array[start : start + ROWS], np.float64))
+            bad = (~entry.contains(x)).nonzero()
+            if len(bad):
+                row, *place = bad[0].tolist()
+                raise ValueError(
+                    f"{path} holds {x[row, *place].item():.10g} in {in_words(start + row, place)} of {name}, but the "
+                    f"likelihood {likelihood} takes {entry.support}"
+                )
 
 
 def _split(points: dict[str, Tensor], dynamic: bool, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,7 +102,7 @@ def _reading(path: Path, arrays: list[np.ndarray], likelihood: str) -> tuple[str
     levels = every(lambda x: (x >= 0) & (x <= 255) & (x == np.floor(x)))
     if likelihood == "auto":
         likelihood = _likelihood(path, dtype, unit, binary)
-    if likelihood not in ("bernoulli", "logistic256") or not every(np.isfinite):  # Dataset names values it cannot take
+    if likelihood not in RESCALED or not every(np.isfinite):  # Dataset names values it cannot take
         return likelihood, False, lambda x: x
     if likelihood == "bernoulli" and unit:
         return likelihood, not binary, lambda x: x
@@ -98,7 +118,7 @@ def _reading(path: Path, arrays: list[np.ndarray], likelihood: str) -> tuple[str
     takes = "values in [0, 1] or levels 0..255" if likelihood == "bernoulli" else "256 gray levels, best as uint8"
     raise ValueError(
         f"{path} holds {dtype} from {low:.6g} to {high:.6g}, but the likelihood {likelihood} takes {takes}: scale the "
-        "values, or choose the likelihood gaussian"
+        "values, or choose the likelihood gaussian, or poisson or negative_binomial for counts"
     )
 
 
@@ -109,8 +129,8 @@ def _likelihood(path: Path, dtype: np.dtype, unit: bool, binary: bool) -> str:
         return "logistic256"
     if dtype.kind != "f":
         raise ValueError(
-            f"{path} holds {dtype} beyond 0 and 1: store gray levels as uint8, other values as float32, or choose the "
-            "likelihood"
+            f"{path} holds {dtype} beyond 0 and 1: choose the likelihood, for example poisson or negative_binomial for "
+            "counts; or store gray levels as uint8, and real numbers as float32"
         )
     return "bernoulli" if unit else "gaussian"
 
@@ -144,8 +164,13 @@ def _doubtful_values(arrays: list[np.ndarray], train: Tensor, chosen: str, likel
             "every byte is 0 or 255, which looks binary and is read as 256 gray levels: choose --likelihood bernoulli "
             "if it is binary"
         )
-    if chosen != "gaussian" or not train.numel():
+    if LIKELIHOODS[chosen].discrete or not train.numel():
         return
+    if likelihood == "auto" and LIKELIHOODS["poisson"].contains(train).all():
+        yield (
+            "every value is a whole number and is read as a real one: choose --likelihood poisson or negative_binomial "
+            "for counts"
+        )
     scale, mean, low, high = _moments(train)
     least, most = _extreme_deviations(train)
     if low >= 0 and high <= 255 and scale > FAR:
