@@ -12,6 +12,7 @@ from vaepriors.app.report.curves import curves, write_curves
 from vaepriors.app.report.paths import write_interpolations
 from vaepriors.app.report.pictures import grid, save_png, write_pictures
 from vaepriors.data import Dataset
+from vaepriors.networks.heads import PoissonHead
 from vaepriors.priors import StandardNormal, VampPrior
 from vaepriors.vae import VAE
 
@@ -110,6 +111,15 @@ def test_files_of_a_vamp_prior_and_of_vectors(tmp_path):
     samples = np.load(files[0])
     assert samples.shape == (3, 1, 2, 2)
     assert ((samples > 0) & (samples < 1)).all()  # means, not bits
+
+
+def test_rows_of_whole_numbers_are_drawn_and_not_averaged(tmp_path):
+    counts = torch.arange(12.0).view(4, 3)
+    parts = networks.Encoder((3,), [8], 2), networks.Decoder((3,), [8], 2, head=PoissonHead), StandardNormal(2)
+    files = write_pictures(tmp_path, VAE(*parts), Dataset("counts", counts, counts, counts, "poisson"), number=50)
+    samples = np.load(files[0])
+    assert (samples == samples.round()).all()
+    assert samples.max() > 0
 
 
 def test_curves_are_the_metrics_of_every_epoch(tmp_path):

@@ -8,14 +8,15 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.distributions import Distribution
 
 from vaepriors.checkpoint import npy, write_atomically
-from vaepriors.data import Dataset
+from vaepriors.data import LIKELIHOODS, Dataset
 from vaepriors.distributions import point_estimate
 from vaepriors.priors import VampPrior
 from vaepriors.vae import VAE
 
-__all__ = ["grid", "png", "reconstructions", "save_figure", "save_png", "write_pictures"]
+__all__ = ["drawn_points", "grid", "png", "reconstructions", "save_figure", "save_png", "write_pictures"]
 
 
 def grid(images: Tensor, columns: int | None = None, border: int = 1) -> np.ndarray:
@@ -72,12 +73,21 @@ def reconstructions(model: VAE, x: Tensor) -> np.ndarray:
     return grid(torch.cat([part for row in rows for part in (row, point_estimate(model.reconstruct(row)))]), columns)
 
 
+def drawn_points(p: Distribution, dataset: Dataset) -> Tensor:
+    """What the model draws, given z: means of p(x|z), or draws of it where a mean is not like the data.
+
+    A mean is missing for a PixelCNN, and for rows of bits, counts or categories it is not such a row. Images are shown
+    as means whatever their likelihood.
+    """
+    whole = LIKELIHOODS[dataset.likelihood].discrete and not dataset.has_images
+    return p.sample() if whole else point_estimate(p)
+
+
 @torch.no_grad()
 def write_pictures(folder: Path, model: VAE, dataset: Dataset, number: int) -> list[Path]:
     """Write samples.npy, and for images samples.png, reconstructions.png and, for a VampPrior, pseudo_inputs.png.
 
-    A reconstruction is below its test example. Images of the model are means of p(x|z), or draws where that has no
-    mean in closed form, as of a PixelCNN.
+    A reconstruction is below its test example. Samples are means or draws of p(x|z), as in `drawn_points`.
 
     Args:
         folder: The folder to write to.
@@ -88,7 +98,7 @@ def write_pictures(folder: Path, model: VAE, dataset: Dataset, number: int) -> l
     Returns:
         The files, in this order.
     """
-    samples = point_estimate(model.decoder(model.prior().sample((number,))))
+    samples = drawn_points(model.decoder(model.prior().sample((number,))), dataset)
     write_atomically(folder / "samples.npy", npy(samples))
     if not dataset.has_images:
         return [folder / "samples.npy"]

@@ -18,7 +18,7 @@ from vaepriors.app.records import Record, command, few_samples, method_in_words,
 from vaepriors.app.report import figures, page
 from vaepriors.app.report.curves import curves
 from vaepriors.app.report.page import Opening, Part, drawn, sheet
-from vaepriors.app.report.pictures import grid, reconstructions
+from vaepriors.app.report.pictures import drawn_points, grid, reconstructions
 from vaepriors.app.run import Run
 from vaepriors.data import Dataset, binarize_once
 from vaepriors.distributions import point_estimate
@@ -324,7 +324,8 @@ def _likelihood_pictures(subject: _Subject, split: str, values: np.ndarray) -> I
 
 def _samples(subject: _Subject) -> Iterator[Part]:
     model, x = subject.model, subject.x
-    drawn_x = point_estimate(model.decoder(model.prior().sample((64 if subject.data.has_images else 500,))))
+    number = 64 if subject.data.has_images else 500
+    drawn_x = drawn_points(model.decoder(model.prior().sample((number,))), subject.data)
     if not subject.data.has_images:
         alt = "Mean and standard deviation of each coordinate, of test examples and of draws of the model."
         yield "The data are vectors, not images: their coordinates are compared."
