@@ -102,6 +102,7 @@ def test_given_splits_are_kept(tmp_path):
         (COUNTS.astype(float), "poisson", False, COUNTS),
         (LEVELS, "poisson", False, LEVELS),
         (BITS.astype(bool), "poisson", False, BITS),
+        (BITS, "categorical", False, BITS),
     ],
 )
 def test_a_likelihood_is_chosen(tmp_path, array, likelihood, dynamic, x):
@@ -128,6 +129,8 @@ def changed(array, value):
         (changed(COUNTS.astype(float), 1e-9), "negative_binomial", "holds 1e-09 in row 41, column 2"),
         (changed(COUNTS, 2**24 + 1), "poisson", "holds 16777217 in row 41"),
         (changed(COUNTS.astype(float), np.nan), "poisson", "holds nan in row 41"),
+        (changed(BITS, -1), "categorical", "holds -1 in row 41, column 2.*codes 0, 1"),
+        (changed(BITS, 7), "categorical", "has the category 7 in row .*, column 2, which train does not have"),
         (changed(REAL, np.inf), "student", "infinity"),
         (LEVELS - 0.5, "poisson", r"in image 0 at \(0, 0, 0\) of train"),
         (GRAY, "weibull", "unknown likelihood 'weibull'"),

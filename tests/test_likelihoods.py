@@ -2,17 +2,20 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scipy.special import log_softmax
 from torch.distributions import Distribution
 
 from vaepriors import networks, priors
 from vaepriors.app.experiment import OBJECTIVES, Experiment, build
 from vaepriors.app.likelihoods import HEADS
 from vaepriors.data import LIKELIHOODS, Dataset
+from vaepriors.networks.layers import ConvToEvent, DenseToEvent
 
-NEW = ("student", "poisson", "negative_binomial")
+NEW = ("student", "poisson", "negative_binomial", "categorical")
 COUNTS = torch.arange(4000, dtype=torch.float64)
 
 
@@ -30,7 +33,8 @@ def distribution(likelihood: str, h: torch.Tensor) -> Distribution:
     """p(x|h) of a head with options at their defaults, in double precision, over rows of 3."""
     torch.manual_seed(1)
     choice = HEADS[likelihood]
-    head = choice.build(**HEADS.resolve(choice, dict.fromkeys(HEADS.options())))(h.shape[-1], (3,)).double()
+    options = HEADS.resolve(choice, dict.fromkeys(HEADS.options()))
+    head = choice.build(rows(likelihood), **options)(h.shape[-1], (3,)).double()
     for parameter in head.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     return head(h.double())
@@ -45,6 +49,7 @@ REFERENCES = {
     "student": lambda p, x: stats.t.logpdf(x, p.df, p.loc, p.scale),
     "poisson": lambda p, x: stats.poisson.logpmf(x, p.rate),
     "negative_binomial": lambda p, x: stats.nbinom.logpmf(x, p.total_count, 1 - p.probs),
+    "categorical": lambda p, x: np.take_along_axis(log_softmax(p.logits, -1), x.long().numpy()[..., None], -1)[..., 0],
 }
 
 
@@ -82,7 +87,7 @@ def test_draws_of_counts_follow_their_masses(likelihood):
 @pytest.mark.parametrize("size", [0.0, 1e3, 1e8])
 def test_extreme_features_leave_density_and_gradient_finite(likelihood, size):
     h = size * torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
-    head = HEADS[likelihood].build()(4, (3,))
+    head = HEADS[likelihood].build(rows(likelihood))(4, (3,))
     p = head(h.requires_grad_())
     log_prob = p.log_prob(rows(likelihood, 20))
     log_prob.sum().backward()
@@ -96,7 +101,7 @@ def test_huge_counts_keep_a_finite_density_and_gradient():
     x = torch.tensor([[0.0, 2.0**24, 1e5]])
     for likelihood in ("poisson", "negative_binomial"):
         h = features().requires_grad_()
-        log_prob = HEADS[likelihood].build()(4, (3,))(h).log_prob(x)
+        log_prob = HEADS[likelihood].build(rows(likelihood))(4, (3,))(h).log_prob(x)
         log_prob.sum().backward()
         assert log_prob.isfinite().all()
         assert h.grad.isfinite().all()
@@ -158,6 +163,49 @@ def test_pseudo_inputs_far_below_zero_are_refused():
         priors.VampPrior(networks.Encoder((3,), [4], 2), torch.randn(9, 3), bounds=(0, math.inf))
 
 
+CODES = torch.tensor([[0.0, 2, 1], [1, 0, 0], [1, 1, 0], [0, 0, 1]])  # 2, 3 and 2 categories
+
+
+def test_a_column_has_the_categories_of_the_training_set():
+    torch.manual_seed(0)
+    head = HEADS["categorical"].build(CODES)(4, (3,)).double()
+    p = head(features(2).double())
+    masses = torch.stack([p.log_prob(x).exp() for x in torch.cartesian_prod(*map(torch.arange, (2, 3, 2)))])
+    torch.testing.assert_close(masses.sum(0), torch.ones(2, dtype=torch.float64), rtol=0, atol=1e-10)
+    draws = p.sample((20_000,))
+    assert draws.dtype == torch.float64
+    torch.testing.assert_close(draws.mean(0), p.mean, rtol=0, atol=0.03)
+    torch.testing.assert_close(draws.var(0), p.variance, rtol=0, atol=0.03)
+    assert draws.amax((0, 1)).tolist() == [1, 2, 1]
+
+
+@pytest.mark.parametrize("layer", [ConvToEvent, DenseToEvent])
+def test_channels_of_an_image_have_categories_of_their_own(layer):
+    x = torch.zeros(5, 2, 3, 3)
+    x[0, 0, 1, 1], x[0, 1] = 3, 1
+    h = torch.randn(6, 4, 3, 3) if layer is ConvToEvent else torch.randn(6, 4)
+    p = HEADS["categorical"].build(x)(4, (2, 3, 3), layer)(h)
+    assert p.sample((2000,)).amax((0, 1, 3, 4)).tolist() == [3, 1]
+    seen = LIKELIHOODS["categorical"].view(x)(x)
+    assert seen.shape == (5, 8, 3, 3)
+    assert seen[0, :, 1, 1].tolist() == [0, 0, 0, 1, 0, 1, 0, 0]
+    assert (seen.sum(1) == 2).all()
+
+
+def test_a_category_that_training_has_not_seen_is_refused_with_its_place():
+    known = CODES[:2]
+    assert Dataset("ok", CODES, known, known, "categorical")
+    for split in ("valid", "test"):
+        splits = {"valid": known, "test": known} | {split: torch.tensor([[0.0, 2, 1], [1, 1, 2]])}
+        with pytest.raises(ValueError, match=f"{split} has the category 2 in row 1, column 2, which train"):
+            Dataset("mine", CODES, **splits, likelihood="categorical")
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.5, 2.0**16, math.nan])
+def test_what_is_no_code_is_refused(value):
+    assert not LIKELIHOODS["categorical"].contains(torch.tensor(value))
+
+
 @pytest.mark.parametrize("likelihood", NEW)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_has_a_finite_loss_and_gradient(objective, likelihood):
@@ -174,7 +222,7 @@ def test_every_objective_has_a_finite_loss_and_gradient(objective, likelihood):
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_densities_are_in_single_precision_under_autocast(likelihood):
-    head = HEADS[likelihood].build()(4, (3,))
+    head = HEADS[likelihood].build(rows(likelihood))(4, (3,))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         p = head(features(20))
         log_prob = p.log_prob(rows(likelihood, 20))

@@ -1,12 +1,13 @@
 r"""Distributions whose sampler and density are one object.
 
-Seven distributions. Log-densities are in nats and include all constants.
+Eight distributions. Log-densities are in nats and include all constants.
 
 * `DiagonalNormal`: $N(z; \mu, \mathrm{diag}\,\sigma^2)$, one vector an event;
 * `NormalMixture`: $\sum_k w_k N(z; \mu_k, \mathrm{diag}\,\sigma_k^2)$;
 * `Chain`: $p(a)\, p(b \mid a)$ over the concatenation $[a, b]$;
 * `IndependentBernoulli`: bits, each with its own logit;
 * `DiscretizedLogistic`: the masses of a logistic density in equal bins of $[0, 1]$;
+* `Codes`: torch's `Categorical`, whose values are codes 0, 1, ..., as real numbers;
 * `Student`: heavy tails around a location;
 * `Autoregressive`: $\prod_i p(x_i \mid x_1, \dots, x_{i-1})$ over the pixels of an image.
 
@@ -27,12 +28,13 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, StudentT, constraints
+from torch.distributions import Categorical, Distribution, Independent, Normal, StudentT, constraints
 
 __all__ = [
     "Autoregressive",
     "Auxiliary",
     "Chain",
+    "Codes",
     "DiagonalNormal",
     "DiscretizedLogistic",
     "IndependentBernoulli",
@@ -682,6 +684,31 @@ class DiscretizedLogistic(ShapedDistribution):
         uniform = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
         x = self.loc + self.log_scale.exp() * torch.logit(uniform, eps=torch.finfo(uniform.dtype).tiny)
         return ((x * self.levels).floor().clamp(0, self.levels - 1) + 0.5) / self.levels
+
+
+class Codes(Categorical):
+    """Categories as codes 0, 1, ..., K - 1 in the dtype of the logits.
+
+    The mean is that of the code. It is like the data where categories are in order, as grades are.
+
+    >>> p = Codes(logits=torch.tensor([0.5, 0.0, 0.5]).log(), validate_args=False)
+    >>> p.mean, p.sample().dtype
+    (tensor(1.), torch.float32)
+    """
+
+    @property
+    def mean(self) -> Tensor:
+        return (self.probs * self._codes()).sum(-1)
+
+    @property
+    def variance(self) -> Tensor:
+        return (self.probs * (self._codes() - self.mean[..., None]).square()).sum(-1)
+
+    def _codes(self) -> Tensor:
+        return torch.arange(self.logits.shape[-1], dtype=self.logits.dtype, device=self.logits.device)
+
+    def sample(self, sample_shape: Shape = ()) -> Tensor:
+        return super().sample(torch.Size(sample_shape)).to(self.logits.dtype)
 
 
 class Student(ShapedDistribution):

@@ -6,6 +6,7 @@ The support of x follows from the likelihood:
     logistic256   x in [0, 1), 256 bins: level = floor(256 x), stored as the middle of its bin, x = (level + 0.5) / 256
     gaussian      any finite x; the same for student
     poisson       x in {0, 1, 2, ...}; the same for negative_binomial
+    categorical   x in {0, ..., C - 1}, with C of each column, or channel, from train
 
 Dynamic binarisation (Salakhutdinov & Murray, 2008) draws x ~ Bernoulli(probability) at every visit of a training point.
 Validation and test points are drawn once, with a seed that never changes, so all runs are evaluated on the same bits.
@@ -45,8 +46,8 @@ class Dataset:
         doubts: Sentences on what may have been read wrongly, each with a remedy.
 
     Raises:
-        ValueError: If a split is empty, has another dtype, number of dimensions or event shape, or holds NaN, infinity
-            or values outside the support of the likelihood.
+        ValueError: If a split is empty, has another dtype, number of dimensions or event shape, or holds NaN, infinity,
+            values outside the support of the likelihood, or a category that train does not have.
 
     >>> bits = torch.eye(4)
     >>> data = Dataset("identity", train=bits[:2], valid=bits[2:3], test=bits[3:], likelihood="bernoulli")
@@ -119,6 +120,7 @@ class Dataset:
             _check_shape(f"{self.name}: {split}", x, self.event_shape)
             probabilities = self.dynamic and split == "train"
             _check_values(f"{self.name}: {split}", x, None if probabilities else LIKELIHOODS[self.likelihood])
+            _check_known(f"{self.name}: {split}", x, self.train, LIKELIHOODS[self.likelihood])
             if split in self.labels and len(self.labels[split]) != len(x):
                 count = len(self.labels[split])
                 raise ValueError(f"{self.name}: {split} has {len(x)} points but {count} labels: one each is needed")
@@ -153,6 +155,19 @@ def _check_values(what: str, x: Tensor, likelihood: Likelihood | None) -> None:
         raise ValueError(
             f"{what} holds the value {x[row, *place].item():.6g} (smallest {low:.6g}, largest {high:.6g}) in "
             f"{in_words(row, place)}, but its values must lie in {support}"
+        )
+
+
+def _check_known(what: str, x: Tensor, train: Tensor, likelihood: Likelihood) -> None:
+    """Refuse values that a model of the training set cannot have learned."""
+    if likelihood.known is None or x is train:
+        return
+    unknown = (~likelihood.known(train, x)).nonzero()
+    if len(unknown):
+        row, *place = unknown[0].tolist()
+        raise ValueError(
+            f"{what} has the category {x[row, *place].item():g} in {in_words(row, place)}, which train does not have "
+            "there: merge rare categories, or remove such rows"
         )
 
 

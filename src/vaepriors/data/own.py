@@ -9,9 +9,10 @@ The likelihood `auto` follows from the values of all arrays together:
     floats in [0, 1]         bernoulli, dynamic: probabilities; valid and test are binarised once with a fixed seed
     other floats             gaussian
 
-Another one may be chosen: `poisson` or `negative_binomial` for counts, `student` for real numbers with outliers. For
-bernoulli, levels 0..255 are divided by 255: probabilities, unless all are 0 or 255. For logistic256, values are levels,
-or stored as level / 255 or (level + 0.5) / 256. For all others, values are taken unchanged.
+Another one may be chosen: `poisson` or `negative_binomial` for counts, `categorical` for codes 0, 1, ... of categories,
+`student` for real numbers with outliers. For bernoulli, levels 0..255 are divided by 255: probabilities, unless all are
+0 or 255. For logistic256, values are levels, or stored as level / 255 or (level + 0.5) / 256. For all others, values
+are taken unchanged.
 """
 
 from collections.abc import Callable, Iterator
@@ -130,7 +131,7 @@ def _likelihood(path: Path, dtype: np.dtype, unit: bool, binary: bool) -> str:
     if dtype.kind != "f":
         raise ValueError(
             f"{path} holds {dtype} beyond 0 and 1: choose the likelihood, for example poisson or negative_binomial for "
-            "counts; or store gray levels as uint8, and real numbers as float32"
+            "counts, or categorical for codes of categories; or store gray levels as uint8, and real numbers as float32"
         )
     return "bernoulli" if unit else "gaussian"
 

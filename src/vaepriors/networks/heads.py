@@ -8,6 +8,7 @@ r"""Heads: modules from features h to a distribution.
 | `LogisticHead` | 256 equal bins of [0, 1] | see `DiscretizedLogistic` |
 | `GaussianHead` | $N(x; \mu, \sigma^2 I)$ | one $\sigma$ for all coordinates |
 | `StudentHead` | independent, with heavy tails | one scale for all coordinates |
+| `CategoricalHead` | independent categories | logits, $-\infty$ for categories that a column does not have |
 | `PoissonHead` | independent counts | $\log$ of the mean, clamped to [-20, 20] |
 | `NegativeBinomialHead` | the same, with more variance | the same, and one dispersion for each column |
 """
@@ -23,12 +24,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, NegativeBinomial, Normal, Poisson
 
-from vaepriors.distributions import DiagonalNormal, DiscretizedLogistic, IndependentBernoulli, Shape, Student
-from vaepriors.networks.layers import DenseToEvent, LogOnePlus, dense
+from vaepriors.distributions import Codes, DiagonalNormal, DiscretizedLogistic, IndependentBernoulli, Shape, Student
+from vaepriors.networks.layers import DenseToEvent, LogOnePlus, OneHot, dense
 
 __all__ = [
     "LIKELIHOODS",
     "BernoulliHead",
+    "CategoricalHead",
     "GaussianHead",
     "Likelihood",
     "LogisticHead",
@@ -196,6 +198,32 @@ class StudentHead(nn.Module):
         return _independent(Student(self.df, _single(self.loc(h)), scale), self.event_dims)
 
 
+class CategoricalHead(nn.Module):
+    """h -> independent categories, for x with codes 0, 1, ...
+
+    Args:
+        in_features: Size of the features, or their channels.
+        event_shape: Shape of one x.
+        layer: As for `BernoulliHead`; its output has K numbers for each column or channel.
+        sizes: Categories of each column, of shape `(D,)`, or of each channel, `(C, 1, 1)`. K is the largest of them.
+    """
+
+    __call__: Callable[..., Distribution]
+
+    def __init__(self, in_features: int, event_shape: Shape, layer: ToEvent = DenseToEvent, *, sizes: Tensor) -> None:
+        super().__init__()
+        self.event_dims, self.categories = len(event_shape), int(sizes.max())
+        self.logits = layer(in_features, (event_shape[0] * self.categories, *event_shape[1:]))
+        self.missing: Tensor
+        codes = torch.arange(self.categories, device=sizes.device)
+        self.register_buffer("missing", codes >= sizes[..., None], persistent=False)
+
+    def forward(self, h: Tensor) -> Distribution:
+        logits = _single(self.logits(h)).unflatten(-self.event_dims, (-1, self.categories))
+        logits = logits.movedim(-self.event_dims, -1).masked_fill(self.missing, -math.inf)
+        return _independent(Codes(logits=logits, validate_args=False), self.event_dims)
+
+
 class PoissonHead(nn.Module):
     """h -> independent counts with the variance of a Poisson distribution, for x in {0, 1, 2, ...}.
 
@@ -250,7 +278,8 @@ class Likelihood:
     """What a data set's likelihood is, by name in `LIKELIHOODS`.
 
     Attributes:
-        head: A function whose keyword-only parameters are options, which returns the class of the decoder's head.
+        head: A function of the training set whose keyword-only parameters are options, which returns the class of the
+            decoder's head.
         contains: Which values of x are in the support.
         support: The support in words, with what to do about values outside of it.
         discrete: Whether p(x|z) is a probability, so that bits per dimension make sense, and not a density.
@@ -258,6 +287,7 @@ class Likelihood:
         example: Turns uniform noise into points of the support.
         view: What the encoder sees instead of x: training set -> module of x; None if it sees x itself. Pseudo-inputs
             are in the units of x, and pass through it, too.
+        known: (training set, x) -> which values of x a model of this training set can have learned; None for all.
     """
 
     head: Callable[..., Callable[..., nn.Module]]
@@ -267,19 +297,20 @@ class Likelihood:
     bounds: tuple[float, float] | None = None
     example: Callable[[Tensor], Tensor] = lambda noise: noise
     view: Callable[[Tensor], nn.Module] | None = None
+    known: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
-def bernoulli() -> Callable[..., nn.Module]:
+def bernoulli(train: Tensor) -> Callable[..., nn.Module]:
     """Bits or probabilities"""
     return BernoulliHead
 
 
-def logistic256() -> Callable[..., nn.Module]:
+def logistic256(train: Tensor) -> Callable[..., nn.Module]:
     """256 gray levels"""
     return LogisticHead
 
 
-def gaussian(*, sigma: Annotated[float, "positive"] | None = None) -> Callable[..., nn.Module]:
+def gaussian(train: Tensor, *, sigma: Annotated[float, "positive"] | None = None) -> Callable[..., nn.Module]:
     """Real numbers
 
     Args:
@@ -289,7 +320,7 @@ def gaussian(*, sigma: Annotated[float, "positive"] | None = None) -> Callable[.
     return partial(GaussianHead, scale=sigma)
 
 
-def student(*, df: Annotated[float, "positive"] = 4.0) -> Callable[..., nn.Module]:
+def student(train: Tensor, *, df: Annotated[float, "positive"] = 4.0) -> Callable[..., nn.Module]:
     """Real numbers with outliers
 
     Args:
@@ -300,14 +331,35 @@ def student(*, df: Annotated[float, "positive"] = 4.0) -> Callable[..., nn.Modul
     return partial(StudentHead, df=df)
 
 
-def poisson() -> Callable[..., nn.Module]:
+def poisson(train: Tensor) -> Callable[..., nn.Module]:
     """Counts, with the variance of a Poisson distribution"""
     return PoissonHead
 
 
-def negative_binomial() -> Callable[..., nn.Module]:
+def negative_binomial(train: Tensor) -> Callable[..., nn.Module]:
     """Counts, with a learned dispersion for each column"""
     return NegativeBinomialHead
+
+
+def categorical(train: Tensor) -> Callable[..., nn.Module]:
+    """Categories with codes 0, 1, ..., as many in each column as in the training set"""
+    return partial(CategoricalHead, sizes=_sizes(train))
+
+
+CATEGORIES = 2**16
+"""More codes than this in a column are not categories."""
+
+
+def _sizes(train: Tensor) -> Tensor:
+    """Categories of each column, of shape `(D,)`, or of each channel, `(C, 1, 1)`."""
+    return train.amax([0, *range(2, train.dim())]).view(-1, *(1 for _ in train.shape[2:])).long() + 1
+
+
+def _has_trained(train: Tensor, x: Tensor) -> Tensor:
+    """Which codes of x the training set has, in the same column or channel."""
+    columns = torch.arange(train.shape[1]).view(-1, *(1 for _ in train.shape[2:]))
+    code, known = (each.long() * train.shape[1] + columns for each in (x, train))
+    return torch.isin(code, known.unique())
 
 
 LARGEST_COUNT = 2**24
@@ -350,4 +402,14 @@ LIKELIHOODS = {
     "student": Likelihood(student, torch.isfinite, "the real numbers", discrete=False),
     "poisson": _counts(poisson),
     "negative_binomial": _counts(negative_binomial),
+    "categorical": Likelihood(
+        categorical,
+        lambda x: (x >= 0) & (x < CATEGORIES) & (x == x.floor()),
+        f"the codes 0, 1, 2, ... of categories, below {CATEGORIES}: number the categories from 0",
+        discrete=True,
+        bounds=(0.0, math.inf),
+        example=lambda noise: (3 * noise).floor(),
+        view=lambda train: OneHot(_sizes(train)),
+        known=_has_trained,
+    ),
 }

@@ -30,6 +30,7 @@ __all__ = [
     "GatedDense",
     "LogOnePlus",
     "MaskedConv",
+    "OneHot",
     "Upsampling",
     "dense",
     "gated_layers",
@@ -118,6 +119,37 @@ class LogOnePlus(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.log1p(x)
+
+
+class OneHot(nn.Module):
+    r"""Codes of categories -> one number for each category, in the place of the columns or channels.
+
+    $$h_c = \max(0, 1 - |x - c|),$$
+
+    which is 1 for the category of a whole x and 0 for others. Between two codes, it is a mixture of the two with a
+    gradient in x, which learned pseudo-inputs need.
+
+    Args:
+        sizes: Categories of each column, of shape `(D,)`, or of each channel, `(C, 1, 1)`.
+
+    >>> OneHot(torch.tensor([2, 3]))(torch.tensor([[1.0, 0.0], [0.0, 1.5]]))
+    tensor([[0.0000, 1.0000, 0.0000, 1.0000, 0.0000, 0.0000],
+            [1.0000, 0.0000, 0.0000, 0.0000, 0.5000, 0.5000]])
+    """
+
+    __call__: Callable[..., Tensor]
+
+    def __init__(self, sizes: Tensor) -> None:
+        super().__init__()
+        self.categories = int(sizes.max())
+        self.largest: Tensor
+        self.register_buffer("largest", sizes - 1, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        place = -self.largest.dim()  # of the columns or channels
+        codes = torch.arange(self.categories, dtype=x.dtype, device=x.device)
+        distance = (torch.minimum(x, self.largest.to(x))[..., None] - codes).abs()
+        return (1 - distance).clamp(min=0).movedim(-1, place).flatten(place - 1, place)
 
 
 def over_images(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
