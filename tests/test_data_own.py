@@ -103,6 +103,7 @@ def test_given_splits_are_kept(tmp_path):
         (LEVELS, "poisson", False, LEVELS),
         (BITS.astype(bool), "poisson", False, BITS),
         (BITS, "categorical", False, BITS),
+        (COUNTS, "multinomial", False, COUNTS),
     ],
 )
 def test_a_likelihood_is_chosen(tmp_path, array, likelihood, dynamic, x):

@@ -13,9 +13,10 @@ from vaepriors import networks, priors
 from vaepriors.app.experiment import OBJECTIVES, Experiment, build
 from vaepriors.app.likelihoods import HEADS
 from vaepriors.data import LIKELIHOODS, Dataset
+from vaepriors.distributions import Multinomial
 from vaepriors.networks.layers import ConvToEvent, DenseToEvent
 
-NEW = ("student", "poisson", "negative_binomial", "categorical")
+NEW = ("student", "poisson", "negative_binomial", "multinomial", "categorical")
 COUNTS = torch.arange(4000, dtype=torch.float64)
 
 
@@ -137,6 +138,14 @@ def test_degrees_of_freedom_are_an_option_and_need_a_mean():
         build(Experiment(df=0.5), data)
 
 
+def test_the_total_of_draws_is_an_option():
+    data = dataset("multinomial")
+    model, _ = build(Experiment(total=9, latent=2, hidden=(4,)), data)
+    assert (model.sample((7,)).sum(1) == 9).all()
+    with pytest.raises(ValueError, match="total is 16777217"):
+        build(Experiment(total=2**24 + 1), data)
+
+
 def test_the_dispersion_is_that_of_the_variance():
     each = distribution("negative_binomial", features(5)).base_dist
     torch.testing.assert_close(each.variance, each.mean + each.mean**2 / each.total_count)
@@ -161,6 +170,36 @@ def test_encoders_see_counts_as_logarithms_and_pseudo_inputs_too(model):
 def test_pseudo_inputs_far_below_zero_are_refused():
     with pytest.raises(ValueError, match="pseudo_inputs span"):
         priors.VampPrior(networks.Encoder((3,), [4], 2), torch.randn(9, 3), bounds=(0, math.inf))
+
+
+COMPOSITIONS = torch.tensor([[a, b, 4 - a - b] for a in range(5) for b in range(5 - a)], dtype=torch.float64)
+
+
+def test_counts_given_their_total_have_scipys_masses_and_draws():
+    p = distribution("multinomial", features())
+    total = round(rows("multinomial").sum(1).mean().item())
+    probs = (p.mean[0] / total).detach().numpy()
+    masses = p.log_prob(COMPOSITIONS).exp().detach()
+    assert abs(masses.sum().item() - 1) < 1e-10
+    expected = stats.multinomial.logpmf(COMPOSITIONS.numpy(), 4, probs)
+    np.testing.assert_allclose(masses.log(), expected, rtol=1e-12)
+    four = HEADS["multinomial"].build(rows("multinomial"), total=4)(4, (3,)).double()(features().double())
+    draws = four.sample((20_000,))
+    assert (draws.sum(-1) == 4).all()
+    assert (p.sample((50,)).sum(-1) == total).all()
+    observed = (draws == COMPOSITIONS).all(-1).sum(0)
+    assert stats.chisquare(observed, 20_000 * four.log_prob(COMPOSITIONS).exp().detach()).pvalue > 1e-3
+    torch.testing.assert_close(draws.var(0)[0], four.variance[0], rtol=0.05, atol=0)
+
+
+def test_all_pixels_of_an_image_share_the_total():
+    p = Multinomial(torch.randn(5, 2, 3, 3), event_dims=3, total=7)
+    flat = Multinomial(p.logits.flatten(1), event_dims=1, total=7)
+    x = p.sample((4,))
+    assert x.shape == (4, 5, 2, 3, 3)
+    torch.testing.assert_close(p.log_prob(x), flat.log_prob(x.flatten(2)))
+    torch.testing.assert_close(p.mean.flatten(1), flat.mean)
+    assert p.expand((4, 5)).log_prob(x).shape == (4, 5)
 
 
 CODES = torch.tensor([[0.0, 2, 1], [1, 0, 0], [1, 1, 0], [0, 0, 1]])  # 2, 3 and 2 categories

@@ -37,7 +37,7 @@ CHOICES = {
     *itertools.product(MODELS, PRIORS, ["bernoulli"]),
     *itertools.product(MODELS, ["vamp"], LIKELIHOODS),
     *itertools.product(["hvae"], PRIORS, LIKELIHOODS),
-}
+} - {("pixelhvae", "vamp", "multinomial")}
 
 
 @pytest.mark.parametrize(("model", "prior", "likelihood"), sorted(CHOICES))
@@ -95,6 +95,11 @@ def test_convolutions_refuse_vectors(model):
     vectors = torch.zeros(5, 12)
     with pytest.raises(ValueError, match=r"needs images .* one x has shape \(12,\): choose a dense model"):
         build(experiment(model, "standard"), Dataset("vectors", vectors, vectors, vectors, "bernoulli"))
+
+
+def test_a_pixelcnn_refuses_pixels_that_share_a_total():
+    with pytest.raises(ValueError, match="multinomial share a total"):
+        build(experiment("pixelhvae", "vamp"), dataset("multinomial"))
 
 
 def test_dense_networks_take_vectors():

@@ -1,6 +1,6 @@
 r"""Distributions whose sampler and density are one object.
 
-Eight distributions. Log-densities are in nats and include all constants.
+Nine distributions. Log-densities are in nats and include all constants.
 
 * `DiagonalNormal`: $N(z; \mu, \mathrm{diag}\,\sigma^2)$, one vector an event;
 * `NormalMixture`: $\sum_k w_k N(z; \mu_k, \mathrm{diag}\,\sigma_k^2)$;
@@ -8,6 +8,7 @@ Eight distributions. Log-densities are in nats and include all constants.
 * `IndependentBernoulli`: bits, each with its own logit;
 * `DiscretizedLogistic`: the masses of a logistic density in equal bins of $[0, 1]$;
 * `Codes`: torch's `Categorical`, whose values are codes 0, 1, ..., as real numbers;
+* `Multinomial`: counts, given their total;
 * `Student`: heavy tails around a location;
 * `Autoregressive`: $\prod_i p(x_i \mid x_1, \dots, x_{i-1})$ over the pixels of an image.
 
@@ -38,6 +39,7 @@ __all__ = [
     "DiagonalNormal",
     "DiscretizedLogistic",
     "IndependentBernoulli",
+    "Multinomial",
     "NormalMixture",
     "Normalizer",
     "Student",
@@ -709,6 +711,70 @@ class Codes(Categorical):
 
     def sample(self, sample_shape: Shape = ()) -> Tensor:
         return super().sample(torch.Size(sample_shape)).to(self.logits.dtype)
+
+
+class Multinomial(ShapedDistribution):
+    r"""Counts given their total $n = \sum_d x_d$, each of them in a category d with the probability $p_d$.
+
+    $$\log P(x \mid n) = \log n! + \sum_d (x_d \log p_d - \log x_d!), \qquad p = \mathrm{softmax}(l)$$
+
+    The density takes each total from x itself, whatever it is. Draws, mean and variance have one total. (torch's class
+    draws the n categories one by one, and holds them all.)
+
+    Args:
+        logits: $l$, of shape `(*batch, *event)`.
+        event_dims: Number of dimensions of an event, all of which share the total.
+        total: The total of draws.
+
+    >>> p = Multinomial(torch.zeros(5, 3), event_dims=1, total=10)
+    >>> p.log_prob(torch.tensor([1.0, 0.0, 1.0])).exp()[0], p.sample().sum(-1)
+    (tensor(0.2222), tensor([10., 10., 10., 10., 10.]))
+    """
+
+    arg_constraints = {"logits": constraints.real}
+
+    def __init__(self, logits: Tensor, event_dims: int, total: int) -> None:
+        self.logits, self.total = logits, total
+        cut = logits.dim() - event_dims
+        super().__init__(logits.shape[:cut], logits.shape[cut:])
+
+    def expand(self, batch_shape: Shape, _instance: Distribution | None = None) -> "Multinomial":
+        logits = self.logits.expand(*batch_shape, *self.event_shape)
+        return Multinomial(logits, len(self.event_shape), self.total)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.nonnegative_integer, len(self.event_shape))
+
+    @property
+    def mean(self) -> Tensor:
+        return self.total * self._log_probs().exp().view(self.logits.shape)
+
+    @property
+    def variance(self) -> Tensor:
+        return self.mean * (1 - self.mean / self.total)
+
+    def _log_probs(self) -> Tensor:
+        return self.logits.reshape(*self.batch_shape, -1).log_softmax(-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._check_event(value, "x")
+        x = value.reshape(*value.shape[: value.dim() - len(self.event_shape)], -1)
+        ways = torch.lgamma(x.sum(-1) + 1) - torch.lgamma(x + 1).sum(-1)
+        return ways + (x * self._log_probs()).sum(-1)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Shape = ()) -> Tensor:
+        """Each count given those before it is binomial, of what they left."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        log_p = self._log_probs()
+        log_rest = log_p.flip(-1).logcumsumexp(-1).flip(-1)
+        shares = (log_p - log_rest).exp().clamp(max=1).double().expand(*sample_shape, *log_p.shape)
+        left, counts = torch.full_like(shares[..., 0], self.total), []
+        for share in shares.unbind(-1):
+            counts.append(torch.binomial(left, share))
+            left = left - counts[-1]
+        return torch.stack(counts, -1).view(shape).to(self.logits.dtype)
 
 
 class Student(ShapedDistribution):

@@ -86,6 +86,12 @@ def convhvae(setting: Setting, *, latent: Size = 40, hidden: OneOrTwo = (300, 30
 @MODELS.entry("pixelhvae", levels=2, mean=False)
 def pixelhvae(setting: Setting, *, latent: Size = 40, hidden: OneOrTwo = (300, 300)) -> Networks:
     """Two levels, gated convolutions and a PixelCNN as decoder (Tomczak & Welling 2018, supplement)"""
+    likelihood = setting.dataset.likelihood
+    if not LIKELIHOODS[likelihood].independent:
+        raise ValueError(
+            f"a PixelCNN draws one pixel after another, but those of the likelihood {likelihood} share a total: choose "
+            "the model convhvae"
+        )
     decoder = partial(networks.pixel_hierarchical_decoder, view=view_of(setting))
     decode = lambda shape, hidden, latent, head: decoder(shape, latent, head=head)  # noqa: E731
     return two_levels(setting, networks.conv_hierarchical_encoder, decode, latent, hidden)

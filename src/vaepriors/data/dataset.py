@@ -5,7 +5,7 @@ The support of x follows from the likelihood:
     bernoulli     x in {0, 1}; probabilities in [0, 1] in a train split that is binarised at each visit (dynamic)
     logistic256   x in [0, 1), 256 bins: level = floor(256 x), stored as the middle of its bin, x = (level + 0.5) / 256
     gaussian      any finite x; the same for student
-    poisson       x in {0, 1, 2, ...}; the same for negative_binomial
+    poisson       x in {0, 1, 2, ...}; the same for negative_binomial and multinomial
     categorical   x in {0, ..., C - 1}, with C of each column, or channel, from train
 
 Dynamic binarisation (Salakhutdinov & Murray, 2008) draws x ~ Bernoulli(probability) at every visit of a training point.

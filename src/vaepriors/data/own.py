@@ -9,10 +9,10 @@ The likelihood `auto` follows from the values of all arrays together:
     floats in [0, 1]         bernoulli, dynamic: probabilities; valid and test are binarised once with a fixed seed
     other floats             gaussian
 
-Another one may be chosen: `poisson` or `negative_binomial` for counts, `categorical` for codes 0, 1, ... of categories,
-`student` for real numbers with outliers. For bernoulli, levels 0..255 are divided by 255: probabilities, unless all are
-0 or 255. For logistic256, values are levels, or stored as level / 255 or (level + 0.5) / 256. For all others, values
-are taken unchanged.
+Another one may be chosen: `poisson`, `negative_binomial` or `multinomial` for counts, `categorical` for codes 0, 1, ...
+of categories, `student` for real numbers with outliers. For bernoulli, levels 0..255 are divided by 255: probabilities,
+unless all are 0 or 255. For logistic256, values are levels, or stored as level / 255 or (level + 0.5) / 256. For all
+others, values are taken unchanged.
 """
 
 from collections.abc import Callable, Iterator

@@ -9,6 +9,7 @@ r"""Heads: modules from features h to a distribution.
 | `GaussianHead` | $N(x; \mu, \sigma^2 I)$ | one $\sigma$ for all coordinates |
 | `StudentHead` | independent, with heavy tails | one scale for all coordinates |
 | `CategoricalHead` | independent categories | logits, $-\infty$ for categories that a column does not have |
+| `MultinomialHead` | counts, given their total | logits |
 | `PoissonHead` | independent counts | $\log$ of the mean, clamped to [-20, 20] |
 | `NegativeBinomialHead` | the same, with more variance | the same, and one dispersion for each column |
 """
@@ -24,7 +25,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, NegativeBinomial, Normal, Poisson
 
-from vaepriors.distributions import Codes, DiagonalNormal, DiscretizedLogistic, IndependentBernoulli, Shape, Student
+from vaepriors.distributions import (
+    Codes,
+    DiagonalNormal,
+    DiscretizedLogistic,
+    IndependentBernoulli,
+    Multinomial,
+    Shape,
+    Student,
+)
 from vaepriors.networks.layers import DenseToEvent, LogOnePlus, OneHot, dense
 
 __all__ = [
@@ -34,6 +43,7 @@ __all__ = [
     "GaussianHead",
     "Likelihood",
     "LogisticHead",
+    "MultinomialHead",
     "NegativeBinomialHead",
     "Network",
     "NormalHead",
@@ -264,6 +274,27 @@ class NegativeBinomialHead(nn.Module):
         return _independent(counts, self.event_dims)
 
 
+class MultinomialHead(nn.Module):
+    """h -> counts given their total, for x in {0, 1, 2, ...}.
+
+    Args:
+        in_features: Size of the features, or their channels.
+        event_shape: Shape of one x, whose numbers share the total.
+        layer: As for `BernoulliHead`.
+        total: The total of draws, and of the mean.
+    """
+
+    __call__: Callable[..., Distribution]
+
+    def __init__(self, in_features: int, event_shape: Shape, layer: ToEvent = DenseToEvent, *, total: int) -> None:
+        super().__init__()
+        self.event_dims, self.total = len(event_shape), total
+        self.logits = layer(in_features, event_shape)
+
+    def forward(self, h: Tensor) -> Distribution:
+        return Multinomial(_single(self.logits(h)), self.event_dims, self.total)
+
+
 def _log_mean(h: Tensor) -> Tensor:
     """The logarithm of a mean that neither overflows nor vanishes."""
     return _single(h).clamp(-20, 20)
@@ -287,6 +318,7 @@ class Likelihood:
         example: Turns uniform noise into points of the support.
         view: What the encoder sees instead of x: training set -> module of x; None if it sees x itself. Pseudo-inputs
             are in the units of x, and pass through it, too.
+        independent: Whether the numbers of x are independent given z, which a decoder that draws them in turn needs.
         known: (training set, x) -> which values of x a model of this training set can have learned; None for all.
     """
 
@@ -297,6 +329,7 @@ class Likelihood:
     bounds: tuple[float, float] | None = None
     example: Callable[[Tensor], Tensor] = lambda noise: noise
     view: Callable[[Tensor], nn.Module] | None = None
+    independent: bool = True
     known: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
@@ -341,6 +374,19 @@ def negative_binomial(train: Tensor) -> Callable[..., nn.Module]:
     return NegativeBinomialHead
 
 
+def multinomial(train: Tensor, *, total: Annotated[int, "positive"] | None = None) -> Callable[..., nn.Module]:
+    """Counts, given the total of each row
+
+    Args:
+        total: Total of a row that multinomial draws; the mean total of the training rows, rounded, unless given. The
+            density takes the total of each row as it is.
+    """
+    if total is not None and total > LARGEST_COUNT:
+        raise ValueError(f"total is {total}: at most {LARGEST_COUNT} is possible")
+    mean = round(train.flatten(1).sum(1, dtype=torch.float64).mean().item())
+    return partial(MultinomialHead, total=max(1, mean) if total is None else total)
+
+
 def categorical(train: Tensor) -> Callable[..., nn.Module]:
     """Categories with codes 0, 1, ..., as many in each column as in the training set"""
     return partial(CategoricalHead, sizes=_sizes(train))
@@ -370,7 +416,7 @@ def _is_count(x: Tensor) -> Tensor:
     return (x >= 0) & (x <= LARGEST_COUNT) & (x == x.floor())
 
 
-def _counts(head: Callable[..., Callable[..., nn.Module]]) -> Likelihood:
+def _counts(head: Callable[..., Callable[..., nn.Module]], *, independent: bool = True) -> Likelihood:
     return Likelihood(
         head,
         _is_count,
@@ -379,6 +425,7 @@ def _counts(head: Callable[..., Callable[..., nn.Module]]) -> Likelihood:
         bounds=(0.0, math.inf),
         example=lambda noise: (5 * noise**2).floor(),
         view=lambda train: LogOnePlus(),
+        independent=independent,
     )
 
 
@@ -402,6 +449,7 @@ LIKELIHOODS = {
     "student": Likelihood(student, torch.isfinite, "the real numbers", discrete=False),
     "poisson": _counts(poisson),
     "negative_binomial": _counts(negative_binomial),
+    "multinomial": _counts(multinomial, independent=False),
     "categorical": Likelihood(
         categorical,
         lambda x: (x >= 0) & (x < CATEGORIES) & (x == x.floor()),
