@@ -143,6 +143,14 @@ def test_a_likelihood_that_does_not_fit(tmp_path, array, likelihood, words):
         data.load(str(tmp_path / "mine.npy"), likelihood=likelihood)
 
 
+def test_the_row_of_a_wrong_count_is_that_of_the_file(tmp_path):
+    counts = np.zeros((10_050, 2), np.int32)
+    counts[10_040, 1] = -1
+    np.savez(tmp_path / "mine.npz", train=counts[:100], valid=counts[:100], test=counts)
+    with pytest.raises(ValueError, match="holds -1 in row 10040, column 1 of test"):
+        data.load(str(tmp_path / "mine.npz"), likelihood="poisson")
+
+
 def test_a_set_of_the_catalogue_has_its_own_likelihood():
     with pytest.raises(ValueError, match="likelihood is gaussian, but digits is always read as bernoulli"):
         data.load("digits", likelihood="gaussian")

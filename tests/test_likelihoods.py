@@ -147,8 +147,11 @@ def test_the_total_of_draws_is_an_option():
 
 
 def test_the_dispersion_is_that_of_the_variance():
-    each = distribution("negative_binomial", features(5)).base_dist
-    torch.testing.assert_close(each.variance, each.mean + each.mean**2 / each.total_count)
+    head = HEADS["negative_binomial"].build(rows("negative_binomial"))(4, (3,))
+    head.log_dispersion.data = torch.tensor([-1.0, 0.0, 2.0])
+    each, mean = head(features(5)).base_dist, head.log_mean(features(5)).exp()
+    torch.testing.assert_close(each.mean, mean)
+    torch.testing.assert_close(each.variance, mean + mean**2 / head.log_dispersion.exp())
 
 
 @pytest.mark.parametrize("model", ["vae", "hvae", "mlp"])
