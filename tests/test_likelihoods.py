@@ -239,7 +239,7 @@ def test_a_category_that_training_has_not_seen_is_refused_with_its_place():
     assert Dataset("ok", CODES, known, known, "categorical")
     for split in ("valid", "test"):
         splits = {"valid": known, "test": known} | {split: torch.tensor([[0.0, 2, 1], [1, 1, 2]])}
-        with pytest.raises(ValueError, match=f"{split} has the category 2 in row 1, column 2, which train"):
+        with pytest.raises(ValueError, match=f"{split} has the category 2 in row 1, column 2, which the training set"):
             Dataset("mine", CODES, **splits, likelihood="categorical")
 
 

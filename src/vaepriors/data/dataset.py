@@ -120,7 +120,7 @@ class Dataset:
             _check_shape(f"{self.name}: {split}", x, self.event_shape)
             probabilities = self.dynamic and split == "train"
             _check_values(f"{self.name}: {split}", x, None if probabilities else LIKELIHOODS[self.likelihood])
-            _check_known(f"{self.name}: {split}", x, self.train, LIKELIHOODS[self.likelihood])
+            check_known(f"{self.name}: {split}", x, self.train, LIKELIHOODS[self.likelihood])
             if split in self.labels and len(self.labels[split]) != len(x):
                 count = len(self.labels[split])
                 raise ValueError(f"{self.name}: {split} has {len(x)} points but {count} labels: one each is needed")
@@ -158,15 +158,27 @@ def _check_values(what: str, x: Tensor, likelihood: Likelihood | None) -> None:
         )
 
 
-def _check_known(what: str, x: Tensor, train: Tensor, likelihood: Likelihood) -> None:
-    """Refuse values that a model of the training set cannot have learned."""
+def check_known(what: str, x: Tensor, train: Tensor, likelihood: Likelihood, rows: Tensor | None = None) -> None:
+    """Refuse values that a model of the training set cannot have learned.
+
+    Args:
+        what: What x is.
+        x: Points.
+        train: The training set.
+        likelihood: Their likelihood.
+        rows: The row of each point where the user has it; by default its row in x.
+
+    Raises:
+        ValueError: If there is such a value; the message has its place.
+    """
     if likelihood.known is None or x is train:
         return
     unknown = (~likelihood.known(train, x)).nonzero()
     if len(unknown):
         row, *place = unknown[0].tolist()
+        where = in_words(row if rows is None else int(rows[row]), place)
         raise ValueError(
-            f"{what} has the category {x[row, *place].item():g} in {in_words(row, place)}, which train does not have "
+            f"{what} has the category {x[row, *place].item():g} in {where}, which the training set does not have "
             "there: merge rare categories, or remove such rows"
         )
 

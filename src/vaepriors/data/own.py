@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from vaepriors.data.arrays import SPLITS, read_arrays
-from vaepriors.data.dataset import LIKELIHOODS, Dataset, binarize_once, in_words, shuffled_split
+from vaepriors.data.dataset import LIKELIHOODS, Dataset, binarize_once, check_known, in_words, shuffled_split
 
 RESCALED = ("bernoulli", "logistic256")  # by what the values look like
 ROWS = 10_000  # checked at a time
@@ -56,7 +56,8 @@ def load(path: Path, seed: int = 0, likelihood: str = "auto", limit: float | Non
     chosen, dynamic, convert = _reading(path, list(arrays.values()), likelihood)
     _check_values(path, arrays, chosen)
     points = {name: _points(array, convert) for name, array in arrays.items()}
-    train, valid, test = _split(points, dynamic, seed)
+    splits = train, valid, test = _split(points, dynamic, seed)
+    _check_categories(path, points, splits, seed, chosen)
     stored = f"{arrays['train'].dtype}{', channels last' if last else ''}"
     doubts = (*_doubtful_layout(train), *_doubtful_values(list(arrays.values()), train, chosen, likelihood))
     return Dataset(path.name, train, valid, test, chosen, dynamic, stored=stored, doubts=doubts)
@@ -77,6 +78,17 @@ def _check_values(path: Path, arrays: dict[str, np.ndarray], likelihood: str) ->
                     f"{path} holds {x[row, *place].item():.10g} in {in_words(start + row, place)} of {name}, but the "
                     f"likelihood {likelihood} takes {entry.support}"
                 )
+
+
+def _check_categories(
+    path: Path, points: dict[str, Tensor], splits: tuple[Tensor, ...], seed: int, likelihood: str
+) -> None:
+    """Refuse a category that valid or test has and train has not, with its row in the file."""
+    rows = _split({name: torch.arange(len(x)) for name, x in points.items()}, False, seed)
+    for split, x, row in zip(SPLITS, splits, rows, strict=True):
+        if x.shape[1:] == splits[0].shape[1:]:  # otherwise Dataset refuses them
+            what = f"{path}: {split}" if split in points else f"{path}: {split}, which is split from train,"
+            check_known(what, x, splits[0], LIKELIHOODS[likelihood], row)
 
 
 def _split(points: dict[str, Tensor], dynamic: bool, seed: int) -> tuple[Tensor, Tensor, Tensor]:
