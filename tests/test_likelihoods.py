@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.special import log_softmax
 from torch.distributions import Distribution
 
-from vaepriors import networks, priors
+from vaepriors import check, networks, priors
 from vaepriors.app.experiment import OBJECTIVES, Experiment, build
 from vaepriors.app.likelihoods import HEADS
 from vaepriors.data import LIKELIHOODS, Dataset
@@ -168,6 +168,15 @@ def test_encoders_see_counts_as_logarithms_and_pseudo_inputs_too(model):
     prior = counts.prior.top if model == "hvae" else counts.prior
     torch.testing.assert_close(prior().loc, top(prior.pseudo_inputs.clamp(0).log1p()).mean)
     assert prior.inputs().min() == 0  # noise around zero counts
+
+
+# a multinomial has a density for each total, and draws with one of them
+@pytest.mark.parametrize("likelihood", sorted(set(LIKELIHOODS) - {"multinomial"}))
+def test_density_and_sampler_of_a_decoder_are_one_distribution(likelihood):
+    torch.manual_seed(0)
+    model, _ = build(Experiment(latent=2, hidden=(8,)), dataset(likelihood))
+    report = check(model.decoder, torch.randn(6, 2))
+    assert report, report
 
 
 def test_pseudo_inputs_far_below_zero_are_refused():

@@ -403,7 +403,7 @@ def _sizes(train: Tensor) -> Tensor:
 
 def _has_trained(train: Tensor, x: Tensor) -> Tensor:
     """Which codes of x the training set has, in the same column or channel."""
-    columns = torch.arange(train.shape[1]).view(-1, *(1 for _ in train.shape[2:]))
+    columns = torch.arange(train.shape[1], device=train.device).view(-1, *(1 for _ in train.shape[2:]))
     code, known = (each.long() * train.shape[1] + columns for each in (x, train))
     return torch.isin(code, known.unique())
 
