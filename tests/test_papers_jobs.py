@@ -87,6 +87,8 @@ def test_a_result_gets_the_refined_evaluation_that_it_lacks(tiny, tmp_path):
     result = job.result()
     refined = result["found"]["refined"]
     assert (refined["n"], refined["method"], result["found"]["n"]) == (3, "refined", 24)
+    examples = np.load(job.path.with_name("vae-0-log_likelihood.npy"))
+    assert refined["nll_by_is"] == pytest.approx(-examples[:3].mean())
     assert job.path.with_name("vae-0-log_likelihood-test-3-refined.npy").is_file()
     assert run_job(job, CPU) == "already done"
     without = {**result, "found": {key: value for key, value in result["found"].items() if key != "refined"}}

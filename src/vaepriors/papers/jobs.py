@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -280,8 +281,10 @@ def _measure(
     numbers = _evaluate(job, dataset, options, until, console, "is", math.inf)
     files = [run / values_of(name_of(numbers))]
     if row.refined:
-        numbers["refined"] = _evaluate(job, dataset, options, until, console, "refined", row.refined)
-        files.append(run / values_of(name_of(numbers["refined"])))
+        refined = _evaluate(job, dataset, options, until, console, "refined", row.refined)
+        files.append(run / values_of(name_of(refined)))
+        by_is = np.load(files[0])[: refined["n"]]  # of the same examples
+        numbers["refined"] = {**refined, "nll_by_is": -float(by_is.mean())}
     return Measurement(numbers, files)
 
 

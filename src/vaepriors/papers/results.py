@@ -62,6 +62,7 @@ class Summary(NamedTuple):
     hardware: str
     paired: tuple[float, float] | None = None  # difference to the row that it is against, and its standard error
     refined: tuple[float, float | None] | None = None  # the value by refined posteriors, and its standard error
+    refined_remark: str = ""
     refined_paired: tuple[float, float] | None = None
 
 
@@ -111,6 +112,7 @@ def summarize(row: Row, results: Path) -> Summary | None:
         "; ".join(sorted({result["sessions"][-1]["hardware"] for result in chosen})),
         _paired(row, results),
         _mean(row, refined) if refined else None,
+        _remark_refined(row, refined, len(numbers)) if refined else "",
         _paired(row, results, "refined"),
     )
 
@@ -122,6 +124,14 @@ def _mean(row: Row, numbers: Sequence[dict[str, Any]]) -> tuple[float, float | N
     if len(values) == 1:
         return values[0], metric.standard_error(numbers[0])
     return statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values))
+
+
+def _remark_refined(row: Row, refined: Sequence[dict[str, Any]], seeds: int) -> str:
+    """How many seeds it is of, if not of all, and what draws from the encoder give for the same examples."""
+    metric = METRICS[row.metric]
+    few = [f"{len(refined)} of {seeds} seeds"] * (len(refined) < seeds)
+    values = [metric.sign * each[metric.key] * each["nll_by_is"] / each["nll"] for each in refined]
+    return "; ".join([*few, f"by draws from the encoder {statistics.mean(values):.{metric.digits}f}"])
 
 
 def _paired(row: Row, results: Path, part: str = "") -> tuple[float, float] | None:

@@ -58,6 +58,7 @@ def cells(row: Row, summary: Summary | None) -> list[str]:
     remarks = "; ".join(filter(None, (summary.short, summary.remark)))
     ours += f" ({remarks})" if remarks else ""
     refined = [_with_error(summary.refined, digits), _with_error(summary.refined_paired, digits, "+")]
+    refined[0] += f" ({summary.refined_remark})" if summary.refined_remark else ""
     seeds, hours = f"{len(summary.seeds)}", f"{summary.hours:.2f}"
     return [name, metric.title, paper, ours, difference, *refined, seeds, summary.epochs, hours, summary.hardware]
 
