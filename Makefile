@@ -38,11 +38,13 @@ KILLS ?= 100
 kills: $(READY)
 	$(BIN)/python tests/kills.py --kills $(KILLS)
 
-# the result tables of README.md and docs/results.md, from results/; the priors and models of README.md, from the code
+# the result tables of README.md and docs/results.md, from results/; the priors of README.md and the models of the guide,
+# from the code
 results: $(READY)
 	$(BIN)/python -c 'from pathlib import Path; from vaepriors.app.experiment import MODELS, PRIORS; \
-		from vaepriors.app.choices import render; page = Path("README.md"); \
-		page.write_text(render(page.read_text(), [PRIORS, MODELS]))'
+		from vaepriors.app.choices import render; \
+		[Path(page).write_text(render(Path(page).read_text(), [table])) \
+		for page, table in (("README.md", PRIORS), ("docs/guide.md", MODELS))]'
 	$(BIN)/vaepriors reproduce show --write README.md docs/results.md
 
 # the mistakes that check catches: their record, and the outputs in docs/check.md
