@@ -37,11 +37,11 @@ class Bits:
 @pytest.mark.parametrize("name", MODELS)
 def test_from_the_exact_posterior_every_weight_is_exact(name):
     linear = LinearGaussian()
-    found = estimate(MODELS[name](linear), linear.x, SHORT, chunk=24)
+    result = estimate(MODELS[name](linear), linear.x, SHORT, chunk=24)
     truth = linear.log_prob(linear.x)
-    torch.testing.assert_close(found.log_likelihood, truth, rtol=0, atol=1e-9)
-    torch.testing.assert_close(found.elbo, truth, rtol=0, atol=1e-9)
-    torch.testing.assert_close(found.effective_samples, torch.full((7,), 8.0, dtype=torch.float64))
+    torch.testing.assert_close(result.log_likelihood, truth, rtol=0, atol=1e-9)
+    torch.testing.assert_close(result.elbo, truth, rtol=0, atol=1e-9)
+    torch.testing.assert_close(result.effective_samples, torch.full((7,), 8.0, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -62,8 +62,8 @@ def test_the_exponential_of_the_estimate_is_unbiased(method):
     bits, runs = Bits(), 2000
     torch.manual_seed(0)
     x = bits.x.repeat(runs, 1)
-    found = estimate(bits.model, x, method, chunk=10**6).log_likelihood.view(runs, -1)
-    ratio = (found - bits.log_prob()).exp()
+    result = estimate(bits.model, x, method, chunk=10**6).log_likelihood.view(runs, -1)
+    ratio = (result - bits.log_prob()).exp()
     error = ratio.std(0) / math.sqrt(runs)
     assert error.max() < 0.05
     assert ((ratio.mean(0) - 1).abs() < 4 * error).all()
@@ -113,8 +113,8 @@ def test_estimates_do_not_depend_on_how_the_chains_are_split():
     linear = LinearGaussian()
     for chunk in (3, 20, 1000):
         seen = []
-        found = estimate(linear.vae(), linear.x, Annealing(8, 3, 1), chunk=chunk, progress=seen.append)
-        torch.testing.assert_close(found.log_likelihood, linear.log_prob(linear.x), rtol=0, atol=1e-9)
+        result = estimate(linear.vae(), linear.x, Annealing(8, 3, 1), chunk=chunk, progress=seen.append)
+        torch.testing.assert_close(result.log_likelihood, linear.log_prob(linear.x), rtol=0, atol=1e-9)
         assert sum(seen) == 7
 
 

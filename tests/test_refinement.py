@@ -43,11 +43,11 @@ def test_with_other_noise_density_and_sampler_agree():
 @pytest.mark.parametrize("name", MODELS)
 def test_the_exact_posterior_stays_exact(name):
     linear = LinearGaussian()
-    found = estimate(
+    result = estimate(
         MODELS[name](linear), linear.x, ImportanceSampling(100, Refinement(steps=5, inflation=1.0)), chunk=70
     )
-    torch.testing.assert_close(found.log_likelihood, linear.log_prob(linear.x), rtol=0, atol=1e-10)
-    torch.testing.assert_close(found.effective_samples, torch.full((7,), 100.0, dtype=torch.float64))
+    torch.testing.assert_close(result.log_likelihood, linear.log_prob(linear.x), rtol=0, atol=1e-10)
+    torch.testing.assert_close(result.effective_samples, torch.full((7,), 100.0, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("name", ["vae", "hvae"])
@@ -71,10 +71,10 @@ def test_correlated_posteriors_are_within_reach():
     q = Call(lambda x: DiagonalNormal(torch.zeros_like(x), torch.ones_like(x)))
     unit = DiagonalNormal(torch.zeros(2).double(), torch.ones(2).double())
     model = VAE(q, Call(lambda z: DiagonalNormal(z @ a, torch.full((2,), 0.3).double())), Call(lambda: unit))
-    found = estimate(model, x, ImportanceSampling(100, Refinement(steps=400, inflation=1.0)))
+    result = estimate(model, x, ImportanceSampling(100, Refinement(steps=400, inflation=1.0)))
     truth = MultivariateNormal(torch.zeros(2).double(), a @ a.T + 0.09 * torch.eye(2).double()).log_prob(x)
-    torch.testing.assert_close(found.log_likelihood, truth, rtol=0, atol=1e-2)
-    assert found.effective_samples.min() > 99
+    torch.testing.assert_close(result.log_likelihood, truth, rtol=0, atol=1e-2)
+    assert result.effective_samples.min() > 99
 
 
 def test_inflated_posteriors_are_wider():

@@ -378,6 +378,6 @@ class TwoLevelPrior(nn.Module):
 
     @property
     def without(self) -> Callable[[Tensor], Chain]:
-        """The method of the top for both levels (see `ExemplarPrior`); there is none if the top has none."""
+        """The method of the top for both levels (see `ExemplarPrior`); missing if the top does not have it."""
         top: Any = self.top.without
         return lambda rows: Chain(top(rows), self.bottom, self.sizes)

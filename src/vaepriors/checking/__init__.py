@@ -58,7 +58,7 @@ def check(
         A `Report`, which is true if no finding failed.
 
     Raises:
-        ValueError: If `what` is none of these, x is missing or not a tensor of events, or `draws` < 200.
+        ValueError: If `what` is something else, x is missing or not a tensor of events, or `draws` < 200.
 
     >>> from torch.distributions import MultivariateNormal
     >>> report = check(MultivariateNormal(torch.zeros(2), torch.eye(2)))

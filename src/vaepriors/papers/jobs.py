@@ -301,7 +301,7 @@ def _evaluate(
     method: str,
     most: float,
 ) -> dict[str, Any]:
-    """Evaluate the first test examples, at most so many, unless the run has that evaluation of its model already."""
+    """Evaluate the first test examples, `most` at most, unless the run already has that evaluation of its model."""
     run, row = job.run, job.row
     number = int(min(most, options.number or math.inf, len(dataset.test)))
     model, values = run.model(dataset, row.which)

@@ -149,8 +149,8 @@ def _paired(row: Row, results: Path, part: str = "") -> tuple[float, float] | No
     seeds = [seed for seed in ours if seed in theirs and ours[seed][0] == theirs[seed][0]]
     if not seeds:
         return None
-    metric, found = METRICS[row.metric], ours[seeds[0]][1]
-    unit = -metric.sign * found[metric.key] / found["nll"]  # of the metric in nats
+    metric, numbers = METRICS[row.metric], ours[seeds[0]][1]
+    unit = -metric.sign * numbers[metric.key] / numbers["nll"]  # of the metric in nats
     differences = np.stack([ours[seed][2] - theirs[seed][2] for seed in seeds])  # (S, N)
     variance = differences.mean(0).var(ddof=1) / differences.shape[1]
     if len(seeds) > 1:
@@ -172,15 +172,15 @@ def _read_examples(
     examples = {}
     for path in results.glob(f"{table}/{name}-*.json"):
         seed = path.stem.removeprefix(f"{name}-")
-        found = read_result(path)["found"] if seed.isdecimal() else {}
-        found = found.get(part, {}) if part else found
-        if "examples_digest" not in found:  # none, or of a version that did not keep the examples
+        numbers = read_result(path)["found"] if seed.isdecimal() else {}
+        numbers = numbers.get(part, {}) if part else numbers
+        if "examples_digest" not in numbers:  # no such part, or of a version that did not keep the examples
             continue
-        values = path.with_name(f"{path.stem}-{values_of(name_of(found))}")
+        values = path.with_name(f"{path.stem}-{values_of(name_of(numbers))}")
         if values.is_file():
             remedy = "restore it, or delete it and its .json"
-            array = read_npy(values, found["log_likelihood_sha256"], (found["n"],), remedy)
-            examples[int(seed)] = found["examples_digest"], found, array
+            array = read_npy(values, numbers["log_likelihood_sha256"], (numbers["n"],), remedy)
+            examples[int(seed)] = numbers["examples_digest"], numbers, array
     return examples
 
 
