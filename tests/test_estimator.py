@@ -67,6 +67,17 @@ def test_masses_of_bits_sum_to_one():
         model.transform(np.array([[0.0, 1.0, 0.0], [0.5, 1.0, 0.0]]))
 
 
+def test_counts_are_scored_and_drawn_as_counts():
+    counts = np.random.default_rng(0).poisson([1.0, 5.0, 40.0], size=(60, 3)).astype(float)
+    model = tiny(likelihood="negative_binomial", prior="vamp", components=5).fit(counts)
+    assert (model.scale_ == 1).all()
+    assert (model.score_samples(counts) < 0).all()  # logarithms of probabilities
+    draws = model.sample(20)
+    assert ((draws >= 0) & (draws == np.floor(draws))).all()
+    with pytest.raises(ValueError, match="row 1 of X has values outside of the support of negative_binomial"):
+        model.score_samples(np.array([[0.0, 1.0, 2.0], [0.0, 1.5, 2.0]]))
+
+
 def test_it_stands_in_a_pipeline_and_a_search():
     x, y = load_breast_cancer(return_X_y=True)
     classifier = make_pipeline(tiny(latent=4, max_epochs=20, lr=0.01), LogisticRegression()).fit(x, y)
@@ -97,7 +108,7 @@ def test_two_levels_have_both_means():
     ("parameters", "message"),
     [
         ({"prior": "vampire"}, "unknown prior 'vampire'"),
-        ({"likelihood": "poison"}, "likelihood is 'poison': choose auto"),
+        ({"likelihood": "poison"}, "likelihood is 'poison': choose one of auto"),
         ({"validation_fraction": 1.0}, "validation_fraction is 1.0"),
         ({"options": {"latent": 3}}, "options has latent, which is a parameter"),
         ({"components": 3}, "components is 3, but the prior standard has no such option"),

@@ -34,14 +34,15 @@ Array = NDArray[np.floating]
 
 
 class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
-    """Variational autoencoder with a learned prior, for tables of real numbers or of bits.
+    """Variational autoencoder with a learned prior, for tables of real numbers, bits, counts or categories.
 
     It is trained in single precision. The trained model computes in double precision on the CPU.
 
     Args:
         prior: Prior p(z): `standard`, `mog`, `vamp`, `vamp-data`, `vhp`, `flow`, ... (see `vaepriors train --help`).
         model: Networks for tables: `vae` (gated layers), `hvae` (the same, with two levels of z), `mlp` or `tanh`.
-        likelihood: p(x|z): `gaussian`, `bernoulli`, or `auto`: bernoulli if every value is 0 or 1.
+        likelihood: p(x|z): `gaussian`, `student`, `bernoulli`, `poisson`, ... (see `vaepriors train --help`); `auto` is
+            bernoulli if every value is 0 or 1, otherwise gaussian.
         objective: What is optimised: `elbo`, `iwae`, `rewo`, ...
         latent: Size of z, of each level.
         hidden: Sizes of the hidden layers of encoder and decoder.
@@ -226,8 +227,8 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """The choices by name, checked."""
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction is {self.validation_fraction}: it must be between 0 and 1")
-        if self.likelihood not in ("auto", "gaussian", "bernoulli"):
-            raise ValueError(f"likelihood is {self.likelihood!r}: choose auto, gaussian or bernoulli")
+        if self.likelihood not in ("auto", *LIKELIHOODS):
+            raise ValueError(f"likelihood is {self.likelihood!r}: choose one of auto, {', '.join(LIKELIHOODS)}")
         own = {
             "prior": self.prior,
             "model": self.model,
@@ -255,7 +256,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def _moments(self, rows: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of each column; 0 and 1 without standardisation."""
         features = rows.shape[1]
-        if not self.standardize or self.likelihood_ == "bernoulli":
+        if not self.standardize or LIKELIHOODS[self.likelihood_].discrete:
             return np.zeros(features), np.ones(features)
         mean, scale = rows.mean(0, dtype=np.float64), rows.std(0, dtype=np.float64)
         constant = scale <= 1e-9 * np.abs(rows).max(0)  # less is rounding
