@@ -11,8 +11,10 @@ import torch
 
 from tiny_tables import tiny_entries, tiny_tables
 from vaepriors import cli, papers
+from vaepriors.app.experiment import Experiment
 from vaepriors.app.run import Run
-from vaepriors.data import CATALOGUE, files
+from vaepriors.app.train import fit
+from vaepriors.data import CATALOGUE, files, load
 
 torch.set_num_threads(1)  # the nets here are too small for more, and numbers depend on how many
 
@@ -59,6 +61,15 @@ def train(vaepriors, images):
     def run(folder, *options):
         return vaepriors("train", "--data", images, "--out", folder, *TINY, *options)
 
+    return run
+
+
+@pytest.fixture
+def run(tmp_path, images):
+    """A run of one epoch of a small VAE."""
+    run = Run(tmp_path / "run")
+    options = {"hidden": (4,), "latent": 2, "epochs": 1, "accelerator": "cpu"}
+    fit(Experiment(data=str(images), **options), load(str(images)), run)
     return run
 
 

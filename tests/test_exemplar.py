@@ -64,7 +64,7 @@ def test_the_density_is_that_of_all_exemplars_and_integrates_to_one(latent):
 @pytest.mark.parametrize("training", [True, False])
 def test_an_example_does_not_explain_itself(training):
     prior = a_prior().train(training)
-    rows = torch.tensor([[0, 5, 2], [2, 2, N]])  # the last is none of them
+    rows = torch.tensor([[0, 5, 2], [2, 2, N]])  # N is no training example
     p = prior.without(rows)
     assert p.batch_shape == rows.shape
     z = torch.randn(4, 2, 3, D, dtype=torch.float64)

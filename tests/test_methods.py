@@ -26,14 +26,6 @@ QUICK = {"is": {"samples": 20}, "refined": {"samples": 20, "refine_steps": 3}}
 QUICK["ais"] = {"chains": 2, "temperatures": 3, "simulated": 4}
 
 
-@pytest.fixture
-def run(tmp_path, images):
-    run = Run(tmp_path / "run")
-    options = {"hidden": (4,), "latent": 2, "epochs": 1, "accelerator": "cpu"}
-    fit(Experiment(data=str(images), **options), load(str(images)), run)
-    return run
-
-
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     run = Run(tmp_path_factory.mktemp("digits"))

@@ -8,19 +8,7 @@ import torch
 
 from vaepriors import checkpoint
 from vaepriors.app.evaluation import evaluate_run
-from vaepriors.app.experiment import Experiment
 from vaepriors.app.records import command, name_of, read_records, records_of
-from vaepriors.app.run import Run
-from vaepriors.app.train import fit
-from vaepriors.data import load
-
-
-@pytest.fixture
-def run(tmp_path, images):
-    run = Run(tmp_path / "run")
-    options = {"hidden": (4,), "latent": 2, "epochs": 1, "accelerator": "cpu"}
-    fit(Experiment(data=str(images), **options), load(str(images)), run)
-    return run
 
 
 def digest(run, which="best"):
