@@ -89,7 +89,8 @@ class _Correlated(MultivariateNormal):
 class Refinement:
     """Fit a posterior to each x, from the encoder's on (see the module).
 
-    Calling it with a model and x returns the posterior, which `VAE.given` and `ImportanceSampling` take.
+    Calling it with a model and x returns the posterior, which `VAE.given` and `ImportanceSampling` take. The
+    defaults were chosen by the effective samples of 10 to 20 images of Caltech 101.
 
     Args:
         steps: Steps of Adam.
