@@ -154,3 +154,24 @@ def test_the_time_of_drawing_pixels_is_that_of_the_benchmark():
     (row,) = [row for row in rows if row["images"] == 64]
     assert f"take {row['seconds']:.1f} s on one CPU thread" in GUIDE
     assert f"takes {row['plain_loop_seconds']:.0f} s" in GUIDE
+
+
+def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
+    page = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    for name in ("standard", "vamp"):
+        path = ROOT / "results" / "vampprior-1" / f"caltech101-hvae-{name}-2.json"
+        refined = json.loads(path.read_text())["found"]["refined"]
+        assert f"{-refined['nll']:.2f}" in page
+        assert f"{-refined['nll_by_is']:.2f}" in page
+    hvae, flow = (papers.summarize(*papers.select("priors", [f"caltech101-{row}"]), ROOT / "results") for row in
+                  ("hvae-vamp", "vae-flow"))  # fmt: skip
+    in_words = lambda number: "{:.2f} ± {:.2f}".format(*number)  # noqa: E731
+    assert f"VampPrior is {in_words(hvae.refined_paired)} nats better than the standard prior" in page
+    assert f"flow is {in_words(flow.paired)} nats better than the standard prior in the VAE, by refined" in page
+    assert f"posteriors {in_words(flow.refined_paired)} (one seed" in page
+    areas = json.loads((ROOT / "results" / "benchmarks" / "anomaly.json").read_text())["areas"]
+    vae, vamp, forest, mixture, pca = (f"{sum(each) / len(each):.2f}" for each in areas.values())
+    guide = " ".join(GUIDE.split())
+    assert vae == vamp
+    assert f"{vae} for the VAE with either prior, {forest} for an isolation forest, {mixture} for a Gaussian" in guide
+    assert f"mixture, {pca} for PCA" in guide
