@@ -11,7 +11,7 @@ from vaepriors import networks
 from vaepriors.app.experiment import MODELS, PRIORS, TWO_LEVELS, Experiment, build
 from vaepriors.checkpoint import load_module, module_tensors
 from vaepriors.data import LIKELIHOODS, Dataset
-from vaepriors.networks.heads import BernoulliHead, GaussianHead, LogisticHead, NormalHead
+from vaepriors.networks.heads import BernoulliHead, GaussianHead, LogisticHead, NormalHead, SoftplusNormalHead
 from vaepriors.networks.layers import Conv, GatedConv, GatedDense, MaskedConv
 from vaepriors.objectives import ELBO
 from vaepriors.vae import eval_mode
@@ -258,3 +258,19 @@ def test_dense_models_overfit_three_images():
 def test_sizes_of_zero_or_less_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("model", ["mlp", "tanh"])
+@pytest.mark.parametrize("init", ["he", "glorot"])
+def test_the_scale_of_the_posterior_starts_where_it_is_set(model, init):
+    setup = Experiment(model=model, latent=3, hidden=(8, 8), posterior_scale=0.05, init=init)
+    vae, _ = build(setup, dataset("gaussian"))
+    raw = vae.encoder.head.raw_scale
+    nn.init.zeros_(raw.weight)
+    scale = vae.encoder(torch.rand(4, *SHAPE)).stddev
+    torch.testing.assert_close(scale, torch.full_like(scale, 0.05))
+
+
+def test_a_scale_of_the_posterior_below_its_bound_is_refused():
+    with pytest.raises(ValueError, match=r"1e-05.*0\.0001"):
+        SoftplusNormalHead(4, 2, start=1e-5)

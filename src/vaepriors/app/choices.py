@@ -283,7 +283,7 @@ def in_words(default: Any) -> str:
     """A default as it is typed.
 
     >>> in_words((300, 300)), in_words(()), in_words(False), in_words(None)
-    ('300 300', 'none', 'no', 'from other options')
+    ('300 300', 'none', 'no', 'set automatically')
     """
     if default is REQUIRED:
         return "required"
@@ -291,7 +291,7 @@ def in_words(default: Any) -> str:
         return "yes" if default else "no"
     if isinstance(default, tuple):
         return " ".join(map(str, default)) or "none"
-    return "from other options" if default is None else str(default)
+    return "set automatically" if default is None else str(default)
 
 
 def fields_of(table: Table) -> type:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 from torch import nn
 
 from vaepriors import networks
-from vaepriors.app.choices import Length, Setting, Size, Sizes, Table
+from vaepriors.app.choices import Length, Positive, Setting, Size, Sizes, Table
 from vaepriors.app.likelihoods import head_of
 from vaepriors.networks.heads import LIKELIHOODS, Network, SoftplusNormalHead
 from vaepriors.networks.layers import gated_layers, relu_layers, tanh_layers
@@ -54,8 +54,10 @@ def two_levels(setting: Setting, encoder: Build, decoder: Build, latent: int, hi
     return Networks(q, p, networks.conditional(latent, hidden, latent))
 
 
-def dense(setting: Setting, layers: Build, latent: int, hidden: tuple[int, ...]) -> Networks:
-    encoder = partial(networks.Encoder, head=SoftplusNormalHead, layers=layers)
+def dense(
+    setting: Setting, layers: Build, latent: int, hidden: tuple[int, ...], posterior_scale: float | None
+) -> Networks:
+    encoder = partial(networks.Encoder, head=partial(SoftplusNormalHead, start=posterior_scale), layers=layers)
     return one_level(setting, encoder, partial(networks.Decoder, layers=layers), latent, hidden)
 
 
@@ -98,15 +100,23 @@ def pixelhvae(setting: Setting, *, latent: Size = 40, hidden: OneOrTwo = (300, 3
 
 
 @MODELS.entry("mlp", layers=relu_layers, prior_hidden=FOUR)
-def mlp(setting: Setting, *, latent: Size = 40, hidden: Sizes = FOUR) -> Networks:
-    """One level, dense layers with ReLU (Klushyn et al. 2019, Table 3: pendulum, motion)"""
-    return dense(setting, relu_layers, latent, hidden)
+def mlp(
+    setting: Setting, *, latent: Size = 40, hidden: Sizes = FOUR, posterior_scale: Positive | None = None
+) -> Networks:
+    """One level, dense layers with ReLU (Klushyn et al. 2019, Table 3: pendulum, motion)
+
+    Args:
+        posterior_scale: Scale of q(z|x) before training; about 0.7 unless given.
+    """
+    return dense(setting, relu_layers, latent, hidden, posterior_scale)
 
 
 @MODELS.entry("tanh", layers=tanh_layers, prior_hidden=(100, 100))
-def tanh(setting: Setting, *, latent: Size = 40, hidden: Sizes = (200, 200)) -> Networks:
+def tanh(
+    setting: Setting, *, latent: Size = 40, hidden: Sizes = (200, 200), posterior_scale: Positive | None = None
+) -> Networks:
     """One level, dense layers with tanh (Burda, Grosse & Salakhutdinov 2016)"""
-    return dense(setting, tanh_layers, latent, hidden)
+    return dense(setting, tanh_layers, latent, hidden, posterior_scale)
 
 
 @MODELS.entry("conv")

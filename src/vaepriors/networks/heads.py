@@ -88,15 +88,28 @@ class SoftplusNormalHead(nn.Module):
     """h -> N(z; mean, diag scale^2), with scale = softplus(linear(h)) + floor.
 
     For the networks of Klushyn et al. 2019, who do not say how their scale is bounded (the floor is our choice).
+
+    Args:
+        in_features: Size of the features.
+        features: Size of z.
+        floor: Lower bound of the scale.
+        start: The scale where `linear(h)` is at its initial bias, above the floor; by default it is near 0.7.
+
+    Raises:
+        ValueError: If `start` is not above the floor.
     """
 
     __call__: Callable[..., DiagonalNormal]
 
-    def __init__(self, in_features: int, features: int, floor: float = 1e-4) -> None:
+    def __init__(self, in_features: int, features: int, floor: float = 1e-4, start: float | None = None) -> None:
         super().__init__()
+        if start is not None and not start > floor:
+            raise ValueError(f"the scale of q(z|x) starts at {start}: more than its lower bound of {floor} is needed")
         self.floor = floor
         self.loc = dense(in_features, features)
         self.raw_scale = dense(in_features, features)
+        if start is not None:
+            nn.init.constant_(self.raw_scale.bias, math.log(math.expm1(start - floor)))
 
     def forward(self, h: Tensor) -> DiagonalNormal:
         return DiagonalNormal(_single(self.loc(h)), F.softplus(_single(self.raw_scale(h))) + self.floor)

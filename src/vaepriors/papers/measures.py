@@ -32,6 +32,8 @@ class Measurement(NamedTuple):
 def measure_angle(run: Run, dataset: Dataset, which: str) -> Measurement:
     """What a run has learned of the pendulum's angle (Klushyn et al. 2019, table 1, figures 2 to 4), on the test set.
 
+    The same numbers on the training set are there to choose between set-ups.
+
     Args:
         run: The run.
         dataset: Its data, with the angles as labels.
@@ -40,11 +42,14 @@ def measure_angle(run: Run, dataset: Dataset, which: str) -> Measurement:
     model, values = run.model(dataset, which)
     z = model.encoder(dataset.test).mean
     regression = angle_regression(z, dataset.labels["test"])
+    in_training = angle_regression(model.encoder(dataset.train).mean, dataset.labels["train"])
     line = run.metrics()[values["epoch"] - 1]
     numbers = {
         **_place(dataset, which, values["epoch"]),
         "angle_error": regression.error,
         "winding": regression.winding,
+        "train_angle_error": in_training.error,
+        "train_winding": in_training.winding,
         "reconstruction_error": (model.decoder(z).mean - dataset.test).square().mean().sqrt().item(),
         "beta": line.get("beta"),
         "valid_loss": line["valid_loss"],
