@@ -19,6 +19,7 @@ from vaepriors.app.train import make_fabric, prepare
 from vaepriors.data import stand_in
 from vaepriors.papers import rows, run_job, show
 from vaepriors.papers.commands import seconds_of
+from vaepriors.papers.short import by_prior
 
 ROOT = Path(__file__).parents[1]
 ROWS = [row for table in papers.tables().values() for row in table.rows]
@@ -178,6 +179,10 @@ def test_the_difference_to_another_row_is_taken_example_by_example(tmp_path):
     difference = f"{mean:+.3f} ± {se:.3f}"
     refined = "1.833 ± 0.167 (by draws from the encoder 3.667)"
     assert f"| b | 1.833 ± 0.167 | {difference} | {refined} | {difference} | 2 |" in page
+    brief = by_prior(table, tmp_path)  # in nats
+    assert "| prior | digits-vae | time of a step |\n" in brief
+    assert "| `a` | -4.50 ± 0.50 (2 seeds) |  |\n" in brief
+    assert f"| `b` | **{differences.mean():+.2f} ± {error:.2f}** (2 seeds) |  |\n" in brief
 
 
 def test_the_first_version_prints_its_last_model_and_the_log_of_its_batches():

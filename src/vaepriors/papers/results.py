@@ -64,6 +64,7 @@ class Summary(NamedTuple):
     refined: tuple[float, float | None] | None = None  # the value by refined posteriors, and its standard error
     refined_remark: str = ""
     refined_paired: tuple[float, float] | None = None
+    refined_seeds: int = 0
 
 
 def read_result(path: Path, *metrics: str) -> dict[str, Any]:
@@ -114,6 +115,7 @@ def summarize(row: Row, results: Path) -> Summary | None:
         _mean(row, refined) if refined else None,
         _remark_refined(row, refined, len(numbers)) if refined else "",
         _paired(row, results, "refined"),
+        len(refined),
     )
 
 

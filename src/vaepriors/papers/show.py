@@ -13,11 +13,12 @@ from typing import Any, Literal
 from vaepriors.app.choices import markdown_table
 from vaepriors.papers.results import Summary, summarize
 from vaepriors.papers.rows import METRICS, Row, Table, tables
+from vaepriors.papers.short import by_prior
 
 __all__ = ["fill", "markdown"]
 
 MARK = re.compile(
-    r"(<!-- table (?P<name>\S+)(?: (?P<only>measured|finished))?: begin -->\n).*?(<!-- table (?P=name): end -->)",
+    r"(<!-- table (?P<name>\S+)(?: (?P<only>measured|finished|short))?: begin -->\n).*?(<!-- table (?P=name): end -->)",
     re.DOTALL,
 )
 HEAD = (
@@ -98,7 +99,8 @@ def _is_in(summary: Summary | None, only: Only) -> bool:
 def fill(text: str, results: Path) -> str:
     """Fill the tables of a text from the results: each between its two marks, as in
     `<!-- table kth-1: begin -->` and `<!-- table kth-1: end -->`. The first may name the rows to show, as in
-    `<!-- table kth-1 measured: begin -->` or `<!-- table kth-1 finished: begin -->` (see `markdown`).
+    `<!-- table kth-1 measured: begin -->` or `<!-- table kth-1 finished: begin -->` (see `markdown`), or be
+    `<!-- table priors short: begin -->` for a table of priors in brief (see `by_prior`).
 
     Raises:
         ValueError: If there is no such table, or no mark.
@@ -109,7 +111,8 @@ def fill(text: str, results: Path) -> str:
         if name not in tables():
             raise ValueError(f"there is no table {name}: choose one of {', '.join(tables())}")
         only: Any = match["only"] or "all"
-        return match[1] + markdown(tables()[name], results, only) + match[4]
+        shown = by_prior(tables()[name], results) if only == "short" else markdown(tables()[name], results, only)
+        return match[1] + shown + match[4]
 
     filled, number = MARK.subn(replace, text)
     if not number:
