@@ -1,11 +1,11 @@
-"""The likelihoods by name, with the options of their heads. What they are stands in `vaepriors.networks.heads`."""
+"""The likelihoods by name, with the options of their heads: those of `vaepriors.networks.likelihoods`."""
 
 from collections.abc import Callable
 
 from torch import nn
 
 from vaepriors.app.choices import Setting, Table
-from vaepriors.networks.heads import LIKELIHOODS
+from vaepriors.networks.likelihoods import LIKELIHOODS
 
 __all__ = ["HEADS", "head_of"]
 

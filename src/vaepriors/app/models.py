@@ -9,8 +9,9 @@ from torch import nn
 from vaepriors import networks
 from vaepriors.app.choices import Length, Positive, Setting, Size, Sizes, Table
 from vaepriors.app.likelihoods import head_of
-from vaepriors.networks.heads import LIKELIHOODS, Network, SoftplusNormalHead
+from vaepriors.networks.heads import Network, SoftplusNormalHead
 from vaepriors.networks.layers import gated_layers, relu_layers, tanh_layers
+from vaepriors.networks.likelihoods import LIKELIHOODS
 
 __all__ = ["MODELS", "TWO_LEVELS", "Networks"]
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaepriors.networks.heads import LIKELIHOODS, Likelihood
+from vaepriors.networks.likelihoods import LIKELIHOODS, Likelihood
 
 BINARIZATION_SEED = 2018
 
