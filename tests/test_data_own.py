@@ -201,7 +201,7 @@ def test_valid_is_split_from_train_where_test_is_given(tmp_path):
 )
 def test_doubts(tmp_path, array, likelihood, words):
     np.save(tmp_path / "mine.npy", array)
-    doubts = " ".join(data.load(str(tmp_path / "mine.npy"), likelihood=likelihood).doubts)
+    doubts = " ".join(data.load(str(tmp_path / "mine.npy"), likelihood=likelihood, standardize=False).doubts)
     assert re.search(words, doubts) if words else not doubts
 
 

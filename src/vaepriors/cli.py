@@ -17,10 +17,10 @@ import tyro
 
 import vaepriors
 from vaepriors.app.custom import imported
-from vaepriors.app.experiment import CommandLine, Experiment, Prior
+from vaepriors.app.experiment import CommandLine, Experiment, Prior, load_data
 from vaepriors.app.parsing import parse
 from vaepriors.app.terminal import counting_bar, make_console, use_plain_signs
-from vaepriors.data import CATALOGUE, Dataset, absolute, fetch, load
+from vaepriors.data import CATALOGUE, Dataset, absolute, fetch
 from vaepriors.limits import at_least_one, check_size
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def train(
     if first:
         _check_folder(run, experiment, resume)
         check_start(experiment, run)
-    dataset = run.dataset() if run.exists() else load(experiment.data, experiment.seed, experiment.likelihood)
+    dataset = run.dataset() if run.exists() else load_data(experiment)
     if first:
         _show(dataset)
         check_memory(experiment, dataset, fabric.device)  # as `fit` does, but before other processes start

@@ -14,8 +14,8 @@ Nine distributions. Log-densities are in nats and include all constants.
 
 They do not check the values of their parameters: a check reads the device, and a training step must not.
 
-`at_noise`, `auxiliary`, `factors`, `marginal_log_prob`, `noise_of`, `point_estimate`, `rsample_and_log_prob` and
-`support_of` ask any distribution, also one of torch, for what not every distribution has.
+`at_noise`, `auxiliary`, `factors`, `marginal_log_prob`, `noise_of`, `point_estimate`, `residual`,
+`rsample_and_log_prob` and `support_of` ask any distribution, also one of torch, for what not every distribution has.
 """
 
 import math
@@ -50,6 +50,7 @@ __all__ = [
     "naive_pixel_draws",
     "noise_of",
     "point_estimate",
+    "residual",
     "rsample_and_log_prob",
     "sampling_progress",
     "support_of",
@@ -93,6 +94,18 @@ def point_estimate(distribution: Distribution) -> Tensor:
         return distribution.mean
     except NotImplementedError:
         return distribution.sample()
+
+
+def residual(distribution: Distribution, value: Tensor) -> Tensor:
+    """The distance of values from the mean, in the units in which the distribution compares its columns.
+
+    They are those of the values, unless the distribution has a method of this name.
+
+    >>> residual(DiagonalNormal(torch.ones(2), torch.ones(2)), torch.zeros(2))
+    tensor([-1., -1.])
+    """
+    method = getattr(distribution, "residual", None)
+    return value - distribution.mean if method is None else method(value)
 
 
 def support_of(distribution: Distribution) -> constraints.Constraint | None:

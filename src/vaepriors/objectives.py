@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.func import functional_call
 
+from vaepriors.distributions import residual
 from vaepriors.limits import at_least_one
 from vaepriors.vae import VAE, Terms, check_dtype
 
@@ -219,9 +220,9 @@ class _Constrained(Objective):
         self.register_buffer("log_beta", torch.tensor(math.log(beta)))
 
     def excess(self, x: Tensor, terms: Terms) -> Tensor:
-        """Add the batch's error, (x - E[x|z])^2, to the moving average; return the average minus kappa^2."""
+        """Add the batch's error, the mean of `residual` squared, to the moving average; return it minus kappa^2."""
         assert terms.likelihood is not None
-        squares = (x - terms.likelihood.mean.detach()).square()
+        squares = residual(terms.likelihood, x).detach().square()
         error = _mean_over_devices(squares.mean().to(self.average.dtype))
         average = torch.where(self.step == 0, error, (1 - self.alpha) * error + self.alpha * self.average)
         self.last.copy_(error)

@@ -107,6 +107,9 @@ class VampPrior(nn.Module):
         weighted: Learn the weights, $w = \mathrm{softmax}(\text{logits})$; otherwise $w_k = 1/K$.
         learn: Learn the pseudo-inputs.
         bounds: Range of the data, to which learned pseudo-inputs are clamped; None for no clamp.
+        scaling: Module whose `inverse` maps learned pseudo-inputs to the units of the data, such as
+            `networks.scaling.Standardize`; None if they are in these units. Without it, the columns of a table on
+            scales of their own would be learned at speeds of their own.
 
     Raises:
         ValueError: If `pseudo_inputs` is not a tensor of at least one event that the encoder takes, if its values are
@@ -128,14 +131,15 @@ class VampPrior(nn.Module):
         weighted: bool = False,
         learn: bool = True,
         bounds: tuple[float, float] | None = (0.0, 1.0),
+        scaling: nn.Module | None = None,
     ) -> None:
         super().__init__()
         _check_events(pseudo_inputs, "pseudo_inputs")
         if learn and bounds is not None:
             _check_bounds(pseudo_inputs, bounds)
-        _check_diagonal_normal(encoder, pseudo_inputs)
         self.encoder = encoder
         self.bounds = bounds if learn else None
+        self.scaling: Any = scaling
         pseudo_inputs = pseudo_inputs.detach().clone()
         self.pseudo_inputs: Tensor
         if learn:
@@ -143,10 +147,12 @@ class VampPrior(nn.Module):
         else:
             self.register_buffer("pseudo_inputs", pseudo_inputs)
         self.logits = nn.Parameter(pseudo_inputs.new_zeros(len(pseudo_inputs))) if weighted else None
+        _check_diagonal_normal(encoder, self.inputs())
 
     def inputs(self) -> Tensor:
-        """The clamped pseudo-inputs, of shape `(K, *event)`."""
-        return self.pseudo_inputs if self.bounds is None else self.pseudo_inputs.clamp(*self.bounds)
+        """The clamped pseudo-inputs in the units of the data, of shape `(K, *event)`."""
+        u = self.pseudo_inputs if self.bounds is None else self.pseudo_inputs.clamp(*self.bounds)
+        return u if self.scaling is None else self.scaling.inverse(u)
 
     def forward(self) -> NormalMixture:
         q = self.encoder(self.inputs())

@@ -188,7 +188,7 @@ def _weights(experiment: Experiment, dataset: Dataset) -> int:
         kind = "prior" if "component" in PRIORS[experiment.prior].facts else "base"
         own: dict[str, Any] = dict.fromkeys(PRIORS[getattr(experiment, kind)].options)
         experiment = experiment.replace(**own | {kind: "standard"})
-    facts = ("name", "event_shape", "likelihood", "train", "pseudo")
+    facts = ("name", "event_shape", "likelihood", "family", "train", "pseudo")
     form: Any = SimpleNamespace(**{name: getattr(dataset, name) for name in facts})
     try:
         with torch.device("meta"):

@@ -31,7 +31,7 @@ from vaepriors.app.likelihoods import HEADS
 from vaepriors.app.models import MODELS, TWO_LEVELS
 from vaepriors.app.objectives import OBJECTIVES, steps_per_epoch
 from vaepriors.app.priors import PRIORS
-from vaepriors.data import Dataset
+from vaepriors.data import Dataset, is_file, load
 from vaepriors.networks.layers import start_from_glorot
 from vaepriors.objectives import Objective
 from vaepriors.reading import check
@@ -47,6 +47,7 @@ __all__ = [
     "CommandLine",
     "Experiment",
     "build",
+    "load_data",
     "steps_per_epoch",
 ]
 
@@ -99,6 +100,8 @@ class Data(HeadOptions):
             metavar=f"{{auto,{','.join(HEADS)}}}",
         ),
     ] = "auto"
+    standardize: bool = True
+    """Standardise the real columns of a custom table inside of the model; log p(x) is of the data as given."""
 
 
 @dataclass(frozen=True)
@@ -285,6 +288,7 @@ class Experiment(Machine, Training, Goal, Prior, Model, Data):
             raise ValueError(f"it has the unknown fields {unknown}, of another version")
         for name, value in values.items():
             check(value, hints[name], name)
+        values = {"standardize": not is_file(values.get("data", cls.data))} | values  # earlier versions did not
         plain: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}  # JSON has no tuples
         return cls(**{name: value for name, value in plain.items() if not _is_other_default(name, value, plain)})
 
@@ -325,6 +329,12 @@ def _is_other_default(name: str, value: Any, values: dict[str, Any]) -> bool:
         if choice is not None and name not in table.options_of(choice, values) and name in table.options():
             return value in [each.options[name].default for each in table.values() if name in each.options]
     return False
+
+
+def load_data(experiment: Experiment) -> Dataset:
+    """The data of an experiment; the errors are those of `data.load`. A custom model sees them unchanged."""
+    standardize = experiment.standardize and not custom.is_custom(experiment.model)
+    return load(experiment.data, experiment.seed, experiment.likelihood, standardize=standardize)
 
 
 def build(experiment: Experiment, dataset: Dataset) -> tuple[VAE, Objective]:

@@ -30,4 +30,4 @@ def head_of(setting: Setting) -> Callable[..., nn.Module]:
         raise ValueError(f"{dataset.name} has the likelihood {choice.name}: {error}") from error
     if values.get("sigma", 0) is None:
         values["sigma"] = experiment.kappa
-    return choice.build(dataset.train, **values)
+    return dataset.family.head(dataset.train, **values)

@@ -11,7 +11,6 @@ from vaepriors.app.choices import Length, Positive, Setting, Size, Sizes, Table
 from vaepriors.app.likelihoods import head_of
 from vaepriors.networks.heads import Network, SoftplusNormalHead
 from vaepriors.networks.layers import gated_layers, relu_layers, tanh_layers
-from vaepriors.networks.likelihoods import LIKELIHOODS
 
 __all__ = ["MODELS", "TWO_LEVELS", "Networks"]
 
@@ -32,7 +31,7 @@ class Networks(NamedTuple):
 
 def view_of(setting: Setting) -> nn.Module | None:
     """The module through which the networks see x; None if they see x itself."""
-    view = LIKELIHOODS[setting.dataset.likelihood].view
+    view = setting.dataset.family.view
     return None if view is None else view(setting.dataset.train)
 
 
@@ -90,7 +89,7 @@ def convhvae(setting: Setting, *, latent: Size = 40, hidden: OneOrTwo = (300, 30
 def pixelhvae(setting: Setting, *, latent: Size = 40, hidden: OneOrTwo = (300, 300)) -> Networks:
     """Two levels, gated convolutions and a PixelCNN as decoder (Tomczak & Welling 2018, supplement)"""
     likelihood = setting.dataset.likelihood
-    if not LIKELIHOODS[likelihood].independent:
+    if not setting.dataset.family.independent:
         raise ValueError(
             f"a PixelCNN draws one pixel after another, but those of the likelihood {likelihood} share a total: choose "
             "the model convhvae"

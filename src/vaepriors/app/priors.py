@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vaepriors import networks, priors
 from vaepriors.app.choices import Count, Setting, Size, Sizes, Table, Within, in_words
-from vaepriors.data import LIKELIHOODS, Dataset
+from vaepriors.data import Dataset
 from vaepriors.limits import check_size
 from vaepriors.networks.heads import SoftplusNormalHead
 from vaepriors.networks.layers import gated_layers
@@ -55,9 +55,10 @@ def vamp(
         pseudo_inputs: Where learned pseudo-inputs start: noise (as in the paper), data (training examples plus a little
             noise), or auto: noise on the paper's data sets, data on others.
     """
-    bounds = LIKELIHOODS[setting.dataset.likelihood].bounds
-    u = _start(pseudo_inputs, components, setting.dataset)
-    return priors.VampPrior(_encoder(setting), u, weighted=weighted, bounds=bounds)
+    family = setting.dataset.family
+    scaling = None if family.scaling is None else family.scaling(setting.dataset.train)
+    u = _start(pseudo_inputs, components, setting.dataset, scaling)
+    return priors.VampPrior(_encoder(setting), u, weighted=weighted, bounds=family.bounds, scaling=scaling)
 
 
 @PRIORS.entry("vamp-data", component=lambda event, latent: (0, event))
@@ -182,12 +183,16 @@ def _encoder(setting: Setting) -> nn.Module:
     return setting.encoder
 
 
-def _start(start: str, k: int, dataset: Dataset) -> Tensor:
-    """Draws from the normal distribution that the paper chose for its data, or training examples plus N(0, 0.01^2)."""
+def _start(start: str, k: int, dataset: Dataset, scaling: nn.Module | None) -> Tensor:
+    """Draws from the normal distribution that the paper chose for its data, or training examples plus N(0, 0.01^2).
+
+    The examples are scaled first, if there is a module for it.
+    """
     noise = torch.randn(k, *dataset.event_shape)
     if start == "noise" and dataset.pseudo is None:
         raise ValueError(f"no noise for pseudo-inputs is known for {dataset.name}: choose pseudo_inputs data")
     if start == "data" or dataset.pseudo is None:
-        return dataset.train[torch.randint(len(dataset.train), (k,))] + 0.01 * noise
+        x = dataset.train[torch.randint(len(dataset.train), (k,))]
+        return (x if scaling is None else scaling(x)) + 0.01 * noise
     mean, scale = dataset.pseudo
     return mean + scale * noise

@@ -13,11 +13,11 @@ import torch
 from vaepriors import checkpoint
 from vaepriors.app.cost import check_memory
 from vaepriors.app.custom import is_custom
-from vaepriors.app.experiment import PRIORS, Data, Experiment, Machine, Model
+from vaepriors.app.experiment import PRIORS, Data, Experiment, Machine, Model, load_data
 from vaepriors.app.origin import Origin, measure_surgery, origin
 from vaepriors.app.run import Run
 from vaepriors.app.train import make_fabric, prepare
-from vaepriors.data import binarize_once, load
+from vaepriors.data import binarize_once
 from vaepriors.training import Callback, Outcome
 from vaepriors.vae import VAE
 
@@ -134,7 +134,7 @@ def check_source(source: Run, experiment: Experiment, run: Run) -> None:
 
 
 def _digest_of_data(experiment: Experiment) -> str:
-    return load(experiment.data, experiment.seed, experiment.likelihood).digest()
+    return load_data(experiment).digest()
 
 
 def _digest_of_model(run: Run) -> str:

@@ -20,8 +20,8 @@ import torch
 
 from vaepriors import checkpoint
 from vaepriors.app.custom import is_custom
-from vaepriors.app.experiment import Experiment, build
-from vaepriors.data import CATALOGUE, Dataset, load
+from vaepriors.app.experiment import Experiment, build, load_data
+from vaepriors.data import CATALOGUE, Dataset, is_file
 from vaepriors.store import RESTORE, Folder, check_settings
 from vaepriors.vae import VAE
 
@@ -106,7 +106,7 @@ class Run(Folder):
         """
         experiment = self.experiment()
         try:
-            dataset = load(experiment.data, experiment.seed, experiment.likelihood)
+            dataset = load_data(experiment)
         except ValueError as error:
             raise ValueError(f"the data of {self / 'experiment.json'}: {error}") from error
         self.check_data(dataset)
@@ -155,7 +155,10 @@ def identity(experiment: Experiment, data_sha256: str) -> str:
     """The digest of all that may not change when a run is resumed: the experiment's options and its data.
 
     Options at their default are left out, so that it stays the same when a later version has more of them. The data's
-    place is left out too: files may be moved.
+    place is left out too: files may be moved. Standardisation counts where it is one: it came after the first runs.
     """
-    options = {name: value for name, value in experiment.given().items() if name not in {*MAY_CHANGE, "data"}}
+    left_out = {*MAY_CHANGE, "data", "standardize"}
+    options = {name: value for name, value in experiment.given().items() if name not in left_out}
+    if experiment.standardize and is_file(experiment.data):
+        options["standardize"] = True
     return hashlib.sha256(json.dumps([options, data_sha256], sort_keys=True).encode()).hexdigest()

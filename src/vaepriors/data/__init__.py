@@ -154,7 +154,7 @@ def stand_in(name: str, number: int = 20) -> Dataset:
     return Dataset(name, x if form.dynamic else bits, bits, bits, form.likelihood, form.dynamic)
 
 
-def load(name: str, seed: int = 0, likelihood: str = "auto") -> Dataset:
+def load(name: str, seed: int = 0, likelihood: str = "auto", *, standardize: bool = True) -> Dataset:
     """Load a data set.
 
     Args:
@@ -162,6 +162,7 @@ def load(name: str, seed: int = 0, likelihood: str = "auto") -> Dataset:
         seed: Seed of the random split of Frey Faces, of OMNIGLOT's validation images, and of a user's file. The bits of
             valid and test never depend on it.
         likelihood: The likelihood of a user's file; `auto` chooses by its values. A set of the catalogue has its own.
+        standardize: Whether a model by name standardises the real columns of a user's table.
 
     Raises:
         ValueError: If the name is unknown, a file is damaged, or the likelihood does not fit.
@@ -170,7 +171,7 @@ def load(name: str, seed: int = 0, likelihood: str = "auto") -> Dataset:
     if likelihood not in ("auto", *LIKELIHOODS):
         raise ValueError(f"unknown likelihood {likelihood!r}: choose one of auto, {', '.join(LIKELIHOODS)}")
     if is_file(name):
-        return own.load(Path(os.path.expanduser(name)), seed, likelihood)
+        return own.load(Path(os.path.expanduser(name)), seed, likelihood, standardize=standardize)
     entry = _entry(name)
     if likelihood != "auto":
         raise ValueError(

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from vaepriors.networks.likelihoods import LIKELIHOODS, Likelihood
+from vaepriors.networks.scaling import Moments, moments, standardized
 
 BINARIZATION_SEED = 2018
 
@@ -44,6 +45,8 @@ class Dataset:
             default these are training images plus noise.
         stored: How a file stored the points, in words, such as its type.
         doubts: Sentences on what may have been read wrongly, each with a remedy.
+        standardize: Whether a model by name standardises the columns of real vectors, inside of the model; the points
+            are in their own units.
 
     Raises:
         ValueError: If a split is empty, has another dtype, number of dimensions or event shape, or holds NaN, infinity,
@@ -66,6 +69,18 @@ class Dataset:
     segments: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
     stored: str = field(default="", repr=False)
     doubts: tuple[str, ...] = field(default=(), repr=False)
+    standardize: bool = field(default=False, repr=False)
+
+    @property
+    def family(self) -> Likelihood:
+        """What the likelihood is, for these data."""
+        entry = LIKELIHOODS[self.likelihood]
+        real = entry.real and len(self.event_shape) == 1
+        return standardized(entry, lambda: self._moments) if self.standardize and real else entry
+
+    @functools.cached_property
+    def _moments(self) -> Moments:
+        return moments(self.train)
 
     @property
     def event_shape(self) -> torch.Size:
@@ -87,7 +102,7 @@ class Dataset:
         sizes = [len(self.train), len(self.valid), len(self.test)]
         kind = "images" if len(self.event_shape) == 3 else "vectors of"
         stored = f", {self.stored}" if self.stored else ""
-        drawn = " (binarised at each visit)" if self.dynamic else ""
+        drawn = " (binarised at each visit)" if self.dynamic else " (standardised)" if self.standardize else ""
         return (
             f"{self.name}: {sum(sizes)} {kind} {' x '.join(map(str, self.event_shape))}{stored} -> {self.likelihood}"
             f"{drawn}, split {'/'.join(map(str, sizes))}"

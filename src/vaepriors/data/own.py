@@ -32,7 +32,9 @@ FAR, NEAR = 10.0, 0.01  # real values of a larger mean or another standard devia
 UNEVEN = 1000.0  # and so is a table whose columns differ more in their standard deviations
 
 
-def load(path: Path, seed: int = 0, likelihood: str = "auto", limit: float | None = None) -> Dataset:
+def load(
+    path: Path, seed: int = 0, likelihood: str = "auto", limit: float | None = None, *, standardize: bool = True
+) -> Dataset:
     """Load a user's `.npy` or `.npz`.
 
     The set's `doubts` say what may have been read wrongly. An array of four dimensions is `(N, H, W, C)` if its last
@@ -44,6 +46,7 @@ def load(path: Path, seed: int = 0, likelihood: str = "auto", limit: float | Non
         likelihood: `auto`, or a name in `vaepriors.data.LIKELIHOODS`, as above.
         limit: The most bytes that all arrays together may take, as stored and as float32; by default half of the
             available memory, or what the environment variable VAEPRIORS_MEMORY names in GiB.
+        standardize: Whether a model by name standardises the columns of real vectors.
 
     Raises:
         ValueError: If the file is missing, damaged, encrypted, pickled or too large, or its arrays have other names,
@@ -59,8 +62,10 @@ def load(path: Path, seed: int = 0, likelihood: str = "auto", limit: float | Non
     splits = train, valid, test = _split(points, dynamic, seed)
     _check_categories(path, points, splits, seed, chosen)
     stored = f"{arrays['train'].dtype}{', channels last' if last else ''}"
-    doubts = (*_doubtful_layout(train), *_doubtful_values(list(arrays.values()), train, chosen, likelihood))
-    return Dataset(path.name, train, valid, test, chosen, dynamic, stored=stored, doubts=doubts)
+    scaled = standardize and LIKELIHOODS[chosen].real and train.ndim == 2
+    values = _doubtful_values(list(arrays.values()), train, chosen, likelihood)
+    doubts = (*_doubtful_layout(train), *values, *(() if scaled else _doubtful_scales(train, chosen)))
+    return Dataset(path.name, train, valid, test, chosen, dynamic, stored=stored, doubts=doubts, standardize=scaled)
 
 
 def _check_values(path: Path, arrays: dict[str, np.ndarray], likelihood: str) -> None:
@@ -184,6 +189,12 @@ def _doubtful_values(arrays: list[np.ndarray], train: Tensor, chosen: str, likel
             "every value is a whole number and is read as a real one: choose --likelihood poisson or negative_binomial "
             "for counts"
         )
+
+
+def _doubtful_scales(train: Tensor, chosen: str) -> Iterator[str]:
+    """Doubts about real values that are not standardised."""
+    if LIKELIHOODS[chosen].discrete or not train.numel():
+        return
     scale, mean, low, high = _moments(train)
     least, most = _extreme_deviations(train)
     if low >= 0 and high <= 255 and scale > FAR:

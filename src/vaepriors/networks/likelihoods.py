@@ -40,6 +40,9 @@ class Likelihood:
             are in the units of x, and pass through it, too.
         independent: Whether the numbers of x are independent given z, which a decoder that draws them in turn needs.
         known: (training set, x) -> which values of x a model of this training set can have learned; None for all.
+        real: Whether x are real numbers, whose columns can be standardised.
+        scaling: What learned pseudo-inputs are scaled by: training set -> module of x with an `inverse`; None if they
+            are not.
     """
 
     head: Callable[..., Callable[..., nn.Module]]
@@ -51,6 +54,8 @@ class Likelihood:
     view: Callable[[Tensor], nn.Module] | None = None
     independent: bool = True
     known: Callable[[Tensor, Tensor], Tensor] | None = None
+    real: bool = False
+    scaling: Callable[[Tensor], nn.Module] | None = None
 
 
 def bernoulli(train: Tensor) -> Callable[..., nn.Module]:
@@ -67,8 +72,8 @@ def gaussian(train: Tensor, *, sigma: Annotated[float, "positive"] | None = None
     """Real numbers
 
     Args:
-        sigma: Standard deviation of p(x|z) for real-valued data; kappa for objectives that have it, learned for others
-            unless given.
+        sigma: Standard deviation of p(x|z) for real-valued data, of standardised columns in units of theirs; kappa for
+            objectives that have it, learned for others unless given.
     """
     return partial(GaussianHead, scale=sigma)
 
@@ -165,8 +170,8 @@ LIKELIHOODS = {
         discrete=True,
         bounds=(0.0, 1.0),
     ),
-    "gaussian": Likelihood(gaussian, torch.isfinite, "the real numbers", discrete=False),
-    "student": Likelihood(student, torch.isfinite, "the real numbers", discrete=False),
+    "gaussian": Likelihood(gaussian, torch.isfinite, "the real numbers", discrete=False, real=True),
+    "student": Likelihood(student, torch.isfinite, "the real numbers", discrete=False, real=True),
     "poisson": _counts(poisson),
     "negative_binomial": _counts(negative_binomial),
     "multinomial": _counts(multinomial, independent=False),
