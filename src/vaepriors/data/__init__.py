@@ -17,11 +17,13 @@ from typing import NamedTuple
 import torch
 
 from vaepriors.data import caltech, digits, files, frey, histopathology, mnist, motion, omniglot, own, pendulum, views
+from vaepriors.data.conditions import CONDITIONS, classes_of_split, condition_of, condition_on
 from vaepriors.data.dataset import LIKELIHOODS, Dataset, binarize_once
 from vaepriors.data.files import Source
 
 __all__ = [
     "CATALOGUE",
+    "CONDITIONS",
     "LIKELIHOODS",
     "Dataset",
     "Entry",
@@ -29,6 +31,9 @@ __all__ = [
     "Source",
     "absolute",
     "binarize_once",
+    "classes_of_split",
+    "condition_of",
+    "condition_on",
     "fetch",
     "is_file",
     "load",
@@ -55,6 +60,7 @@ class Entry:
     form: Form
     sources: tuple[Source, ...] = ()
     packed: Source | None = None  # one file that replaces all sources, if it is there
+    labels: tuple[Source, ...] = ()  # the files of the labels, which only conditions need
 
 
 PIXELS = (1, 28, 28)
@@ -78,12 +84,14 @@ CATALOGUE: dict[str, Entry] = {
         "MNIST, 28x28, binarised at each visit",
         Form(MNIST, PIXELS, "bernoulli", dynamic=True),
         mnist.MNIST,
+        labels=mnist.MNIST_LABELS,
     ),
     "fashion_mnist": Entry(
         mnist.load_fashion,
         "Fashion-MNIST, 28x28, binarised at each visit",
         Form(MNIST, PIXELS, "bernoulli", dynamic=True),
         mnist.FASHION,
+        labels=mnist.FASHION_LABELS,
     ),
     "omniglot": Entry(
         omniglot.load,
@@ -154,7 +162,9 @@ def stand_in(name: str, number: int = 20) -> Dataset:
     return Dataset(name, x if form.dynamic else bits, bits, bits, form.likelihood, form.dynamic)
 
 
-def load(name: str, seed: int = 0, likelihood: str = "auto", *, standardize: bool = True) -> Dataset:
+def load(
+    name: str, seed: int = 0, likelihood: str = "auto", *, condition: str | None = None, standardize: bool = True
+) -> Dataset:
     """Load a data set.
 
     Args:
@@ -163,22 +173,30 @@ def load(name: str, seed: int = 0, likelihood: str = "auto", *, standardize: boo
             valid and test never depend on it.
         likelihood: The likelihood of a user's file; `auto` chooses by its values. A set of the catalogue has its own.
         standardize: Whether a model by name standardises the real columns of a user's table.
+        condition: What a conditional model is to be given: `labels`, `covariates` or `both` (see
+            `vaepriors.data.conditions`); nothing unless given.
 
     Raises:
-        ValueError: If the name is unknown, a file is damaged, or the likelihood does not fit.
+        ValueError: If the name is unknown, a file is damaged, the likelihood does not fit, or there are no such
+            conditions.
         FileNotFoundError: If a file is missing and cannot be downloaded. The message says what to put where.
     """
     if likelihood not in ("auto", *LIKELIHOODS):
         raise ValueError(f"unknown likelihood {likelihood!r}: choose one of auto, {', '.join(LIKELIHOODS)}")
     if is_file(name):
-        return own.load(Path(os.path.expanduser(name)), seed, likelihood, standardize=standardize)
+        path = Path(os.path.expanduser(name))
+        return own.load(path, seed, likelihood, condition=condition, standardize=standardize)
     entry = _entry(name)
     if likelihood != "auto":
         raise ValueError(
             f"likelihood is {likelihood}, but {name} is always read as {entry.form.likelihood}: leave it out, "
             "it is for custom files"
         )
-    return entry.load(seed)
+    if condition is None:
+        return entry.load(seed)
+    for source in entry.labels:
+        files.fetch(source)
+    return condition_on(entry.load(seed), condition)
 
 
 def is_file(name: str) -> bool:
@@ -201,7 +219,7 @@ def absolute(name: str) -> str:
 
 def fetch(name: str) -> list[Path]:
     """Find or download the files of a set, verify them, and return their paths. The errors are those of `load`."""
-    return [files.fetch(source) for source in _entry(name).sources]
+    return [files.fetch(source) for source in (*_entry(name).sources, *_entry(name).labels)]
 
 
 def missing(name: str) -> tuple[str, ...]:

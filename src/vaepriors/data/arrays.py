@@ -19,6 +19,7 @@ from numpy.lib import format as npy
 from vaepriors.limits import REMEDY, in_words, memory_limit
 
 SPLITS = ("train", "valid", "test")
+EXTRAS = ("labels", "covariates")  # of the points of a split, as train_labels
 
 
 class _Header(NamedTuple):
@@ -44,6 +45,8 @@ class _Member(NamedTuple):
 
 def read_arrays(path: Path, limit: float | None = None) -> dict[str, np.ndarray]:
     """Read the arrays of a `.npz` by name, or that of a `.npy` as `train`: of one numeric type and 2 to 4 dimensions.
+
+    Those of labels and covariates, such as `train_labels`, have a row for each point, and a type of their own.
 
     Args:
         path: The file.
@@ -148,6 +151,32 @@ def _header(path: Path, member: _Member) -> _Header:
 
 
 def _check_headers(path: Path, headers: dict[str, _Header]) -> None:
+    extras = {name: header for name, header in headers.items() if name.partition("_")[2] in EXTRAS}
+    headers = {name: header for name, header in headers.items() if name not in extras}
+    _check_points(path, headers)
+    for kind in EXTRAS:
+        _check_extras(path, kind, headers, {name: each for name, each in extras.items() if name.endswith(f"_{kind}")})
+
+
+def _check_extras(path: Path, kind: str, points: dict[str, _Header], extras: dict[str, _Header]) -> None:
+    """Compare the arrays of labels or covariates, if there are any, with those of the points."""
+    needed = {f"{split}_{kind}": header for split, header in points.items()}
+    if extras and extras.keys() != needed.keys():
+        raise ValueError(
+            f"{path} holds the {kind} {', '.join(sorted(extras))}: give {', '.join(needed)}, or none of them"
+        )
+    for name, header in extras.items():
+        if len(header.shape) not in (1, 2) or header.dtype.kind not in "biuf":
+            raise ValueError(f"{path} holds {name} of {header}: store a number, or a row of numbers, for each point")
+        if header.shape[0] != needed[name].shape[0]:
+            split = name.removesuffix(f"_{kind}")
+            raise ValueError(
+                f"{path} holds {header.shape[0]} {name} for {needed[name].shape[0]} points of {split}: one each is "
+                "needed"
+            )
+
+
+def _check_points(path: Path, headers: dict[str, _Header]) -> None:
     if set(headers) not in ({"train"}, {"train", "test"}, set(SPLITS)):
         raise ValueError(
             f"{path} holds the arrays {_short(sorted(headers))}: name them train, valid and test, or give train alone "

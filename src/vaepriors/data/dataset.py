@@ -25,6 +25,7 @@ from vaepriors.networks.likelihoods import LIKELIHOODS, Likelihood
 from vaepriors.networks.scaling import Moments, moments, standardized
 
 BINARIZATION_SEED = 2018
+SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,11 @@ class Dataset:
         dynamic: Whether `train` holds Bernoulli probabilities, which the training loop binarises at each visit; `valid`
             and `test` are binarised already.
         labels: A class, an angle or the like of each point, by split: `{"train": (N, ...), ...}`. They are used by
-            figures and metrics, not by the training.
+            figures and metrics, and by the training only as conditions.
+        covariates: Real numbers of each point, of shape `(N, c)`, by split; used only as conditions.
+        conditions: What a conditional model is given of each point: y, floats of shape `(N, c)`, by split. Empty for
+            models without conditions. `condition_on` makes them from labels or covariates.
+        classes: The labels of the classes, if the first numbers of y are a one-hot class.
         segments: Draws points that are stick figures: `(N, D)` -> `(N, lines, 2, 3)`, the two ends of each line.
         pseudo: Mean and standard deviation of the VampPrior's initial pseudo-inputs (Tomczak & Welling, 2018); by
             default these are training images plus noise.
@@ -50,7 +55,8 @@ class Dataset:
 
     Raises:
         ValueError: If a split is empty, has another dtype, number of dimensions or event shape, or holds NaN, infinity,
-            values outside the support of the likelihood, or a category that train does not have.
+            values outside the support of the likelihood, or a category that train does not have, or if labels,
+            covariates or conditions do not fit the points.
 
     >>> bits = torch.eye(4)
     >>> data = Dataset("identity", train=bits[:2], valid=bits[2:3], test=bits[3:], likelihood="bernoulli")
@@ -66,6 +72,9 @@ class Dataset:
     dynamic: bool = False
     pseudo: tuple[float, float] | None = None
     labels: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    covariates: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    conditions: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    classes: tuple[int, ...] = field(default=(), repr=False)
     segments: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
     stored: str = field(default="", repr=False)
     doubts: tuple[str, ...] = field(default=(), repr=False)
@@ -109,7 +118,7 @@ class Dataset:
         )
 
     def digest(self) -> str:
-        """SHA-256 of the points, their shapes, the likelihood, and whether it is dynamic; computed once."""
+        """SHA-256 of the points, their shapes, the likelihood, whether it is dynamic, and conditions; computed once."""
         return self._digest
 
     @functools.cached_property
@@ -118,6 +127,9 @@ class Dataset:
         for x in (self.train, self.valid, self.test):
             digest.update(f"{tuple(x.shape)}".encode())
             digest.update(x.cpu().contiguous().numpy().data)
+        for split, y in sorted(self.conditions.items()):
+            digest.update(f"{split} {tuple(y.shape)} {self.classes}".encode())
+            digest.update(y.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
     def __post_init__(self) -> None:
@@ -130,15 +142,37 @@ class Dataset:
             )
         if self.pseudo is not None and not self.pseudo[1] >= 0:
             raise ValueError(f"{self.name}: pseudo is (mean, standard deviation), the latter >= 0, not {self.pseudo}")
-        for split in ("train", "valid", "test"):
+        for split in SPLITS:
             x = getattr(self, split)
             _check_shape(f"{self.name}: {split}", x, self.event_shape)
             probabilities = self.dynamic and split == "train"
             _check_values(f"{self.name}: {split}", x, None if probabilities else LIKELIHOODS[self.likelihood])
             check_known(f"{self.name}: {split}", x, self.train, LIKELIHOODS[self.likelihood])
-            if split in self.labels and len(self.labels[split]) != len(x):
-                count = len(self.labels[split])
-                raise ValueError(f"{self.name}: {split} has {len(x)} points but {count} labels: one each is needed")
+            for kind in ("labels", "covariates", "conditions"):
+                values = getattr(self, kind).get(split)
+                if values is not None and len(values) != len(x):
+                    count = f"{len(values)} {kind}"
+                    raise ValueError(f"{self.name}: {split} has {len(x)} points but {count}: one each is needed")
+        if self.conditions:
+            _check_conditions(self.name, self.conditions, len(self.classes))
+
+
+def _check_conditions(name: str, conditions: dict[str, Tensor], classes: int) -> None:
+    if set(conditions) != set(SPLITS):
+        raise ValueError(
+            f"{name}: conditions are of {', '.join(sorted(conditions))}: give those of {', '.join(SPLITS)}"
+        )
+    size = conditions["train"].shape[-1:]
+    for split, y in conditions.items():
+        what = f"{name}: the conditions of {split}"
+        if y.dtype != torch.float32 or y.dim() != 2 or y.shape[1:] != size or not max(classes, 1) <= y.shape[1]:
+            raise ValueError(
+                f"{what} are {y.dtype} {tuple(y.shape)}: give float32 of shape (N, c), with the same c in all splits, "
+                "at least one number for each class"
+            )
+        if not y.isfinite().all():
+            row = int((~y.isfinite()).any(1).nonzero()[0])
+            raise ValueError(f"{what} hold NaN or infinity, first in row {row}: remove or repair them")
 
 
 def _check_shape(what: str, x: Tensor, event_shape: torch.Size) -> None:

@@ -5,7 +5,8 @@
     fashion_mnist   the same, with pictures of clothes (Xiao, Rasul & Vollgraf, 2017)
 
 The first 50,000 training images are for training, the last 10,000 for validation.
-Images are stored in the IDX format: four big-endian 32-bit integers (magic number, N, H, W), then N H W bytes.
+Images are stored in the IDX format: four big-endian 32-bit integers (magic number, N, H, W), then N H W bytes. Labels
+have two integers (magic number, N), then N bytes. The static bits have no labels: they were published without any.
 The static bits are text, a line of 784 digits an image.
 """
 
@@ -56,6 +57,26 @@ FASHION = (
         "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     ),
 )  # fmt: skip
+MNIST_LABELS = (
+    _source(
+        "mnist", _MNIST_HOSTS, "train-labels-idx1-ubyte.gz",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    ),
+    _source(
+        "mnist", _MNIST_HOSTS, "t10k-labels-idx1-ubyte.gz",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+)  # fmt: skip
+FASHION_LABELS = (
+    _source(
+        "fashion-mnist", _FASHION_HOSTS, "train-labels-idx1-ubyte.gz",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    ),
+    _source(
+        "fashion-mnist", _FASHION_HOSTS, "t10k-labels-idx1-ubyte.gz",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+)  # fmt: skip
 STATIC = (
     _source(
         "binarized_mnist", _STATIC_HOSTS, "binarized_mnist_train.amat",
@@ -93,17 +114,33 @@ def load_static(seed: int = 0, sources: Sequence[Source] = STATIC, packed: Sourc
     return Dataset("static_mnist", train, valid, test, likelihood="bernoulli", pseudo=PSEUDO)
 
 
-def load_dynamic(seed: int = 0, validation: int = 10_000, sources: Sequence[Source] = MNIST) -> Dataset:
+def load_dynamic(
+    seed: int = 0,
+    validation: int = 10_000,
+    sources: Sequence[Source] = MNIST,
+    labels: Sequence[Source] = MNIST_LABELS,
+) -> Dataset:
     """Dynamic MNIST: 50,000 / 10,000 / 10,000. The split is fixed, `seed` has no effect."""
-    return _gray("dynamic_mnist", sources, validation, PSEUDO)
+    return _gray("dynamic_mnist", sources, labels, validation, PSEUDO)
 
 
-def load_fashion(seed: int = 0, validation: int = 10_000, sources: Sequence[Source] = FASHION) -> Dataset:
+def load_fashion(
+    seed: int = 0,
+    validation: int = 10_000,
+    sources: Sequence[Source] = FASHION,
+    labels: Sequence[Source] = FASHION_LABELS,
+) -> Dataset:
     """Fashion-MNIST, dynamic: 50,000 / 10,000 / 10,000. The split is fixed, `seed` has no effect."""
-    return _gray("fashion_mnist", sources, validation, None)
+    return _gray("fashion_mnist", sources, labels, validation, None)
 
 
-def _gray(name: str, sources: Sequence[Source], validation: int, pseudo: tuple[float, float] | None) -> Dataset:
+def _gray(
+    name: str,
+    sources: Sequence[Source],
+    labels: Sequence[Source],
+    validation: int,
+    pseudo: tuple[float, float] | None,
+) -> Dataset:
     images, test = (_read_idx(read(source)) for source in sources)
     return Dataset(
         name,
@@ -113,7 +150,16 @@ def _gray(name: str, sources: Sequence[Source], validation: int, pseudo: tuple[f
         likelihood="bernoulli",
         dynamic=True,
         pseudo=pseudo,
+        labels=_labels(labels, validation),
     )
+
+
+def _labels(sources: Sequence[Source], validation: int) -> dict[str, Tensor]:
+    """The labels by split; none if their files are not there, as only conditions and colours need them."""
+    if any(find(source) is None for source in sources):
+        return {}
+    train, test = (torch.tensor(np.frombuffer(read(source), np.uint8, offset=8)).long() for source in sources)
+    return {"train": train[:-validation], "valid": train[-validation:], "test": test}
 
 
 def _read_idx(content: bytes) -> Tensor:

@@ -1,6 +1,8 @@
 """A user's own data: a `.npz` with an array `train`, with or without `test` and `valid`, or a `.npy` with one array.
 
 Arrays are (N, D) for vectors, (N, H, W), (N, C, H, W) or (N, H, W, C) for images, the last with one or three channels.
+Beside them, `train_labels`, ... (whole numbers, one for each point) and `train_covariates`, ... (real numbers) are what
+a model may be given (see `vaepriors.data.conditions`).
 One array alone is split 0.8 / 0.1 / 0.1 by seed; of `train` and `test`, a tenth of `train` becomes valid by seed.
 The likelihood `auto` follows from the values of all arrays together:
 
@@ -22,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaepriors.data.arrays import SPLITS, read_arrays
+from vaepriors.data.arrays import EXTRAS, SPLITS, read_arrays
+from vaepriors.data.conditions import check_covariates, check_labels, condition_on
 from vaepriors.data.dataset import LIKELIHOODS, Dataset, binarize_once, check_known, in_words, shuffled_split
 
 RESCALED = ("bernoulli", "logistic256")  # by what the values look like
@@ -33,7 +36,13 @@ UNEVEN = 1000.0  # and so is a table whose columns differ more in their standard
 
 
 def load(
-    path: Path, seed: int = 0, likelihood: str = "auto", limit: float | None = None, *, standardize: bool = True
+    path: Path,
+    seed: int = 0,
+    likelihood: str = "auto",
+    limit: float | None = None,
+    *,
+    condition: str | None = None,
+    standardize: bool = True,
 ) -> Dataset:
     """Load a user's `.npy` or `.npz`.
 
@@ -47,12 +56,14 @@ def load(
         limit: The most bytes that all arrays together may take, as stored and as float32; by default half of the
             available memory, or what the environment variable VAEPRIORS_MEMORY names in GiB.
         standardize: Whether a model by name standardises the columns of real vectors.
+        condition: What a model is to be given: `labels`, `covariates` or `both`.
 
     Raises:
         ValueError: If the file is missing, damaged, encrypted, pickled or too large, or its arrays have other names,
-            shapes or types than above, or values that the likelihood does not take.
+            shapes or types than above, or values that the likelihood does not take, or not what a model is to be given.
     """
     arrays = read_arrays(path, limit)
+    extras = _extras(path, arrays, seed)
     last = all(x.ndim == 4 for x in arrays.values()) and _has_last_channels(arrays["train"].shape)
     if last:
         arrays = {name: np.moveaxis(x, -1, 1) for name, x in arrays.items()}
@@ -65,7 +76,49 @@ def load(
     scaled = standardize and LIKELIHOODS[chosen].real and train.ndim == 2
     values = _doubtful_values(list(arrays.values()), train, chosen, likelihood)
     doubts = (*_doubtful_layout(train), *values, *(() if scaled else _doubtful_scales(train, chosen)))
-    return Dataset(path.name, train, valid, test, chosen, dynamic, stored=stored, doubts=doubts, standardize=scaled)
+    dataset = Dataset(
+        path.name,
+        train,
+        valid,
+        test,
+        chosen,
+        dynamic,
+        stored=stored,
+        doubts=doubts,
+        standardize=scaled,
+        labels=extras["labels"],
+        covariates=extras["covariates"],
+    )
+    if condition is None:
+        return dataset
+    rows = _split_all({name: torch.arange(len(x)) for name, x in points.items()}, seed)
+    return condition_on(dataset, condition, rows)
+
+
+def _extras(path: Path, arrays: dict[str, np.ndarray], seed: int) -> dict[str, dict[str, Tensor]]:
+    """Take labels and covariates out of the arrays, checked, split like the points."""
+    extras = {}
+    for kind in EXTRAS:
+        taken = {split: arrays.pop(f"{split}_{kind}") for split in SPLITS if f"{split}_{kind}" in arrays}
+        values = {split: _extra(f"{path}: {split}_{kind}", kind, array) for split, array in taken.items()}
+        extras[kind] = _split_all(values, seed) if values else {}
+    return extras
+
+
+def _extra(what: str, kind: str, array: np.ndarray) -> Tensor:
+    if kind == "labels":
+        labels = torch.from_numpy(array.astype(np.float64 if array.dtype.kind == "f" else np.int64))
+        check_labels(what, labels)
+        return labels.long()
+    covariates = torch.from_numpy(array.astype(np.float32))
+    covariates = covariates[:, None] if covariates.dim() == 1 else covariates
+    check_covariates(what, covariates)
+    return covariates
+
+
+def _split_all(values: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """What belongs to the points, split like them."""
+    return dict(zip(SPLITS, _split(values, False, seed), strict=True))
 
 
 def _check_values(path: Path, arrays: dict[str, np.ndarray], likelihood: str) -> None:

@@ -1,0 +1,154 @@
+"""What a model may be given: a class or covariates of each point, as a vector y.
+
+labels       one-hot classes: those of the labels that the training set has, in their order
+covariates   real numbers, taken unchanged
+both         the one-hot class, then the covariates
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaepriors.data.dataset import SPLITS, Dataset
+
+__all__ = ["CONDITIONS", "check_covariates", "check_labels", "classes_of_split", "condition_of", "condition_on"]
+
+CONDITIONS = ("labels", "covariates", "both")
+MOST_CLASSES = 10_000
+
+
+def condition_on(dataset: Dataset, kind: str, rows: Mapping[str, Tensor] | None = None) -> Dataset:
+    """The data set with conditions from its labels, its covariates, or both.
+
+    Args:
+        dataset: The data set.
+        kind: `labels`, `covariates` or `both`.
+        rows: The row of each point where the user has it, by split; by default its row in the split.
+
+    Raises:
+        ValueError: If it has none, labels are not whole numbers, or valid or test has a class that train does not have.
+
+    >>> from vaepriors.data import load
+    >>> digits = condition_on(load("digits"), "labels")
+    >>> digits.conditions["train"].shape, digits.classes
+    (torch.Size([1297, 10]), (0, 1, 2, 3, 4, 5, 6, 7, 8, 9))
+    """
+    if kind not in CONDITIONS:
+        raise ValueError(f"unknown condition {kind!r}: choose one of {', '.join(CONDITIONS)}")
+    parts: list[dict[str, Tensor]] = []
+    classes: tuple[int, ...] = ()
+    if kind in ("labels", "both"):
+        classes, one_hot = _one_hot(dataset, rows or {})
+        parts.append(one_hot)
+    if kind in ("covariates", "both"):
+        _check_present(dataset, "covariates", dataset.covariates)
+        parts.append(dataset.covariates)
+    conditions = {split: torch.cat([part[split] for part in parts], -1) for split in SPLITS}
+    return replace(dataset, conditions=conditions, classes=classes)
+
+
+def condition_of(dataset: Dataset, values: tuple[float, ...]) -> Tensor:
+    """The y of a class, of covariates, or of a class followed by covariates, of shape `(c,)`.
+
+    Raises:
+        ValueError: If the data have no conditions, no such class, or another number of values.
+
+    >>> from vaepriors.data import load
+    >>> condition_of(condition_on(load("digits"), "labels"), (3,)).tolist()
+    [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    if not dataset.conditions:
+        raise ValueError(f"condition is {_in_words(values)}, but the model of {dataset.name} has no conditions")
+    classes = dataset.classes
+    covariates = dataset.conditions["train"].shape[-1] - len(classes)
+    if len(values) != bool(classes) + covariates:
+        parts = ["a class"] * bool(classes) + [f"{covariates} covariates"] * bool(covariates)
+        raise ValueError(f"condition is {_in_words(values)}: give {' and '.join(parts)}")
+    if classes and values[0] not in classes:
+        raise ValueError(f"condition is {_in_words(values)}: choose a class of {_few(classes)}")
+    one_hot = [float(values[0] == each) for each in classes]
+    return torch.tensor([*one_hot, *values[bool(classes) :]])
+
+
+def classes_of_split(dataset: Dataset, split: str) -> Tensor | None:
+    """The number of the class of each point in the conditions, of shape `(N,)`; None without classes."""
+    return dataset.conditions[split][:, : len(dataset.classes)].argmax(-1) if dataset.classes else None
+
+
+def check_labels(what: str, labels: Tensor, rows: Tensor | None = None) -> None:
+    """Refuse labels that are not whole numbers.
+
+    Raises:
+        ValueError: If there are several in a row, or one is not whole.
+    """
+    if labels.dim() != 1:
+        raise ValueError(f"{what} has shape {tuple(labels.shape)}: labels are (N,), one whole number for each point")
+    wrong = (labels != labels.floor()) if labels.is_floating_point() else torch.zeros_like(labels, dtype=torch.bool)
+    if wrong.any():
+        place = int(wrong.nonzero()[0])
+        row = place if rows is None else int(rows[place])
+        raise ValueError(
+            f"{what} has {labels[place].item():.6g} in row {row}: labels are whole numbers, one for each class; give "
+            "real numbers as covariates"
+        )
+
+
+def check_covariates(what: str, covariates: Tensor) -> None:
+    """Refuse covariates that are not finite vectors.
+
+    Raises:
+        ValueError: If they have another shape, or a value is NaN or infinite.
+    """
+    if covariates.dim() != 2 or not covariates.shape[1]:
+        raise ValueError(f"{what} has shape {tuple(covariates.shape)}: covariates are (N, c), a vector for each point")
+    bad = (~covariates.isfinite()).nonzero()
+    if len(bad):
+        row, column = bad[0].tolist()
+        raise ValueError(f"{what} has {covariates[row, column].item()} in row {row}, column {column}: repair it")
+
+
+def _check_present(dataset: Dataset, kind: str, values: Mapping[str, Tensor]) -> None:
+    missing = [split for split in SPLITS if split not in values]
+    if missing:
+        raise ValueError(
+            f"{dataset.name} has no {kind}, so a model cannot be given them: a custom .npz has them as "
+            f"{', '.join(f'{split}_{kind}' for split in SPLITS)}; leave condition out, or choose other data"
+        )
+
+
+def _one_hot(dataset: Dataset, rows: Mapping[str, Tensor]) -> tuple[tuple[int, ...], dict[str, Tensor]]:
+    """The classes of train, and the one-hot class of each point."""
+    _check_present(dataset, "labels", dataset.labels)
+    for split in SPLITS:
+        check_labels(f"{dataset.name}: {split}_labels", dataset.labels[split], rows.get(split))
+    classes = dataset.labels["train"].long().unique()
+    if len(classes) > MOST_CLASSES:
+        raise ValueError(
+            f"{dataset.name} has {len(classes)} different labels in {len(dataset.train)} training points, more than "
+            f"{MOST_CLASSES} classes: give fewer classes, or covariates"
+        )
+    one_hot = {}
+    for split in SPLITS:
+        labels = dataset.labels[split].long()
+        unknown = (~torch.isin(labels, classes)).nonzero()
+        if len(unknown):
+            place = int(unknown[0])
+            row = int(rows[split][place]) if split in rows else place
+            raise ValueError(
+                f"{dataset.name}: {split} has the class {int(labels[place])} in row {row}, which the training set does "
+                "not have: remove such rows, or add the class to train"
+            )
+        one_hot[split] = F.one_hot(torch.searchsorted(classes, labels), len(classes)).float()
+    return tuple(classes.tolist()), one_hot
+
+
+def _in_words(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def _few(classes: tuple[int, ...]) -> str:
+    shown = ", ".join(map(str, classes[:20]))
+    return shown if len(classes) <= 20 else f"{shown}, ..."
