@@ -12,7 +12,7 @@ FLOORS = [
     {"limits", "numerics", "checkpoint", "reading"},
     {"distributions", "devices", "compilation"},
     {"energy", "vae"},
-    {"networks"},
+    {"networks", "conditional"},
     {"data", "priors", "objectives"},
     {"optim"},
     {"likelihood", "refinement", "analysis", "store"},

@@ -3,6 +3,8 @@
 A model is `VAE(encoder, decoder, prior)`: three modules whose call returns a `torch.distributions.Distribution`.
 
 * `VAE`, `Terms`, `Marginal`: the theory, in `vaepriors.vae`.
+* `ConditionalVAE`, `Ignoring`, `PerClass`, `PseudoConditions`: models given a class or covariates, in
+  `vaepriors.conditional`.
 * `StandardNormal`, `MixtureOfGaussians`, `VampPrior`, `ExemplarPrior`, `VHP`, `SNIS`, `Resampled`, `TwoLevelPrior`: the
   priors.
 * `networks`, `distributions`: the papers' encoders and decoders, and what they return.
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from vaepriors import (
         analysis,
         annealing,
+        conditional,
         data,
         distributions,
         likelihood,
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from vaepriors.annealing import Annealing, Bounds, bidirectional
     from vaepriors.app.report.run import report
     from vaepriors.checking import check
+    from vaepriors.conditional import ConditionalVAE, Ignoring, PerClass, PseudoConditions
     from vaepriors.distributions import (
         Autoregressive,
         Chain,
@@ -74,15 +78,19 @@ __all__ = [
     "Autoregressive",
     "Bounds",
     "Chain",
+    "ConditionalVAE",
     "DiagonalNormal",
     "DiscretizedLogistic",
     "ExemplarPrior",
     "Folder",
+    "Ignoring",
     "ImportanceSampling",
     "IndependentBernoulli",
     "Marginal",
     "MixtureOfGaussians",
     "NormalMixture",
+    "PerClass",
+    "PseudoConditions",
     "Refinement",
     "Resampled",
     "StandardNormal",
@@ -93,6 +101,7 @@ __all__ = [
     "annealing",
     "bidirectional",
     "check",
+    "conditional",
     "data",
     "distributions",
     "estimate",
@@ -121,6 +130,7 @@ HOMES = {
         "Autoregressive", "Chain", "DiagonalNormal", "DiscretizedLogistic", "IndependentBernoulli", "NormalMixture",
     ),
     "checking": ("check",),
+    "conditional": ("ConditionalVAE", "Ignoring", "PerClass", "PseudoConditions"),
     "likelihood": ("ImportanceSampling", "estimate"),
     "refinement": ("Refinement",),
     "annealing": ("Annealing", "Bounds", "bidirectional"),

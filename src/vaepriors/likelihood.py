@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from vaepriors.conditional import AnyVAE, batches, check_condition, given
 from vaepriors.distributions import support_of
 from vaepriors.limits import at_least_one, check_size
 from vaepriors.numerics import fixed_numerics
@@ -39,6 +40,7 @@ __all__ = [
     "check_sizes",
     "estimate",
     "log_likelihood",
+    "weigh",
 ]
 
 
@@ -85,12 +87,13 @@ def _ignore(images: int) -> None:
 @fixed_numerics()
 @torch.no_grad()
 def estimate(
-    model: VAE,
+    model: AnyVAE,
     x: Tensor,
     samples: int | Method = 5000,
     *,
     chunk: int | None = None,
     progress: Callable[[int], None] = _ignore,
+    condition: Tensor | None = None,
 ) -> Estimate:
     """Estimate log p(x), the ELBO, rate and distortion from the same draws.
 
@@ -102,19 +105,39 @@ def estimate(
         chunk: Pairs (x, z) decoded at a time; by default, what suits the model and the device. It bounds the memory and
             changes results only through the order of the draws.
         progress: Called with the number of images just finished.
+        condition: The y of each x, of shape `(batch, c)`, for a `ConditionalVAE`; the estimates are of log p(x|y).
 
     Raises:
         ValueError: If `samples` < 1, `chunk` < 1, x is empty, a chunk does not fit into memory, x and the model differ
-            in dtype, x has values outside the support of p(x|z), or the method cannot be used with the model.
+            in dtype, conditions are missing or not those of the model, x has values outside the support of p(x|z), or
+            the method cannot be used with the model.
     """
     method = ImportanceSampling(int(samples)) if isinstance(samples, SupportsIndex) else samples
     chunk = check_sizes(model, x, method.draws, chunk)
     with eval_mode(model):
-        _check_data(model, x)
-        return method.weigh(model, model.prior(), x, chunk, progress)
+        check_condition(model, condition, len(x))
+        _check_data(given(model, None if condition is None else condition[:1].to(x)), x)
+        known = model if condition is None else model.hold_prior()
+        return weigh(method, known, x, condition, chunk, progress)
 
 
-def check_sizes(model: VAE, x: Tensor, samples: int, chunk: int | None) -> int:
+def weigh(
+    method: Method,
+    model: AnyVAE,
+    x: Tensor,
+    condition: Tensor | None,
+    chunk: int,
+    progress: Callable[[int], None],
+) -> Estimate:
+    """The estimates of each x given its condition, if there is one, by a method of `chunk` pairs at a time."""
+    if condition is None:
+        return method.weigh(given(model, None), model.prior(), x, chunk, progress)
+    size = max(1, chunk // method.draws)  # as many as a method takes together
+    parts = [method.weigh(at, at.prior(), some, chunk, progress) for at, some in batches(model, x, condition, size)]
+    return Estimate(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def check_sizes(model: AnyVAE, x: Tensor, samples: int, chunk: int | None) -> int:
     """Check the sizes, and return the chunk: the given one, or what suits the model and the device."""
     chunk = _chunk(model, x.device) if chunk is None else chunk
     at_least_one(**{"samples": samples, "chunk": chunk, "the number of images": len(x)})
@@ -186,7 +209,7 @@ class ImportanceSampling:
         return Estimate(*map(torch.cat, zip(*parts, strict=True)))
 
 
-def _chunk(model: VAE, device: torch.device) -> int:
+def _chunk(model: AnyVAE, device: torch.device) -> int:
     """The number of pairs for which the device is fast: on a CPU with convolutions, few enough for the cache."""
     if device.type != "cpu":
         return 10_000  # 10 GiB of features of the ConvHVAE
@@ -220,9 +243,16 @@ class _Sums:
         )
 
 
-def log_likelihood(model: VAE, x: Tensor, samples: int = 5000, *, chunk: int | None = None) -> Tensor:
+def log_likelihood(
+    model: AnyVAE,
+    x: Tensor,
+    samples: int = 5000,
+    *,
+    chunk: int | None = None,
+    condition: Tensor | None = None,
+) -> Tensor:
     """Importance-sampled log p(x) of each x, of shape `(batch,)`, in nats (see `estimate`)."""
-    return estimate(model, x, samples, chunk=chunk).log_likelihood
+    return estimate(model, x, samples, chunk=chunk, condition=condition).log_likelihood
 
 
 def bits_per_dim(nats: float, dimensions: int) -> float:

@@ -23,7 +23,7 @@ from torch.func import functional_call
 
 from vaepriors.distributions import residual
 from vaepriors.limits import at_least_one
-from vaepriors.vae import VAE, Terms, check_dtype
+from vaepriors.vae import VAE, Parts, Terms, check_dtype
 
 __all__ = ["ELBO", "GECO", "IWAE", "REWO", "Objective", "PriorFit"]
 
@@ -57,11 +57,11 @@ class Objective(nn.Module, ABC):
         """1 if the prior's own parameters are trained in this step, otherwise 0, on the device; None if always."""
         return None
 
-    def fixed(self, model: VAE) -> tuple[nn.Module, ...]:
+    def fixed(self, model: Parts) -> tuple[nn.Module, ...]:
         """The parts of the model that stand still: not trained, and in evaluation mode during the training."""
         return ()
 
-    def trained(self, model: VAE) -> list[nn.Parameter]:
+    def trained(self, model: Parts) -> list[nn.Parameter]:
         """The parameters that are trained: those of no fixed part."""
         fixed = {id(p) for part in self.fixed(model) for p in part.parameters()}
         return [p for p in model.parameters() if id(p) not in fixed]
@@ -414,5 +414,5 @@ class PriorFit(Objective):
                 p.requires_grad_(True)
         return terms.log_ratio.mean(), terms
 
-    def fixed(self, model: VAE) -> tuple[nn.Module, ...]:
+    def fixed(self, model: Parts) -> tuple[nn.Module, ...]:
         return (model.encoder, model.decoder)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vaepriors.objectives import Objective
-from vaepriors.vae import VAE
+from vaepriors.vae import Parts
 
 __all__ = ["adam", "gated_adam", "normalize_gradients", "set_rate", "staged_rate"]
 
@@ -31,7 +31,7 @@ def normalize_gradients(parameters: Iterable[nn.Parameter], eps: float = 1e-7) -
 
 
 def adam(
-    model: VAE,
+    model: Parts,
     objective: Objective,
     lr: float = 5e-4,
     *,

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vaepriors.conditional import hold_prior
 from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture
 from vaepriors.energy import SNIS, Resampled
 from vaepriors.limits import at_least_one
@@ -110,6 +111,8 @@ class VampPrior(nn.Module):
         scaling: Module whose `inverse` maps learned pseudo-inputs to the units of the data, such as
             `networks.scaling.Standardize`; None if they are in these units. Without it, the columns of a table on
             scales of their own would be learned at speeds of their own.
+        conditions: Of a conditional model, whose encoder is (x, y) -> q(z|x, y): the y of each pseudo-input, of shape
+            `(K, c)`, or a module that returns them, such as `vaepriors.PseudoConditions`.
 
     Raises:
         ValueError: If `pseudo_inputs` is not a tensor of at least one event that the encoder takes, if its values are
@@ -132,12 +135,14 @@ class VampPrior(nn.Module):
         learn: bool = True,
         bounds: tuple[float, float] | None = (0.0, 1.0),
         scaling: nn.Module | None = None,
+        conditions: Tensor | nn.Module | None = None,
     ) -> None:
         super().__init__()
         _check_events(pseudo_inputs, "pseudo_inputs")
         if learn and bounds is not None:
             _check_bounds(pseudo_inputs, bounds)
-        self.encoder = encoder
+        conditions = _Fixed(conditions) if isinstance(conditions, Tensor) else conditions
+        self.encoder, self.conditions = encoder, conditions
         self.bounds = bounds if learn else None
         self.scaling: Any = scaling
         pseudo_inputs = pseudo_inputs.detach().clone()
@@ -147,7 +152,7 @@ class VampPrior(nn.Module):
         else:
             self.register_buffer("pseudo_inputs", pseudo_inputs)
         self.logits = nn.Parameter(pseudo_inputs.new_zeros(len(pseudo_inputs))) if weighted else None
-        _check_diagonal_normal(encoder, self.inputs())
+        _check_diagonal_normal(encoder, (self.inputs(),) if conditions is None else (self.inputs(), conditions()))
 
     def inputs(self) -> Tensor:
         """The clamped pseudo-inputs in the units of the data, of shape `(K, *event)`."""
@@ -155,8 +160,13 @@ class VampPrior(nn.Module):
         return u if self.scaling is None else self.scaling.inverse(u)
 
     def forward(self) -> NormalMixture:
-        q = self.encoder(self.inputs())
+        q = self.posteriors(slice(None))
         return NormalMixture(q.mean, q.stddev, self.logits)
+
+    def posteriors(self, components: slice) -> Distribution:
+        """The components q(z|u) of some pseudo-inputs."""
+        conditions = () if self.conditions is None else (self.conditions()[components],)
+        return self.encoder(self.inputs()[components], *conditions)
 
     @torch.no_grad()
     def clamped_share(self) -> Tensor:
@@ -165,6 +175,18 @@ class VampPrior(nn.Module):
             return self.pseudo_inputs.new_zeros(())
         low, high = self.bounds
         return ((self.pseudo_inputs <= low) | (self.pseudo_inputs >= high)).float().mean()
+
+
+class _Fixed(nn.Module):
+    """Returns a constant tensor, which checkpoints have."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value: Tensor
+        self.register_buffer("value", value.detach().clone())
+
+    def forward(self) -> Tensor:
+        return self.value
 
 
 def _check_events(x: Tensor, name: str, least: int = 1) -> None:
@@ -191,9 +213,9 @@ def _check_bounds(pseudo_inputs: Tensor, bounds: tuple[float, float]) -> None:
 
 
 @torch.no_grad()
-def _check_diagonal_normal(encoder: nn.Module, pseudo_inputs: Tensor) -> None:
+def _check_diagonal_normal(encoder: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """Compare the density of q(z|u) with that of a diagonal normal, at two points of each component."""
-    q = _vectors(encoder, pseudo_inputs, "pseudo_inputs", "mean", "stddev")
+    q = _vectors(encoder, inputs, "pseudo_inputs", "mean", "stddev")
     for step in (0.5, -2.0):
         z = q.mean + step * q.stddev
         if not torch.allclose(q.log_prob(z), DiagonalNormal(q.mean, q.stddev).log_prob(z), rtol=1e-3, atol=1e-3):
@@ -204,11 +226,14 @@ def _check_diagonal_normal(encoder: nn.Module, pseudo_inputs: Tensor) -> None:
 
 
 @torch.no_grad()
-def _vectors(encoder: nn.Module, x: Tensor, name: str, *moments: str) -> Distribution:
+def _vectors(encoder: nn.Module, inputs: tuple[Tensor, ...], name: str, *moments: str) -> Distribution:
     """q(z|x) of the argument `name`, refused if it is not over one vector for each event or lacks a moment."""
+    x, *conditions = inputs
+    if any(len(c) != len(x) for c in conditions):
+        raise ValueError(f"there are {len(x)} {name}, but {len(conditions[0])} conditions: give one for each")
     try:
         with eval_mode(encoder):
-            q: Distribution = encoder(x)
+            q: Distribution = encoder(*inputs)
     except (RuntimeError, ValueError, IndexError) as error:
         shape = tuple(x.shape[1:])
         raise ValueError(f"{name} have event shape {shape}, which the encoder does not take: {error}") from error
@@ -256,6 +281,7 @@ class ExemplarPrior(nn.Module):
         encoder: Module, x -> q(z|x), with a mean in closed form. For a hierarchy, the one of the top level.
         exemplars: The training set, of shape `(N, *event)`.
         samples: M, the number of exemplars of a call in training mode, from 2 to N.
+        conditions: Of a conditional model, whose encoder is (x, y) -> q(z|x, y): the y of each exemplar, `(N, c)`.
 
     Raises:
         ValueError: If `exemplars` is not a tensor of at least two events that the encoder takes, if `samples` is less
@@ -269,14 +295,18 @@ class ExemplarPrior(nn.Module):
 
     __call__: Callable[..., NormalMixture]
 
-    def __init__(self, encoder: nn.Module, exemplars: Tensor, samples: int = 500) -> None:
+    def __init__(
+        self, encoder: nn.Module, exemplars: Tensor, samples: int = 500, *, conditions: Tensor | None = None
+    ) -> None:
         super().__init__()
         _check_events(exemplars, "exemplars", least=2)
         if not 2 <= samples <= len(exemplars):
             raise ValueError(f"samples is {samples}: choose 2 to {len(exemplars)}, the number of exemplars")
-        _vectors(encoder, exemplars[:2], "exemplars", "mean")
+        inputs = (exemplars,) if conditions is None else (exemplars, conditions)
+        _vectors(encoder, tuple(each[:2] for each in inputs), "exemplars", "mean")
         self.encoder, self.samples = encoder, samples
-        self.exemplars = exemplars.detach()  # no buffer: DDP would send it to all devices in each step
+        # no buffers: DDP would send them to all devices in each step
+        self.exemplars, *self.conditions = (each.detach() for each in inputs)
         self.log_var = nn.Parameter(exemplars.new_zeros(()))
 
     def forward(self) -> NormalMixture:
@@ -308,7 +338,8 @@ class ExemplarPrior(nn.Module):
     def _mixture(self, chosen: Tensor, without: Tensor | None = None) -> NormalMixture:
         """The components of the chosen exemplars, with equal weights; without the one of each given row."""
         size = self.samples if self.training else 1000
-        loc = torch.cat([self.encoder(self.exemplars[some]).mean for some in chosen.split(size)])
+        inputs = (self.exemplars, *self.conditions)
+        loc = torch.cat([self.encoder(*(each[some] for each in inputs)).mean for some in chosen.split(size)])
         scale = torch.exp(self.log_var / 2).expand_as(loc)
         if without is None:
             return NormalMixture(loc, scale)
@@ -318,7 +349,7 @@ class ExemplarPrior(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ExemplarPrior":
         """Move or convert the exemplars with the parameters."""
         super()._apply(fn, recurse)
-        self.exemplars = fn(self.exemplars)
+        self.exemplars, *self.conditions = map(fn, (self.exemplars, *self.conditions))
         return self
 
 
@@ -362,6 +393,8 @@ class VHP(nn.Module):
 class TwoLevelPrior(nn.Module):
     """p(z2) p(z1|z2), over z = [z2, z1] (Tomczak & Welling 2018, eq. 11 to 13).
 
+    Called with y, as the prior of a conditional model, it is p(z2|y) p(z1|z2, y), of `top(y)` and `bottom(z2, y)`.
+
     Args:
         top: Module, () -> p(z2).
         bottom: Module, z2 -> p(z1|z2).
@@ -379,11 +412,18 @@ class TwoLevelPrior(nn.Module):
         super().__init__()
         self.top, self.bottom, self.sizes = top, bottom, sizes
 
-    def forward(self) -> Chain:
-        return Chain(self.top(), self.bottom, self.sizes)
+    def forward(self, *y: Tensor) -> Chain:
+        return self._chain(self.top(*y), y)
+
+    def _chain(self, top: Distribution, y: tuple[Tensor, ...]) -> Chain:
+        return Chain(top, (lambda z2: self.bottom(z2, *y)) if y else self.bottom, self.sizes)
 
     @property
-    def without(self) -> Callable[[Tensor], Chain]:
+    def without(self) -> Callable[..., Chain]:
         """The method of the top for both levels (see `ExemplarPrior`); missing if the top does not have it."""
         top: Any = self.top.without
-        return lambda rows: Chain(top(rows), self.bottom, self.sizes)
+        return lambda rows, *y: self._chain(top(rows, *y), y)
+
+    def hold_prior(self) -> "TwoLevelPrior":
+        """The same of a conditional model, with what all p(z2|y) share computed now."""
+        return TwoLevelPrior(hold_prior(self.top), self.bottom, self.sizes)

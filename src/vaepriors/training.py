@@ -9,6 +9,7 @@ step reads the device; sums are read once an epoch.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import signal
@@ -16,7 +17,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from vaepriors import checkpoint
 from vaepriors.compilation import Graphed, compiled
+from vaepriors.conditional import AnyVAE, batches, check_condition, given
 from vaepriors.data import Dataset
 from vaepriors.devices import open_devices, peak_memory
 from vaepriors.limits import at_least_one
@@ -32,13 +34,13 @@ from vaepriors.objectives import Objective
 from vaepriors.optim import adam, set_rate, staged_rate
 from vaepriors.priors import VampPrior
 from vaepriors.store import Memory, Store, session
-from vaepriors.vae import VAE
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = ["Callback", "Diverged", "Losses", "Outcome", "Settings", "Training", "binarize", "fit"]
 
+Trained = TypeVar("Trained", bound=nn.Module)
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
 
@@ -57,7 +59,7 @@ class Outcome:
     metrics: list[dict[str, Any]] = field(default_factory=list, repr=False, compare=False)
     best: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)  # the weights of the best epoch
 
-    def load_best(self, model: VAE) -> VAE:
+    def load_best(self, model: Trained) -> Trained:
         """Load the weights of the best epoch into the model that was trained; return it in evaluation mode."""
         if self.best:
             checkpoint.load_module(model, self.best)
@@ -148,16 +150,26 @@ class Losses(nn.Module):
         objective: The objective.
         data: The training set, on the device of the model.
         dynamic: Whether the data are probabilities, to be binarised anew in each call.
+        conditions: The y of each point, for a conditional model.
     """
 
-    def __init__(self, model: VAE, objective: Objective, data: Tensor, dynamic: bool = False) -> None:
+    def __init__(
+        self,
+        model: AnyVAE,
+        objective: Objective,
+        data: Tensor,
+        dynamic: bool = False,
+        conditions: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.model, self.objective = model, objective
         self.data, self.dynamic = data, dynamic  # no buffer: it is not saved, and the same on all devices
+        self.conditions = conditions
 
     def forward(self, rows: Tensor) -> Tensor:
         x = self.data[rows]
-        loss, terms = self.objective(self.model.without(rows), binarize(x) if self.dynamic else x)
+        model = given(self.model, None if self.conditions is None else self.conditions[rows])
+        loss, terms = self.objective(model.without(rows), binarize(x) if self.dynamic else x)
         return torch.stack([loss, terms.rate.mean(), terms.distortion.mean()])
 
 
@@ -171,7 +183,7 @@ def binarize(probabilities: Tensor) -> Tensor:
 
 
 def fit(
-    model: VAE,
+    model: AnyVAE,
     objective: Objective,
     data: Dataset,
     *,
@@ -206,7 +218,7 @@ def fit(
     Args:
         model: The model; it is moved to the device and has the weights of the last epoch afterwards.
         objective: The objective. Its warm-up counts epochs here, unless it was given `steps_per_epoch`.
-        data: Training and validation examples.
+        data: Training and validation examples; with conditions for a `ConditionalVAE`.
         epochs: Epochs at most.
         batch_size: Examples in a step, over all devices.
         lr: Learning rate of Adam.
@@ -234,11 +246,12 @@ def fit(
         How it ended, with the metrics of all epochs and the best weights.
 
     Raises:
-        ValueError: If a setting is out of its range, or the store has another training or damaged files.
+        ValueError: If a setting is out of its range, if the data have conditions and the model is not conditional, or
+            the other way round, or if the store has another training or damaged files.
         Diverged: If a loss is not finite; the last checkpoint, of an epoch before, is kept.
         OSError: If the disk is full; the last checkpoint is kept.
 
-    >>> from vaepriors import data, networks, objectives, priors
+    >>> from vaepriors import VAE, data, networks, objectives, priors
     >>> digits = data.load("digits")
     >>> encoder, decoder = networks.Encoder((1, 8, 8), [32], 4), networks.Decoder((1, 8, 8), [32], 4)
     >>> model = VAE(encoder, decoder, priors.VampPrior(encoder, digits.train[:20]))
@@ -269,7 +282,7 @@ class Training:
 
     def __init__(
         self,
-        model: VAE,
+        model: AnyVAE,
         objective: Objective,
         data: Dataset,
         settings: Settings,
@@ -286,7 +299,7 @@ class Training:
         self.settings, self.store, self.fabric, self.callbacks, self.data = settings, store, fabric, callbacks, data
         self.steps = -(-len(data.train) // min(settings.batch_size, len(data.train)))  # every example at least once
         objective.count_epochs(self.steps)
-        self.model: VAE = model.to(fabric.device, settings.dtype)
+        self.model: AnyVAE = model.to(fabric.device, settings.dtype)
         self.objective: Objective = objective.to(fabric.device)
         graph = _graph(settings, fabric)
         self.optimizer = adam(
@@ -302,11 +315,19 @@ class Training:
         self.state, self.saved = State(), 0  # the latter is the epoch of the last checkpoint
         self.train = data.train.to(fabric.device, settings.dtype)
         self.valid = data.valid[fabric.global_rank :: fabric.world_size].to(fabric.device, settings.dtype)
-        losses: Any = Losses(self.model, self.objective, self.train, data.dynamic)
+        losses: Any = Losses(self.model, self.objective, self.train, data.dynamic, self.conditions.get("train"))
         if settings.compile:
             losses = compiled(losses)
         self.losses, self.wrapped_optimizer = fabric.setup(losses, self.optimizer, move_to_device=False)
         self.step = Graphed(self._step) if graph else self._step
+
+    @functools.cached_property
+    def conditions(self) -> dict[str, Tensor]:
+        """The conditions of the training set and of this device's validation examples; empty without any."""
+        fabric, of = self.fabric, self.data.conditions
+        check_condition(self.model, of.get("train"))
+        shares = {"train": slice(None), "valid": slice(fabric.global_rank, None, fabric.world_size)}
+        return {split: of[split][share].to(self.train) for split, share in shares.items()} if of else {}
 
     @fixed_numerics()
     def run(
@@ -441,9 +462,8 @@ class Training:
         self.model.eval()
         self.objective.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.fabric.device)
-        model = self.model.given(prior=self.model.prior())  # its components may cost more than the examples
-        for start in range(0, len(self.valid), 500):  # none on a device without an example of a tiny set
-            x = self.valid[start : start + 500]
+        known = self.model.hold_prior()  # its components may cost more than the examples
+        for model, x in batches(known, self.valid, self.conditions.get("valid"), 500):  # none on a device of a tiny set
             loss, _ = self.objective(model, x)
             sums += torch.stack([loss.double() * len(x), sums.new_tensor(len(x))])
         total, count = self.fabric.all_reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]

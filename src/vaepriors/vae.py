@@ -26,7 +26,7 @@ from torch.distributions import Distribution, constraints
 
 from vaepriors.distributions import Auxiliary, Chain, Shape, ShapedDistribution, rsample_and_log_prob
 
-__all__ = ["VAE", "Conditional", "Marginal", "Terms", "check_dtype", "eval_mode"]
+__all__ = ["VAE", "Conditional", "Constant", "Marginal", "Parts", "Terms", "check_dtype", "eval_mode"]
 
 
 class Terms(NamedTuple):
@@ -80,7 +80,22 @@ class Conditional(nn.Module):
     __call__: Callable[..., Distribution]
 
 
-class VAE(nn.Module):
+class Parts(nn.Module):
+    """Encoder, decoder and prior: what a `VAE` and a `vaepriors.ConditionalVAE` share."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, prior: nn.Module) -> None:
+        super().__init__()
+        self.encoder = cast(Conditional, encoder)
+        self.decoder = cast(Conditional, decoder)
+        self.prior = cast(Conditional, prior)
+
+    def prior_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the prior alone, without those that it shares, such as a VampPrior's encoder."""
+        shared = {id(p) for part in (self.encoder, self.decoder) for p in part.parameters()}
+        return [p for p in self.prior.parameters() if id(p) not in shared]
+
+
+class VAE(Parts):
     """Variational autoencoder (Kingma & Welling 2014; Rezende, Mohamed & Wierstra 2014).
 
     A hierarchy of latent variables is not another model: its encoder and prior return a `Chain`, and z is the
@@ -99,12 +114,6 @@ class VAE(nn.Module):
     """
 
     __call__: Callable[..., Terms]
-
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, prior: nn.Module) -> None:
-        super().__init__()
-        self.encoder = cast(Conditional, encoder)
-        self.decoder = cast(Conditional, decoder)
-        self.prior = cast(Conditional, prior)
 
     def forward(self, x: Tensor, n: int = 1) -> Terms:
         r"""Weigh n draws of z for each x.
@@ -165,8 +174,12 @@ class VAE(nn.Module):
 
     def given(self, posterior: Distribution | None = None, prior: Distribution | None = None) -> "VAE":
         """The same model with q(z|x), p(z), or both given: for many draws with the same parameters."""
-        encoder = self.encoder if posterior is None else _Given(posterior)
-        return VAE(encoder, self.decoder, self.prior if prior is None else _Given(prior))
+        encoder = self.encoder if posterior is None else Constant(posterior)
+        return VAE(encoder, self.decoder, self.prior if prior is None else Constant(prior))
+
+    def hold_prior(self) -> "VAE":
+        """The same model with p(z) computed now, for many calls with the same parameters."""
+        return self.given(prior=self.prior())
 
     def without(self, rows: Tensor) -> "VAE":
         """The same model, under whose prior these training examples do not explain themselves.
@@ -179,11 +192,6 @@ class VAE(nn.Module):
         """
         leave_out = getattr(self.prior, "without", None)
         return self if leave_out is None else self.given(prior=leave_out(rows))
-
-    def prior_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the prior alone, without those that it shares, such as a VampPrior's encoder."""
-        shared = {id(p) for part in (self.encoder, self.decoder) for p in part.parameters()}
-        return [p for p in self.prior.parameters() if id(p) not in shared]
 
     @torch.no_grad()
     def sample(self, shape: Shape = ()) -> Tensor:
@@ -237,7 +245,7 @@ def _check_shapes(x: Tensor, batch: torch.Size, event: torch.Size) -> None:
         )
 
 
-class _Given(nn.Module):
+class Constant(nn.Module):
     """Returns a given distribution for any input."""
 
     def __init__(self, distribution: Distribution) -> None:

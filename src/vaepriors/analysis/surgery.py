@@ -12,10 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vaepriors.conditional import AnyVAE, batches
 from vaepriors.distributions import DiagonalNormal, NormalMixture
-from vaepriors.vae import VAE, eval_mode
+from vaepriors.vae import eval_mode
 
-__all__ = ["Surgery", "elbo_surgery"]
+__all__ = ["Surgery", "aggregated_log_prob", "elbo_surgery"]
 
 
 class Surgery(NamedTuple):
@@ -43,7 +44,15 @@ class Surgery(NamedTuple):
 
 
 @torch.no_grad()
-def elbo_surgery(model: VAE, x: Tensor, draws: int = 10_000, *, block: int = 2**22) -> Surgery:
+def elbo_surgery(
+    model: AnyVAE,
+    x: Tensor,
+    draws: int = 10_000,
+    *,
+    block: int = 2**22,
+    condition: Tensor | None = None,
+    groups: Tensor | None = None,
+) -> Surgery:
     r"""Split the ELBO of N examples (see above), with the sum over all N in the aggregated posterior.
 
     With examples $n_s$ drawn without replacement and $z_s \sim q(z|x_{n_s})$,
@@ -65,6 +74,9 @@ def elbo_surgery(model: VAE, x: Tensor, draws: int = 10_000, *, block: int = 2**
         x: The N examples, of shape `(N, *event)`.
         draws: Number of $z_s$; at most N.
         block: Numbers in memory at a time.
+        condition: The y of each x, for a `ConditionalVAE`.
+        groups: The class of each x, whole numbers of shape `(N,)`. The parts are then those given the class: the
+            aggregated posterior of an example is that of its class, and log N the mean of its logarithms.
 
     Raises:
         ValueError: If there are fewer than two draws or examples.
@@ -73,30 +85,55 @@ def elbo_surgery(model: VAE, x: Tensor, draws: int = 10_000, *, block: int = 2**
     if draws < 2:
         raise ValueError(f"{draws} draws of {len(x)} examples: at least 2 are needed")
     with eval_mode(model):
-        chosen = x[torch.randperm(len(x), device=x.device)[:draws]]
-        prior, parts = model.prior(), []
-        for some in chosen.split(1000):
-            q = model.encoder(some)
+        rows = torch.randperm(len(x), device=x.device)[:draws]
+        parts = []
+        for at, some in batches(model.hold_prior(), x[rows], None if condition is None else condition[rows], 1000):
+            q = at.encoder(some)
             z = q.sample()
-            parts.append((z, model.decoder(z).log_prob(some), q.log_prob(z), prior.log_prob(z)))
+            parts.append((z, at.decoder(z).log_prob(some), q.log_prob(z), at.prior().log_prob(z)))
         z, log_likelihood, own, log_p = map(torch.cat, zip(*parts, strict=True))
         log_likelihood, own, log_p = log_likelihood.double(), own.double(), log_p.double()
-        log_q = _aggregated(model, x, z, block)
+        log_q, log_n = _aggregated_by_group(model, x, condition, groups, rows, z, block)
     information, marginal = own - log_q, log_q - log_p
     return Surgery(
         distortion=-log_likelihood.mean().item(),
         rate=(own - log_p).mean().item(),
         mutual_information=information.mean().item(),
         marginal_kl=marginal.mean().item(),
-        log_n=math.log(len(x)),
+        log_n=log_n,
         mutual_information_se=information.std().item() / math.sqrt(draws),
         marginal_kl_se=marginal.std().item() / math.sqrt(draws),
     )
 
 
-def _aggregated(model: VAE, x: Tensor, z: Tensor, block: int) -> Tensor:
-    """log q(z) of draws z, shape `(S, latent)`, under the aggregated posterior of all x: shape `(S,)`, in float64."""
-    posteriors = [model.encoder(some) for some in x.split(1000)]
+def _aggregated_by_group(
+    model: AnyVAE, x: Tensor, y: Tensor | None, groups: Tensor | None, rows: Tensor, z: Tensor, block: int
+) -> tuple[Tensor, float]:
+    """log q(z) of draws z of the examples `rows`, each under the aggregated posterior of its group, and mean log N."""
+    if groups is None:
+        return aggregated_log_prob(model, x, z, y, block=block), math.log(len(x))
+    log_q, log_n = z.new_zeros(len(z), dtype=torch.float64), 0.0
+    for group in groups.unique():
+        members, drawn = groups == group, groups[rows] == group
+        condition = None if y is None else y[members]
+        log_q[drawn] = aggregated_log_prob(model, x[members], z[drawn], condition, block=block)
+        log_n += math.log(int(members.sum())) * int(members.sum()) / len(x)
+    return log_q, log_n
+
+
+def aggregated_log_prob(
+    model: AnyVAE, x: Tensor, z: Tensor, condition: Tensor | None = None, *, block: int = 2**22
+) -> Tensor:
+    """log q(z) of draws z, shape `(S, latent)`, under the aggregated posterior of all x: shape `(S,)`, in float64.
+
+    Args:
+        model: The model.
+        x: Examples, of shape `(N, *event)`.
+        z: Draws.
+        condition: The y of each x, for a `ConditionalVAE`.
+        block: Numbers in memory at a time.
+    """
+    posteriors = [at.encoder(some) for at, some in batches(model, x, condition, 1000)]
     normals = [q for q in posteriors if isinstance(q, DiagonalNormal)]
     if len(normals) == len(posteriors):
         mixture = NormalMixture(torch.cat([q.loc for q in normals]).double(), torch.cat([q.scale for q in normals]))

@@ -14,14 +14,17 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
+from vaepriors.conditional import AnyVAE, batches
 from vaepriors.distributions import Chain, NormalMixture, factors, marginal_log_prob, point_estimate
-from vaepriors.vae import VAE, eval_mode
+from vaepriors.vae import eval_mode
 
 __all__ = ["active_units", "activity", "divergence_of_units", "levels", "responsibilities"]
 
 
 @torch.no_grad()
-def activity(model: VAE, x: Tensor, n: int | None = None, *, chunk: int = 1000) -> Tensor:
+def activity(
+    model: AnyVAE, x: Tensor, n: int | None = None, *, chunk: int = 1000, condition: Tensor | None = None
+) -> Tensor:
     r"""$\mathrm{Var}_x(\mathbb{E}_q[z_j|x])$ of each unit, of shape `(latent,)`.
 
     If q(z|x), or the upper level of a chain, has a mean in closed form, it is used. The mean of a lower level is that
@@ -34,6 +37,7 @@ def activity(model: VAE, x: Tensor, n: int | None = None, *, chunk: int = 1000) 
         x: Data, of shape `(batch, *event)`, at least two.
         n: Draws in each of the two averages; by default 32, or more for few examples.
         chunk: Examples encoded at a time.
+        condition: The y of each x, for a `ConditionalVAE`.
 
     Raises:
         ValueError: If there are fewer than two examples.
@@ -42,7 +46,7 @@ def activity(model: VAE, x: Tensor, n: int | None = None, *, chunk: int = 1000) 
         raise ValueError(f"a variance over {len(x)} example is not defined: give at least 2")
     n = max(32, 10_000 // len(x)) if n is None else n  # the error of a collapsed unit is about 1 / (n sqrt(batch))
     with eval_mode(model):
-        means = [_two_means(model.encoder(batch), n) for batch in x.split(chunk)]
+        means = [_two_means(at.encoder(batch), n) for at, batch in batches(model, x, condition, chunk)]
     first, second = torch.cat(means, dim=1).double()  # (batch, latent) each
     return ((first - first.mean(0)) * (second - second.mean(0))).sum(0) / (len(x) - 1)
 
@@ -58,9 +62,9 @@ def _two_means(q: Distribution, n: int) -> Tensor:
         return q.sample((2, n)).mean(1)
 
 
-def active_units(model: VAE, x: Tensor, threshold: float = 0.01) -> int:
+def active_units(model: AnyVAE, x: Tensor, threshold: float = 0.01, *, condition: Tensor | None = None) -> int:
     """The number of units whose activity is above the threshold (see `activity`)."""
-    return int((activity(model, x) > threshold).sum())
+    return int((activity(model, x, condition=condition) > threshold).sum())
 
 
 def levels(posterior: Distribution) -> dict[str, slice]:
@@ -72,7 +76,9 @@ def levels(posterior: Distribution) -> dict[str, slice]:
 
 
 @torch.no_grad()
-def divergence_of_units(model: VAE, x: Tensor, n: int = 4, *, chunk: int = 100) -> dict[str, Tensor]:
+def divergence_of_units(
+    model: AnyVAE, x: Tensor, n: int = 4, *, chunk: int = 100, condition: Tensor | None = None
+) -> dict[str, Tensor]:
     r"""$\mathbb{E}_x KL(q(z_j|x) \,\|\, p(z_j))$ of each unit of each level, in nats (Klushyn et al. 2019, figure 21).
 
     The lower level of a chain is given the upper one, $\mathbb{E}\, KL(q(z_{1j}|x, z_2) \,\|\, p(z_{1j}|z_2))$.
@@ -85,16 +91,16 @@ def divergence_of_units(model: VAE, x: Tensor, n: int = 4, *, chunk: int = 100) 
         x: Data, of shape `(batch, *event)`.
         n: Draws of z for each example.
         chunk: Examples at a time.
+        condition: The y of each x, for a `ConditionalVAE`.
 
     Returns:
         By name of the level (`z`; `z2` and `z1`; `u`), a mean for each unit, float64; NaN where it is unknown.
     """
     sums: dict[str, Tensor] = {}
     with eval_mode(model):
-        prior = model.prior()
-        for some in x.split(chunk):
-            q = model.encoder(some)
-            for name, parts in _by_level(q, prior, q.sample((n,))).items():
+        for at, some in batches(model.hold_prior(), x, condition, chunk):
+            q = at.encoder(some)
+            for name, parts in _by_level(q, at.prior(), q.sample((n,))).items():
                 sums[name] = sums.get(name, torch.zeros((), device=x.device)) + parts.double().mean(0).sum(0)
     return {name: total / len(x) for name, total in sums.items()}
 

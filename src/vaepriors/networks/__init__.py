@@ -1,5 +1,6 @@
 """Encoders and decoders of the papers, each a module whose call returns a distribution."""
 
+from vaepriors.networks.appended import Appended
 from vaepriors.networks.conv import (
     ConvFeatures,
     conv_decoder,
@@ -14,6 +15,7 @@ from vaepriors.networks.levels import ChainEncoder, Joined, conditional, hierarc
 from vaepriors.networks.pixelcnn import PixelCNN, pixel_hierarchical_decoder
 
 __all__ = [
+    "Appended",
     "ChainEncoder",
     "ConvFeatures",
     "Decoder",

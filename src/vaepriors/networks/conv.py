@@ -161,13 +161,17 @@ def conv_hierarchical_decoder(
     latent: int,
     *,
     head: Callable[..., nn.Module] = BernoulliHead,
+    condition: int = 0,
 ) -> SplitDecoder:
-    """The decoder of ConvHVAE, a module of z = [z2, z1]; `hidden[0]` is the width of the first layer of each level."""
+    """The decoder of ConvHVAE, a module of z = [z2, z1], or of [z2, z1, y] with a condition y of this size.
+
+    The first layer of each level has the width `hidden[0]`.
+    """
     width, size = hidden[0], check_images(event_shape).numel()
     joint = GatedDense(2 * width, size)
-    first, second = GatedDense(latent, width), GatedDense(latent, width)
+    first, second = GatedDense(latent + condition, width), GatedDense(latent, width)
     joined = Joined(first, second, joint, head=_from_plane(event_shape, head))
-    return SplitDecoder(joined, (latent, latent))
+    return SplitDecoder(joined, (latent, latent + condition))
 
 
 def strided_encoder(event_shape: Shape, hidden: Sequence[int], latent: int) -> Network:

@@ -80,7 +80,7 @@ class SplitDecoder(nn.Module):
 
     Args:
         joined: Module, (z1, z2) -> p(x|z2, z1).
-        sizes: Sizes of z2 and z1.
+        sizes: Sizes of z2 and z1, the latter with a condition y that follows it.
     """
 
     __call__: Callable[..., Distribution]
@@ -140,9 +140,11 @@ def hierarchical_decoder(
     latent: int,
     *,
     head: Callable[[int, Shape], nn.Module] = BernoulliHead,
+    condition: int = 0,
 ) -> SplitDecoder:
-    """The dense decoder of the HVAE, a module of z = [z2, z1]."""
+    """The dense decoder of the HVAE, a module of z = [z2, z1], or of [z2, z1, y] with a condition y of this size."""
     width, last = hidden[0], hidden[-1]
     joint = GatedDense(2 * width, last)
-    joined = Joined(GatedDense(latent, width), GatedDense(latent, width), joint, head=head(last, event_shape))
-    return SplitDecoder(joined, (latent, latent))
+    first, second = GatedDense(latent + condition, width), GatedDense(latent, width)
+    joined = Joined(first, second, joint, head=head(last, event_shape))
+    return SplitDecoder(joined, (latent, latent + condition))

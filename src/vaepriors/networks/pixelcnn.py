@@ -145,6 +145,7 @@ def pixel_hierarchical_decoder(
     head: Callable[..., nn.Module] = BernoulliHead,
     channels: int = 64,
     view: nn.Module | None = None,
+    condition: int = 0,
 ) -> SplitDecoder:
     """The decoder of PixelHVAE, a module of z = [z2, z1], each of which becomes a plane of the size of x.
 
@@ -154,6 +155,7 @@ def pixel_hierarchical_decoder(
         head: Class of the head, such as `BernoulliHead`.
         channels: Channels of the masked convolutions.
         view: What they see instead of x, as in `PixelCNN`.
+        condition: Size of a condition y, which follows z; its plane is that of z1.
 
     Raises:
         ValueError: If one x is not an image.
@@ -161,5 +163,5 @@ def pixel_hierarchical_decoder(
     shape = check_images(event_shape)
     context = _Context(2 * shape[0], channels)
     pixels = PixelCNN(shape, head=head, channels=channels, view=view)
-    joined = Joined(_Planes(latent, shape), _Planes(latent, shape), context, head=pixels)
-    return SplitDecoder(joined, (latent, latent))
+    joined = Joined(_Planes(latent + condition, shape), _Planes(latent, shape), context, head=pixels)
+    return SplitDecoder(joined, (latent, latent + condition))
