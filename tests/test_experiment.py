@@ -10,7 +10,14 @@ from vaepriors.data import load
 def test_an_option_belongs_to_the_entries_that_have_it():
     """Each option of a table is refused by every entry without it, by a sentence with the option and both names."""
     for name in PRIORS.options():
-        values = {"pseudo_inputs": "data", "weighted": True, "prior_hidden": (5,), "base": "mog", "flow": "nsf"}
+        values = {
+            "pseudo_inputs": "data",
+            "pseudo_conditions": "learned",
+            "weighted": True,
+            "prior_hidden": (5,),
+            "base": "mog",
+            "flow": "nsf",
+        }
         value = values.get(name, 3)
         for prior, choice in PRIORS.items():
             if name in choice.options:

@@ -20,7 +20,7 @@ from vaepriors.app.custom import imported
 from vaepriors.app.experiment import CommandLine, Experiment, Prior, load_data
 from vaepriors.app.parsing import parse
 from vaepriors.app.terminal import counting_bar, make_console, use_plain_signs
-from vaepriors.data import CATALOGUE, Dataset, absolute, fetch
+from vaepriors.data import CATALOGUE, Dataset, absolute, condition_of, fetch
 from vaepriors.limits import at_least_one, check_size
 
 if TYPE_CHECKING:
@@ -294,6 +294,7 @@ def sample(
     number: int = 64,
     which: Which = "best",
     seed: int = 0,
+    condition: tuple[float, ...] = (),
     model: CustomModel = None,
 ) -> int:
     """Draw from a trained model; also draw reconstructions, pseudo-inputs and the curves of the training.
@@ -304,6 +305,8 @@ def sample(
         run: Folder of the run; samples.npy and the pictures are written there.
         number: How many images or vectors to draw.
         seed: Seed of the draws.
+        condition: Of a model with conditions: the class of all draws, its covariates, or a class and then covariates.
+            Unless given, each draw has the condition of a random training example.
     """
     from vaepriors.app.report.curves import write_curves
     from vaepriors.app.report.pictures import write_pictures
@@ -315,12 +318,13 @@ def sample(
     folder = _open(run, model)
     with folder.lock():
         dataset = folder.dataset()
+        y = condition_of(dataset, condition) if condition else None
         check_size(f"a sample of {number} draws", 4 * number * dataset.event_shape.numel())
         vae, _ = folder.model(dataset, which)
         metrics = folder.metrics()
         torch.manual_seed(seed)
         with counting_bar(console, "pixels, one by one") as progress, sampling_progress(progress):
-            paths = write_pictures(folder.folder, vae, dataset, number) + write_curves(folder.folder, metrics)
+            paths = write_pictures(folder.folder, vae, dataset, number, y) + write_curves(folder.folder, metrics)
     console.print("\n".join(map(str, paths)))
     return 0
 

@@ -21,6 +21,7 @@ from torch.distributions import Distribution
 
 from vaepriors import training
 from vaepriors.app.experiment import Experiment, build
+from vaepriors.conditional import unconditional
 from vaepriors.data import LIKELIHOODS, Dataset
 from vaepriors.distributions import Chain, point_estimate
 from vaepriors.likelihood import ImportanceSampling, check_sizes
@@ -149,7 +150,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             seed=seed,
             accelerator=self.accelerator,
         )
-        self.model_ = outcome.load_best(model).cpu().double()
+        self.model_ = unconditional(outcome.load_best(model)).cpu().double()
         self.metrics_, self.n_iter_ = outcome.metrics, outcome.epoch
         self.seed_ = seed
         self._n_features_out = self._encode(self._standardize(rows[:1])).shape[1]

@@ -157,6 +157,7 @@ def least_memory(experiment: Experiment, dataset: Dataset) -> Memory:
     """
     size = 8 if experiment.precision == "64-true" else 4
     event, k, latent = dataset.event_shape.numel(), _components(experiment), experiment.latent or 0
+    point = event + sum(y.shape[-1] for split, y in dataset.conditions.items() if split == "train")
     share = min(experiment.batch_size // experiment.devices, len(dataset.train))
     draws = share * experiment.samples
     facts = _facts(experiment)
@@ -167,7 +168,7 @@ def least_memory(experiment: Experiment, dataset: Dataset) -> Memory:
     return Memory(
         networks=size * COPIES * _weights(experiment, dataset),
         components=size * k * (learned * COPIES + fixed),
-        data=size * event * (len(dataset.train) + len(dataset.valid) // (experiment.devices * experiment.nodes)),
+        data=size * point * (len(dataset.train) + len(dataset.valid) // (experiment.devices * experiment.nodes)),
         draws=draws * (size * (levels * latent + event + of_u) + 8 * k)  # densities of components are in float64
         + size * shared,
     )
@@ -188,7 +189,7 @@ def _weights(experiment: Experiment, dataset: Dataset) -> int:
         kind = "prior" if "component" in PRIORS[experiment.prior].facts else "base"
         own: dict[str, Any] = dict.fromkeys(PRIORS[getattr(experiment, kind)].options)
         experiment = experiment.replace(**own | {kind: "standard"})
-    facts = ("name", "event_shape", "likelihood", "family", "train", "pseudo")
+    facts = ("name", "event_shape", "likelihood", "family", "train", "pseudo", "conditions", "classes")
     form: Any = SimpleNamespace(**{name: getattr(dataset, name) for name in facts})
     try:
         with torch.device("meta"):

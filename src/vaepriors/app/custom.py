@@ -1,7 +1,7 @@
 """Custom models on the command line: `--model package.module:function`.
 
 The function gets the data set as `data`, and those options of `vaepriors train` that it has as parameters; it returns
-a `VAE` with its prior. Its defaults are the defaults of these options:
+a `VAE` with its prior, or with `--condition` a `ConditionalVAE`. Its defaults are the defaults of these options:
 
     def make(data, latent=8, hidden=(64,)):
         shape = data.event_shape
@@ -24,6 +24,7 @@ from vaepriors.app.choices import REQUIRED, Choice, Option, Setting
 from vaepriors.app.likelihoods import HEADS
 from vaepriors.app.models import MODELS
 from vaepriors.app.priors import PRIORS
+from vaepriors.conditional import AnyVAE, ConditionalVAE
 from vaepriors.vae import VAE
 
 __all__ = ["OPTIONS", "build_custom", "imported", "is_custom", "loaded"]
@@ -65,7 +66,7 @@ def imported(names: Iterable[str]) -> Iterator[None]:
         sys.path[:] = path
 
 
-def build_custom(setting: Setting) -> VAE:
+def build_custom(setting: Setting) -> AnyVAE:
     """The model of a custom function.
 
     Raises:
@@ -76,8 +77,9 @@ def build_custom(setting: Setting) -> VAE:
     if choice is None:
         raise ValueError(f"the model {name} is custom code: add --model {name} to import and run it")
     model = choice(setting)
-    if not isinstance(model, VAE):
-        raise ValueError(f"{name} returned a {type(model).__name__}: return a vaepriors.VAE")
+    needed = ConditionalVAE if setting.dataset.conditions else VAE
+    if not isinstance(model, needed):
+        raise ValueError(f"{name} returned a {type(model).__name__}: return a vaepriors.{needed.__name__}")
     return model
 
 

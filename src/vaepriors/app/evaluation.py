@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaepriors import checkpoint
@@ -19,13 +19,14 @@ from vaepriors.annealing import Annealing, Bounds, simulate
 from vaepriors.app.methods import method_of
 from vaepriors.app.records import name_of, write_record
 from vaepriors.app.run import Run
+from vaepriors.conditional import AnyVAE, batches, given, unconditional
 from vaepriors.data import LIKELIHOODS, Dataset, binarize_once
 from vaepriors.devices import hardware, open_devices
-from vaepriors.likelihood import Estimate, Method, bits_per_dim, check_sizes
+from vaepriors.likelihood import Estimate, Method, bits_per_dim, check_sizes, weigh
 from vaepriors.numerics import fixed_numerics, seed_of
 from vaepriors.priors import VHP
 from vaepriors.reading import check
-from vaepriors.vae import VAE, eval_mode
+from vaepriors.vae import eval_mode
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -97,7 +98,7 @@ def evaluate_run(
     if os.environ.get("LOCAL_RANK", "0") == "0":  # the others are started by the first, which holds it then
         run.check_free()
     dataset = run.dataset()
-    model, x, what = _load(run, dataset, which, split, number, prior_samples)
+    model, x, y, what = _load(run, dataset, which, split, number, prior_samples, chosen.get("simulated", 0))
     if devices > len(x):
         raise ValueError(f"devices is {devices}, but there are only {len(x)} examples: choose fewer")
     fabric.launch()
@@ -106,27 +107,33 @@ def evaluate_run(
     what |= {"seed": seed, "samples": chosen.get("chains"), "method": method, **chosen}
     blocks = _InBlocks(fabric, run / f"{name_of(what)}.partial", {**what, "chunk": chunk}, progress, estimator)
     with run.lock(fabric.is_global_zero):
-        estimates, bounds, seconds = blocks.estimate(model, x, until, save_every)
+        estimates, bounds, seconds = blocks.estimate(model, x, y, until, save_every)
         log_likelihood = checkpoint.npy(estimates.log_likelihood)
         sha256 = {"log_likelihood_sha256": hashlib.sha256(log_likelihood).hexdigest()}
         work = {"seconds": round(seconds, 2), "device": hardware(fabric.device), "devices": devices}
-        result = {**what, **summary(estimates, dataset), **_gap(bounds), **_units(model, x, seed), **work, **sha256}
-        result |= measure_normalizer(model, x, result, estimator, chunk)
+        result = {**what, **summary(estimates, dataset), **_gap(bounds), **_units(model, x, y, seed), **work, **sha256}
+        result |= measure_normalizer(model, x, result, estimator, chunk, y)
         if fabric.is_global_zero:
             write_record(run, result, log_likelihood)
     return result
 
 
 def _load(
-    run: Run, dataset: Dataset, which: str, split: str, number: int | None, prior_samples: int | None
-) -> tuple[VAE, Tensor, dict[str, Any]]:
-    """The model and the examples, and what identifies them."""
+    run: Run, dataset: Dataset, which: str, split: str, number: int | None, prior_samples: int | None, simulated: int
+) -> tuple[AnyVAE, Tensor, Tensor | None, dict[str, Any]]:
+    """The model, the examples and their conditions, and what identifies them."""
+    if simulated and dataset.conditions:
+        raise ValueError(
+            f"simulated is {simulated}, but the model is given conditions, which simulated examples do not have: give "
+            "simulated 0"
+        )
     model, values = run.model(dataset, which)
     prior_samples = _set_prior_samples(model, prior_samples)
     x = examples(dataset, split, number)
     return (
         model,
         x,
+        dataset.conditions[split][: len(x)] if dataset.conditions else None,
         {
             "split": split,
             "number": None if len(x) == len(getattr(dataset, split)) else len(x),
@@ -139,7 +146,7 @@ def _load(
     )
 
 
-def _set_prior_samples(model: VAE, samples: int | None) -> int | None:
+def _set_prior_samples(model: AnyVAE, samples: int | None) -> int | None:
     """Set the draws of u in the density of a `VHP`, if they are given; return them, or None without such a prior."""
     hierarchical = [part for part in model.modules() if isinstance(part, VHP)]
     if samples is not None and (samples < 1 or not hierarchical):
@@ -149,23 +156,40 @@ def _set_prior_samples(model: VAE, samples: int | None) -> int | None:
     return hierarchical[0].samples if hierarchical else None
 
 
-def _units(model: VAE, x: Tensor, seed: int) -> dict[str, int | None]:
+def _units(model: AnyVAE, x: Tensor, y: Tensor | None, seed: int) -> dict[str, int | None]:
     torch.manual_seed(seed_of(seed, "activity"))
+    first, one = next(batches(model, x, y, 1))
     return {
-        "active_units": active_units(model, x) if len(x) > 1 else None,
-        "latent_units": model.encoder(x[:1]).sample().shape[-1],
+        "active_units": active_units(model, x, condition=y) if len(x) > 1 else None,
+        "latent_units": first.encoder(one).sample().shape[-1],
     }
 
 
-def _prior(model: VAE, seed: int) -> Distribution:
-    """The prior of an evaluation: an estimate that it needs follows from the seed, also after an interruption."""
+def _known(model: AnyVAE, seed: int) -> AnyVAE:
+    """The model with the prior of an evaluation: an estimate that it needs follows from the seed, also after a stop."""
     torch.manual_seed(seed_of(seed, "prior"))
-    return model.prior()
+    return model.hold_prior()
+
+
+class _Shifted(nn.Module):
+    """A prior whose estimated constant is moved by its standard error."""
+
+    def __init__(self, prior: nn.Module) -> None:
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, *y: Tensor) -> Distribution:
+        return self.prior(*y).shifted(1)
 
 
 @torch.no_grad()
 def measure_normalizer(
-    model: VAE, x: Tensor, result: dict[str, Any], method: Method, chunk: int | None
+    model: AnyVAE,
+    x: Tensor,
+    result: dict[str, Any],
+    method: Method,
+    chunk: int | None,
+    condition: Tensor | None = None,
 ) -> dict[str, Any]:
     """The prior's estimated normaliser, if it has one, and the error of the likelihood with its share.
 
@@ -177,21 +201,21 @@ def measure_normalizer(
         x: The examples.
         result: The evaluation, with `seed` and `nll_se`.
         method: How log p(x) is estimated.
-        chunk: As in `estimate`.
+        chunk, condition: As in `estimate`.
 
     Returns:
         `normalizer`, `normalizer_se` and a new `nll_se`; nothing for a prior without an estimated normaliser.
     """
     with eval_mode(model):
-        prior: Any = _prior(model, result["seed"])
-        normalizer = getattr(prior, "normalizer", None)
+        known, means = _known(model, result["seed"]), []
+        x, y = x[:100], None if condition is None else condition[:100]
+        normalizer = getattr(given(known, None if y is None else y[0].to(x)).prior(), "normalizer", None)
         if normalizer is None:
             return {}
-        x, means = x[:100], []
         chunk = check_sizes(model, x, method.draws, chunk)
-        for each in (prior, prior.shifted(1)):
+        for each in (known, type(known)(known.encoder, known.decoder, _Shifted(known.prior))):
             torch.manual_seed(seed_of(result["seed"], "normalizer"))
-            estimates = method.weigh(model, each, x, chunk, lambda images: None)
+            estimates = weigh(method, each, x, y, chunk, lambda images: None)
             means.append(estimates.log_likelihood.mean().item())
     share, spread = means[1] - means[0], result["nll_se"]
     return {
@@ -230,7 +254,9 @@ class _InBlocks:
         self.simulated: int = same.get("simulated", 0)
 
     @torch.no_grad()
-    def estimate(self, model: VAE, x: Tensor, until: float | None, save_every: float) -> tuple[Estimate, Bounds, float]:
+    def estimate(
+        self, model: AnyVAE, x: Tensor, y: Tensor | None, until: float | None, save_every: float
+    ) -> tuple[Estimate, Bounds, float]:
         """The estimate, the bounds of simulated examples, and the seconds that they took, in all calls together."""
         draws, total = self.method.draws, len(x) + self.simulated
         chunk = check_sizes(model, x, draws, self.same["chunk"])
@@ -238,12 +264,12 @@ class _InBlocks:
         estimates, before = self._restored(total, x.device)
         began = saved = time.monotonic()
         with eval_mode(model):
-            prior = _prior(model, self.same["seed"])
-            simulated = self._simulate(model, prior)
+            known = _known(model, self.same["seed"])
+            simulated = self._simulate(known)
             try:
                 while estimates.shape[1] < total:
                     now, done = time.monotonic(), estimates.shape[1]
-                    part = self._block(model, prior, x, simulated, done, size, chunk)
+                    part = self._block(known, x, y, simulated, done, size, chunk)
                     estimates = torch.cat([estimates, part], 1)[:, :total]
                     late = self._any(until is not None and 2 * time.monotonic() - now > until)
                     if late and estimates.shape[1] < total:
@@ -257,10 +283,10 @@ class _InBlocks:
         bounds = Bounds(*estimates[:2, len(x) :])
         return Estimate(*estimates[:, : len(x)]), bounds, before + time.monotonic() - began
 
-    def _simulate(self, model: VAE, prior: Distribution) -> tuple[Tensor, Tensor] | None:
+    def _simulate(self, model: AnyVAE) -> tuple[Tensor, Tensor] | None:
         """The simulated examples with their z, the same in each call; None without any."""
         torch.manual_seed(seed_of(self.same["seed"], "simulated"))
-        return simulate(model, prior, self.simulated) if self.simulated else None
+        return simulate(unconditional(model), model.prior(), self.simulated) if self.simulated else None
 
     def _any(self, late: bool) -> bool:
         """Whether some device is late."""
@@ -269,9 +295,9 @@ class _InBlocks:
 
     def _block(
         self,
-        model: VAE,
-        prior: Distribution,
+        model: AnyVAE,
         x: Tensor,
+        y: Tensor | None,
         simulated: tuple[Tensor, Tensor] | None,
         done: int,
         size: int,
@@ -291,12 +317,13 @@ class _InBlocks:
         part = torch.zeros(5, size, dtype=torch.float64, device=x.device)
         block = x[first : first + size]
         if len(block):  # none for the last devices of the last round
-            part[:, : len(block)] = torch.stack(self.method.weigh(model, prior, block, chunk, count))
+            condition = None if y is None else y[first : first + size]
+            part[:, : len(block)] = torch.stack(weigh(self.method, model, block, condition, chunk, count))
         if simulated is not None and isinstance(self.method, Annealing):
             start, end = (max(place - len(x), 0) for place in (first, first + size))
             drawn, z = (each[start:end] for each in simulated)
             if len(drawn):
-                bounds = self.method.bounds(model, prior, drawn, z, chunk)
+                bounds = self.method.bounds(unconditional(model), model.prior(), drawn, z, chunk)
                 part[:2, len(block) : len(block) + len(drawn)] = torch.stack(bounds)
                 count(len(drawn))
         if devices == 1:

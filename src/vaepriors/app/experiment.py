@@ -30,8 +30,9 @@ from vaepriors.app.choices import (
 from vaepriors.app.likelihoods import HEADS
 from vaepriors.app.models import MODELS, TWO_LEVELS
 from vaepriors.app.objectives import OBJECTIVES, steps_per_epoch
-from vaepriors.app.priors import PRIORS
-from vaepriors.data import Dataset, is_file, load
+from vaepriors.app.priors import PRIORS, classes_of
+from vaepriors.conditional import AnyVAE, ConditionalVAE, Ignoring, PerClass
+from vaepriors.data import CONDITIONS, Dataset, is_file, load
 from vaepriors.networks.layers import start_from_glorot
 from vaepriors.objectives import Objective
 from vaepriors.reading import check
@@ -102,6 +103,9 @@ class Data(HeadOptions):
     ] = "auto"
     standardize: bool = True
     """Standardise the real columns of a custom table inside of the model; log p(x) is of the data as given."""
+    condition: Annotated[str | None, _of(Literal[CONDITIONS])] = None
+    """What encoder and decoder are given of each point: labels (a one-hot class), covariates, or both; nothing unless
+    given. (digits, dynamic_mnist, fashion_mnist and custom .npz files can have labels; see docs/guide.md.)"""
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,7 @@ class Machine:
 CHOICES: dict[str, tuple[str, ...]] = {
     "likelihood": ("auto", *HEADS),
     **{kind: tuple(table) for kind, table in TABLES.items() if kind != "likelihood"},
+    "condition": CONDITIONS,
     "init": typing.get_args(Init),
     "best_from": typing.get_args(BestFrom),
     "accelerator": typing.get_args(Accelerator),
@@ -250,6 +255,12 @@ class Experiment(Machine, Training, Goal, Prior, Model, Data):
         if self.batch_size % processes:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be shared equally by {processes} devices: choose a multiple"
+            )
+        if self.pseudo_conditions == "own" and self.condition not in ("labels", "both"):
+            raise ValueError("pseudo_conditions is own, but the model is given no class: add condition labels")
+        if self.pseudo_conditions == "own" and self.prior != "vamp":
+            raise ValueError(
+                f"pseudo_conditions is own, but the prior {self.prior} does not see the class: choose the prior vamp"
             )
         needs_mean = OBJECTIVES[self.objective].facts.get("needs_mean", False)
         if needs_mean and self.model in MODELS and not MODELS[self.model].facts.get("mean", True):
@@ -332,12 +343,17 @@ def _is_other_default(name: str, value: Any, values: dict[str, Any]) -> bool:
 
 
 def load_data(experiment: Experiment) -> Dataset:
-    """The data of an experiment; the errors are those of `data.load`. A custom model sees them unchanged."""
+    """The data of an experiment, with its conditions; a custom model sees them unchanged.
+
+    Raises:
+        ValueError, FileNotFoundError: As in `vaepriors.data.load`.
+    """
     standardize = experiment.standardize and not custom.is_custom(experiment.model)
-    return load(experiment.data, experiment.seed, experiment.likelihood, standardize=standardize)
+    options: Any = {"condition": experiment.condition, "standardize": standardize}
+    return load(experiment.data, experiment.seed, experiment.likelihood, **options)
 
 
-def build(experiment: Experiment, dataset: Dataset) -> tuple[VAE, Objective]:
+def build(experiment: Experiment, dataset: Dataset) -> tuple[AnyVAE, Objective]:
     """The model and the objective of an experiment, with initial weights drawn from torch's global generator.
 
     Args:
@@ -345,7 +361,7 @@ def build(experiment: Experiment, dataset: Dataset) -> tuple[VAE, Objective]:
         dataset: Its data, for the shape of x, the likelihood, and the pseudo-inputs.
 
     Returns:
-        `VAE` and `Objective`, on the CPU.
+        `VAE`, or `ConditionalVAE` for data with conditions, and `Objective`, on the CPU.
 
     Raises:
         ValueError: If the model or the prior does not fit the data.
@@ -362,11 +378,15 @@ def build(experiment: Experiment, dataset: Dataset) -> tuple[VAE, Objective]:
     return model, OBJECTIVES[experiment.objective](setting)
 
 
-def _build_model(setting: Setting) -> VAE:
+def _build_model(setting: Setting) -> AnyVAE:
     experiment = setting.experiment
     choice = MODELS[experiment.model]
-    encoder, decoder, bottom = choice(setting)
-    own = encoder if bottom is None else encoder.get_submodule("top")
-    prior: nn.Module = PRIORS[experiment.prior](dataclasses.replace(setting, encoder=own, model=choice))
+    encoder, decoder, bottom, top = choice(setting)
+    prior: nn.Module = PRIORS[experiment.prior](dataclasses.replace(setting, encoder=top, model=choice))
+    if experiment.pseudo_conditions == "own":
+        prior = PerClass(prior, classes_of(experiment.components, setting.dataset))
+    elif setting.dataset.conditions:
+        prior = Ignoring(prior)
     sizes = (experiment.latent, experiment.latent)
-    return VAE(encoder, decoder, prior if bottom is None else priors.TwoLevelPrior(prior, bottom, sizes))
+    prior = prior if bottom is None else priors.TwoLevelPrior(prior, bottom, sizes)
+    return ConditionalVAE(encoder, decoder, prior) if setting.dataset.conditions else VAE(encoder, decoder, prior)

@@ -10,6 +10,7 @@ from torch import Tensor
 from vaepriors.analysis.paths import Graph, NoPath, resample, smoothness, straight
 from vaepriors.app.run import Run
 from vaepriors.checkpoint import write_json
+from vaepriors.conditional import unconditional
 from vaepriors.distributions import point_estimate
 from vaepriors.limits import at_least_one, check_size
 from vaepriors.numerics import seed_of
@@ -61,6 +62,8 @@ def interpolate_run(
         ValueError: If an option is out of range, the test set has one example, or no pair has a path.
     """
     dataset = run.dataset()
+    if dataset.conditions:
+        raise ValueError(f"{run.folder} has a model with conditions: interpolate is only for models without them")
     model, values = run.model(dataset, which)
     usual = DEFAULTS.get(dataset.name, (1000, 18))
     nodes, neighbors = usual[0] if nodes is None else nodes, usual[1] if neighbors is None else neighbors
@@ -69,7 +72,7 @@ def interpolate_run(
         raise ValueError(f"{dataset.name} has {len(dataset.test)} test example: an interpolation needs two")
     check_size(f"a graph of {nodes} nodes with {neighbors} neighbours each", 100 * nodes * neighbors)  # at least
     torch.manual_seed(seed_of(seed, "interpolation"))
-    components, smooth, first = _measure(model, dataset.test, nodes, neighbors, graphs, pairs, progress)
+    components, smooth, first = _measure(unconditional(model), dataset.test, nodes, neighbors, graphs, pairs, progress)
     result = {
         "checkpoint": which, "epoch": values["epoch"], "seed": seed, "nodes": nodes, "neighbors": neighbors,
         "graphs": graphs, "pairs": pairs, "pairs_without_path": graphs * pairs - len(smooth), "components": components,

@@ -22,11 +22,12 @@ FOUR = (256, 256, 256, 256)
 
 
 class Networks(NamedTuple):
-    """What an entry builds."""
+    """What an entry builds; with conditions, each module also takes y."""
 
-    encoder: nn.Module  # of two levels: with the module `top`, the encoder of z2
+    encoder: nn.Module
     decoder: nn.Module
-    bottom: nn.Module | None = None  # p(z1|z2) of two levels
+    bottom: nn.Module | None  # p(z1|z2) of two levels
+    top: nn.Module  # the encoder that a VampPrior shares: of two levels, that of z2
 
 
 def view_of(setting: Setting) -> nn.Module | None:
@@ -35,23 +36,50 @@ def view_of(setting: Setting) -> nn.Module | None:
     return None if view is None else view(setting.dataset.train)
 
 
-def seeing(setting: Setting, encoder: Build, *sizes: Any, behind: Build = Network) -> nn.Module:
-    """An encoder of what it sees of x. VampPriors share it, so their pseudo-inputs pass through the view, too."""
-    view = view_of(setting)
-    if view is None:
-        return encoder(setting.dataset.event_shape, *sizes)
-    return behind(view, encoder(view(setting.dataset.train[0]).shape, *sizes))
+def size_of_condition(setting: Setting) -> int:
+    """c, the size of y; 0 without conditions."""
+    return setting.dataset.conditions["train"].shape[-1] if setting.dataset.conditions else 0
 
 
-def one_level(setting: Setting, encoder: Build, decoder: Build, latent: int, hidden: tuple[int, ...]) -> Networks:
-    q = seeing(setting, encoder, hidden, latent)
-    return Networks(q, decoder(setting.dataset.event_shape, hidden, latent, head=head_of(setting)))
+def seeing(setting: Setting, encoder: Build, *sizes: Any, images: bool, behind: Build = Network) -> Any:
+    """An encoder of what it sees of x, and of y. VampPriors share it, so their pseudo-inputs pass the view, too.
+
+    Args:
+        images: Whether it takes images; otherwise y is appended to a flat x.
+        behind: (view, encoder) -> the encoder of what a module makes of x.
+    """
+    view, shape, c = view_of(setting), setting.dataset.event_shape, size_of_condition(setting)
+    if c and not images:
+        flat = nn.Flatten(-len(shape))
+        view = flat if view is None else nn.Sequential(view, flat)
+    seen = shape if view is None else view(setting.dataset.train[0]).shape
+    if c:
+        return networks.Appended(encoder((seen[0] + c, *seen[1:]), *sizes), c, view=view, images=images)
+    return encoder(seen, *sizes) if view is None else behind(view, encoder(seen, *sizes))
 
 
-def two_levels(setting: Setting, encoder: Build, decoder: Build, latent: int, hidden: tuple[int, ...]) -> Networks:
-    q = seeing(setting, encoder, hidden, latent, behind=lambda view, chain: chain.behind(view))
-    p = decoder(setting.dataset.event_shape, hidden, latent, head=head_of(setting))
-    return Networks(q, p, networks.conditional(latent, hidden, latent))
+def also_given(setting: Setting, network: nn.Module) -> nn.Module:
+    """A network of z with room for y."""
+    c = size_of_condition(setting)
+    return networks.Appended(network, c) if c else network
+
+
+def one_level(
+    setting: Setting, encoder: Build, decoder: Build, latent: int, hidden: tuple[int, ...], images: bool = False
+) -> Networks:
+    q = seeing(setting, encoder, hidden, latent, images=images)
+    p = decoder(setting.dataset.event_shape, hidden, latent + size_of_condition(setting), head=head_of(setting))
+    return Networks(q, also_given(setting, p), None, q)
+
+
+def two_levels(
+    setting: Setting, encoder: Build, decoder: Build, latent: int, hidden: tuple[int, ...], images: bool = False
+) -> Networks:
+    c = size_of_condition(setting)
+    q = seeing(setting, encoder, hidden, latent, images=images, behind=lambda view, chain: chain.behind(view))
+    p = decoder(setting.dataset.event_shape, hidden, latent, head=head_of(setting), condition=c)
+    bottom = networks.conditional(latent + c, hidden, latent)
+    return Networks(q, also_given(setting, p), also_given(setting, bottom), q.part("top") if c else q.top)
 
 
 def dense(
@@ -82,7 +110,7 @@ def hvae(setting: Setting, *, latent: Size = 40, hidden: OneOrTwo = (300, 300)) 
 def convhvae(setting: Setting, *, latent: Size = 40, hidden: OneOrTwo = (300, 300)) -> Networks:
     """Two levels, gated convolutions (Tomczak & Welling 2018, supplement)"""
     encoder, decoder = networks.conv_hierarchical_encoder, networks.conv_hierarchical_decoder
-    return two_levels(setting, encoder, decoder, latent, hidden)
+    return two_levels(setting, encoder, decoder, latent, hidden, images=True)
 
 
 @MODELS.entry("pixelhvae", levels=2, mean=False)
@@ -95,8 +123,8 @@ def pixelhvae(setting: Setting, *, latent: Size = 40, hidden: OneOrTwo = (300, 3
             "the model convhvae"
         )
     decoder = partial(networks.pixel_hierarchical_decoder, view=view_of(setting))
-    decode = lambda shape, hidden, latent, head: decoder(shape, latent, head=head)  # noqa: E731
-    return two_levels(setting, networks.conv_hierarchical_encoder, decode, latent, hidden)
+    decode = lambda shape, hidden, latent, **options: decoder(shape, latent, **options)  # noqa: E731
+    return two_levels(setting, networks.conv_hierarchical_encoder, decode, latent, hidden, images=True)
 
 
 @MODELS.entry("mlp", layers=relu_layers, prior_hidden=FOUR)
@@ -122,15 +150,13 @@ def tanh(
 @MODELS.entry("conv")
 def conv(setting: Setting, *, latent: Size = 40, hidden: AnySizes = ()) -> Networks:
     """One level, gated convolutions (Klushyn et al. 2019, Table 3: MNIST, OMNIGLOT)"""
-    return one_level(setting, networks.conv_encoder, networks.conv_decoder, latent, hidden)
+    return one_level(setting, networks.conv_encoder, networks.conv_decoder, latent, hidden, images=True)
 
 
 @MODELS.entry("strided", layers=relu_layers)
 def strided(setting: Setting, *, latent: Size = 40, hidden: AnySizes = (256,)) -> Networks:
     """One level, convolutions with ReLU and strides (Klushyn et al. 2019, Table 3: faces, chairs)"""
-    shape = setting.dataset.event_shape
-    decoder = networks.strided_decoder(shape, hidden, latent, head=head_of(setting))
-    return Networks(seeing(setting, networks.strided_encoder, hidden, latent), decoder)
+    return one_level(setting, networks.strided_encoder, networks.strided_decoder, latent, hidden, images=True)
 
 
 TWO_LEVELS = tuple(name for name, choice in MODELS.items() if choice.facts.get("levels", 1) == 2)

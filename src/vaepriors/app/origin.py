@@ -10,9 +10,9 @@ from torch import Tensor
 
 from vaepriors.analysis import Surgery, elbo_surgery, levels
 from vaepriors.app.run import Run
+from vaepriors.conditional import AnyVAE, batches
 from vaepriors.numerics import seed_of
 from vaepriors.reading import read_json
-from vaepriors.vae import VAE
 
 __all__ = ["Origin", "measure_surgery", "origin"]
 
@@ -41,13 +41,17 @@ def origin(run: Run) -> Origin | None:
 
 
 @torch.no_grad()
-def measure_surgery(model: VAE, x: Tensor, seed: int = 0) -> tuple[Surgery | None, int]:
+def measure_surgery(
+    model: AnyVAE, x: Tensor, seed: int = 0, condition: Tensor | None = None, groups: Tensor | None = None
+) -> tuple[Surgery | None, int]:
     """The parts of the ELBO of examples, with the same draws for models with the same encoder.
 
     Args:
         model: The model.
         x: The examples. Of more than `SURGERY` a random subset of that size is taken.
         seed: Of the subset and of the draws.
+        condition: The y of each x, for a `ConditionalVAE`.
+        groups: As in `elbo_surgery`.
 
     Returns:
         The parts, None of fewer than two examples, and the number of examples.
@@ -55,7 +59,10 @@ def measure_surgery(model: VAE, x: Tensor, seed: int = 0) -> tuple[Surgery | Non
     parameter = next(model.parameters())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "surgery"))
-        most, draws = SURGERY[len(levels(model.encoder(x[:1].to(parameter))))]
-        if len(x) > most:
-            x = x[torch.randperm(len(x))[:most]]
-        return (elbo_surgery(model, x.to(parameter), draws) if len(x) > 1 else None), len(x)
+        y = None if condition is None else condition.to(parameter)
+        first, one = next(batches(model, x[:1].to(parameter), y, 1))
+        most, draws = SURGERY[len(levels(first.encoder(one)))]
+        rows = torch.randperm(len(x))[:most] if len(x) > most else slice(None)
+        x, y = x[rows].to(parameter), None if y is None else y[rows]
+        groups = None if groups is None else groups[rows].to(x.device)
+        return (elbo_surgery(model, x, draws, condition=y, groups=groups) if len(x) > 1 else None), len(x)

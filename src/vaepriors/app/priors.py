@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from vaepriors import networks, priors
 from vaepriors.app.choices import Count, Setting, Size, Sizes, Table, Within, in_words
+from vaepriors.conditional import PseudoConditions
 from vaepriors.data import Dataset
 from vaepriors.limits import check_size
 from vaepriors.networks.heads import SoftplusNormalHead
 from vaepriors.networks.layers import gated_layers
 from vaepriors.vae import VAE
 
-__all__ = ["PRIORS"]
+__all__ = ["PRIORS", "classes_of"]
 
 # facts: `component`, of a mixture: (size of x, size of z) -> (learned, fixed) numbers of each component; `drawn`: the
 # option that says how many components a training step draws from one for each training example;
@@ -47,6 +48,7 @@ def vamp(
     components: Count = 500,
     weighted: bool = False,
     pseudo_inputs: Literal["auto", "noise", "data"] = "auto",
+    pseudo_conditions: Literal["learned", "own"] = "learned",
 ) -> nn.Module:
     """VampPrior: the posteriors at K learned pseudo-inputs (Tomczak & Welling 2018, eq. 9; weighted: eq. 16)
 
@@ -54,11 +56,21 @@ def vamp(
         weighted: Learn the weights of the components.
         pseudo_inputs: Where learned pseudo-inputs start: noise (as in the paper), data (training examples plus a little
             noise), or auto: noise on the paper's data sets, data on others.
+        pseudo_conditions: With condition, what the pseudo-inputs are given: learned (soft classes and covariates, and
+            one p(z) for all), or own (each belongs to a class, and p(z|y) has those of its class).
     """
     family = setting.dataset.family
     scaling = None if family.scaling is None else family.scaling(setting.dataset.train)
-    u = _start(pseudo_inputs, components, setting.dataset, scaling)
-    return priors.VampPrior(_encoder(setting), u, weighted=weighted, bounds=family.bounds, scaling=scaling)
+    rows = _rows(pseudo_conditions, components, setting.dataset)
+    u = _start(pseudo_inputs, components, setting.dataset, scaling, rows)
+    conditions: Tensor | nn.Module | None = None
+    if rows is not None:
+        conditions = setting.dataset.conditions["train"][rows]
+        if pseudo_conditions == "learned":
+            conditions = PseudoConditions(conditions, len(setting.dataset.classes))
+    return priors.VampPrior(
+        _encoder(setting), u, weighted=weighted, bounds=family.bounds, scaling=scaling, conditions=conditions
+    )
 
 
 @PRIORS.entry("vamp-data", component=lambda event, latent: (0, event))
@@ -70,8 +82,11 @@ def vamp_data(setting: Setting, *, components: Count = 500, weighted: bool = Fal
             f"components is {components}, but {dataset.name} has only {len(dataset.train)} training examples to take "
             "as pseudo-inputs: choose fewer"
         )
-    u = dataset.train[torch.randperm(len(dataset.train))[:components]]
-    return priors.VampPrior(_encoder(setting), u, weighted=weighted, learn=False)
+    rows = torch.randperm(len(dataset.train))[:components]
+    conditions = dataset.conditions["train"][rows] if dataset.conditions else None
+    return priors.VampPrior(
+        _encoder(setting), dataset.train[rows], weighted=weighted, learn=False, conditions=conditions
+    )
 
 
 @PRIORS.entry("exemplar", component=lambda event, latent: (0, 0), drawn="exemplars")
@@ -88,7 +103,8 @@ def exemplar(setting: Setting, *, exemplars: Annotated[int, Within(2)] = 500) ->
             f"exemplars is {exemplars}, but {dataset.name} has only {len(dataset.train)} training examples: choose "
             "fewer"
         )
-    return priors.ExemplarPrior(_encoder(setting), dataset.train, exemplars)
+    conditions = dataset.conditions.get("train")
+    return priors.ExemplarPrior(_encoder(setting), dataset.train, exemplars, conditions=conditions)
 
 
 @PRIORS.entry("vhp", estimated=True, numbers_of_a_draw=lambda e: e.prior_samples * (e.prior_latent or e.latent))
@@ -183,7 +199,33 @@ def _encoder(setting: Setting) -> nn.Module:
     return setting.encoder
 
 
-def _start(start: str, k: int, dataset: Dataset, scaling: nn.Module | None) -> Tensor:
+def classes_of(components: int, dataset: Dataset) -> Tensor:
+    """The class of each component, if components belong to classes: 0, 1, ... in turn.
+
+    Raises:
+        ValueError: If there are fewer components than classes.
+    """
+    if components < len(dataset.classes):
+        raise ValueError(
+            f"components is {components}, but {dataset.name} has {len(dataset.classes)} classes, each with components "
+            f"of its own: give at least {len(dataset.classes)}"
+        )
+    return torch.arange(components) % len(dataset.classes)
+
+
+def _rows(kind: str, k: int, dataset: Dataset) -> Tensor | None:
+    """Random training examples, whose conditions pseudo-inputs start with; None without conditions."""
+    if not dataset.conditions:
+        return None
+    if kind == "learned":
+        return torch.randint(len(dataset.train), (k,))
+    of_examples = dataset.conditions["train"][:, : len(dataset.classes)].argmax(-1)
+    order = torch.randperm(len(of_examples))
+    members = [order[of_examples[order] == each] for each in range(len(dataset.classes))]
+    return torch.stack([members[c][place % len(members[c])] for place, c in enumerate(classes_of(k, dataset).tolist())])
+
+
+def _start(start: str, k: int, dataset: Dataset, scaling: nn.Module | None, rows: Tensor | None) -> Tensor:
     """Draws from the normal distribution that the paper chose for its data, or training examples plus N(0, 0.01^2).
 
     The examples are scaled first, if there is a module for it.
@@ -192,7 +234,7 @@ def _start(start: str, k: int, dataset: Dataset, scaling: nn.Module | None) -> T
     if start == "noise" and dataset.pseudo is None:
         raise ValueError(f"no noise for pseudo-inputs is known for {dataset.name}: choose pseudo_inputs data")
     if start == "data" or dataset.pseudo is None:
-        x = dataset.train[torch.randint(len(dataset.train), (k,))]
+        x = dataset.train[torch.randint(len(dataset.train), (k,)) if rows is None else rows]
         return (x if scaling is None else scaling(x)) + 0.01 * noise
     mean, scale = dataset.pseudo
     return mean + scale * noise

@@ -23,8 +23,8 @@ import numpy as np
 from vaepriors.app.methods import METHODS
 from vaepriors.app.run import Run
 from vaepriors.checkpoint import digest, module_tensors, write_atomically, write_json
+from vaepriors.conditional import AnyVAE
 from vaepriors.reading import read_json, read_npy
-from vaepriors.vae import VAE
 
 __all__ = [
     "OPTIONS",
@@ -198,7 +198,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return read_json(path, Evaluation, AGAIN, more=True)
 
 
-def records_of(run: Run, model: VAE, epoch: int, which: str) -> tuple[list[Record], list[str]]:
+def records_of(run: Run, model: AnyVAE, epoch: int, which: str) -> tuple[list[Record], list[str]]:
     """The evaluations of one model, and a sentence for each that was of this checkpoint before it changed.
 
     Args:

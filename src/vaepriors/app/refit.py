@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from vaepriors import checkpoint
 from vaepriors.app.cost import check_memory
@@ -17,9 +18,8 @@ from vaepriors.app.experiment import PRIORS, Data, Experiment, Machine, Model, l
 from vaepriors.app.origin import Origin, measure_surgery, origin
 from vaepriors.app.run import Run
 from vaepriors.app.train import make_fabric, prepare
-from vaepriors.data import binarize_once
+from vaepriors.data import binarize_once, classes_of_split
 from vaepriors.training import Callback, Outcome
-from vaepriors.vae import VAE
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -97,7 +97,9 @@ def refit(
     _copy(model, training.model)
     with run.lock(fabric.is_global_zero, create=True):
         if fabric.is_global_zero and not run.has("last"):
-            surgery, number = measure_surgery(model, binarize_once(dataset.train) if dataset.dynamic else dataset.train)
+            x = binarize_once(dataset.train) if dataset.dynamic else dataset.train
+            groups = classes_of_split(dataset, "train")
+            surgery, number = measure_surgery(model, x, condition=dataset.conditions.get("train"), groups=groups)
             about: Origin = {
                 "run": source.folder.resolve().name,
                 "epoch": values["epoch"],
@@ -144,7 +146,7 @@ def _digest_of_model(run: Run) -> str:
 
 
 @torch.no_grad()
-def _copy(source: VAE, model: VAE) -> None:
+def _copy(source: nn.Module, model: nn.Module) -> None:
     """Copy encoder, decoder and the lower level of the prior."""
     tensors = checkpoint.module_tensors(source)
     for name, own in checkpoint.module_tensors(model).items():

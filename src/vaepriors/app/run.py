@@ -21,9 +21,9 @@ import torch
 from vaepriors import checkpoint
 from vaepriors.app.custom import is_custom
 from vaepriors.app.experiment import Experiment, build, load_data
+from vaepriors.conditional import AnyVAE
 from vaepriors.data import CATALOGUE, Dataset, is_file
 from vaepriors.store import RESTORE, Folder, check_settings
-from vaepriors.vae import VAE
 
 __all__ = ["Run", "identity"]
 
@@ -112,7 +112,7 @@ class Run(Folder):
         self.check_data(dataset)
         return dataset
 
-    def model(self, dataset: Dataset, which: str = "best") -> tuple[VAE, dict[str, Any]]:
+    def model(self, dataset: Dataset, which: str = "best") -> tuple[AnyVAE, dict[str, Any]]:
         """The trained model, on the CPU, with the values stored beside it (its epoch and loss).
 
         Args:

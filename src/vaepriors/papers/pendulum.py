@@ -11,6 +11,7 @@ from torch import Tensor
 from vaepriors.analysis import Graph, NoPath
 from vaepriors.app.report.pictures import grid, save_figure, save_png
 from vaepriors.app.run import Run
+from vaepriors.conditional import unconditional
 from vaepriors.data import Dataset
 from vaepriors.vae import VAE
 
@@ -36,7 +37,7 @@ def write_pictures(run: Run, dataset: Dataset, which: str) -> list[Path]:
         save_figure(latent, draw_latent_plane(run, dataset, which))
         torch.manual_seed(0)
         try:
-            save_png(path, draw_half_turn(run.model(dataset, which)[0], dataset))
+            save_png(path, draw_half_turn(unconditional(run.model(dataset, which)[0]), dataset))
         except NoPath:
             path.unlink(missing_ok=True)  # of an earlier model
             return [latent]
@@ -54,7 +55,7 @@ def draw_latent_plane(run: Run, dataset: Dataset, which: str) -> Figure:
     for column, each in zip(axes.T[:-1], shown, strict=True):
         model, values = run.model(dataset, each)
         column[0].set_title(f"epoch {values['epoch']}")
-        _draw_codes(column, model, dataset)
+        _draw_codes(column, unconditional(model), dataset)
     axes[0, 0].set_ylabel("posterior means")
     axes[1, 0].set_ylabel("prior samples")
     _draw_curves(axes[:, -1], metrics)

@@ -13,10 +13,10 @@ from vaepriors.app.records import OPTIONS, Record, command, few_samples, method_
 from vaepriors.app.report import figures, page
 from vaepriors.app.report.likelihoods import by_kind, common_kind, paired_difference
 from vaepriors.app.report.page import Part, drawn, sheet
-from vaepriors.app.report.pictures import grid
+from vaepriors.app.report.pictures import draw, grid
 from vaepriors.app.report.run import likelihood_of, look
 from vaepriors.app.run import Run
-from vaepriors.distributions import point_estimate
+from vaepriors.data import classes_of_split
 from vaepriors.numerics import seed_of
 
 __all__ = ["COLUMNS", "Compared", "compare", "notes", "rows", "write_comparison"]
@@ -74,10 +74,11 @@ def compare(
     compared = []
     for done, (run, name, (data, model, epoch, kinds, stale)) in enumerate(zip(runs, names, models, strict=True), 1):
         torch.manual_seed(seed_of(seed, "report"))
-        latent = look(model, data.test[:number].to(next(model.parameters())), seed=seed)
+        x, condition = data.test[:number].to(next(model.parameters())), data.conditions.get("test")
+        latent = look(model, x, seed=seed, condition=condition, groups=classes_of_split(data, "test"))
         picture = None
         if data.has_images:
-            drawn_x = point_estimate(model.decoder(model.prior().sample((32,))))
+            drawn_x, _ = draw(model, data, 32)
             picture = sheet(f"samples-{done}", grid(drawn_x, 16), f"32 images drawn from {name}.", name)
         record = kinds.get(kind) or next(iter(kinds.values()), None)
         compared.append(

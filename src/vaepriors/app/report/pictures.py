@@ -11,12 +11,25 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaepriors.checkpoint import npy, write_atomically
+from vaepriors.conditional import AnyVAE, batches, given
 from vaepriors.data import LIKELIHOODS, Dataset
 from vaepriors.distributions import point_estimate
 from vaepriors.priors import VampPrior
-from vaepriors.vae import VAE
 
-__all__ = ["drawn_points", "grid", "png", "reconstructions", "save_figure", "save_png", "write_pictures"]
+__all__ = [
+    "by_condition",
+    "draw",
+    "drawn_points",
+    "grid",
+    "png",
+    "reconstructions",
+    "save_figure",
+    "save_png",
+    "write_pictures",
+]
+
+CLASSES = 20  # shown at most
+OF_EACH = 10  # draws given each condition
 
 
 def grid(images: Tensor, columns: int | None = None, border: int = 1) -> np.ndarray:
@@ -66,11 +79,48 @@ def save_figure(path: Path, figure: Figure) -> None:
     write_atomically(path, file.getvalue())
 
 
-def reconstructions(model: VAE, x: Tensor) -> np.ndarray:
+def reconstructions(model: AnyVAE, x: Tensor, condition: Tensor | None = None) -> np.ndarray:
     """A sheet of images, each above its reconstruction, in whole rows of at most ten."""
     columns = min(len(x), 10)
-    rows = x[: len(x) - len(x) % columns].split(columns)
-    return grid(torch.cat([part for row in rows for part in (row, point_estimate(model.reconstruct(row)))]), columns)
+    rows = batches(model, x[: len(x) - len(x) % columns], condition, columns)
+    return grid(torch.cat([part for at, row in rows for part in (row, point_estimate(at.reconstruct(row)))]), columns)
+
+
+def draw(model: AnyVAE, dataset: Dataset, number: int, condition: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """What a model draws, with the conditions that it was given.
+
+    Args:
+        model: The model.
+        dataset: Its data.
+        number: How many points.
+        condition: The y of all of them, of shape `(c,)`. Of data with conditions, those of random training points
+            unless given.
+    """
+    y = condition
+    if dataset.conditions:
+        train = dataset.conditions["train"]
+        rows = train[torch.randint(len(train), (number,))] if condition is None else condition.expand(number, -1)
+        y = rows.to(next(model.parameters()))
+    at = given(model, y)
+    return drawn_points(at.decoder(at.prior().sample((number,) if y is None else ())), dataset), y
+
+
+def by_condition(model: AnyVAE, dataset: Dataset) -> tuple[Tensor, list[str]]:
+    """Draws given each of some conditions, of shape `(rows * OF_EACH, *event)`, and the name of each row.
+
+    The conditions are the classes, or those of the first test points if they are covariates. With a class and
+    covariates, the latter are those of the first test point of the class.
+    """
+    y, classes = dataset.conditions["test"], dataset.classes[:CLASSES]
+    if classes:
+        c = len(dataset.classes)
+        first = y[:, :c].argmax(0)[: len(classes)]  # the first point of each class
+        y = torch.cat([torch.eye(c)[: len(classes)], y[first, c:]], -1)
+    shown = y[: len(classes) or 8].to(next(model.parameters()))
+    at = given(model, shown)
+    drawn = drawn_points(at.decoder(at.prior().sample((OF_EACH,))), dataset)
+    names = [str(each) for each in classes] or [" ".join(f"{value:.3g}" for value in each) for each in shown.tolist()]
+    return drawn.transpose(0, 1).flatten(0, 1), names
 
 
 def drawn_points(p: Distribution, dataset: Dataset) -> Tensor:
@@ -84,29 +134,39 @@ def drawn_points(p: Distribution, dataset: Dataset) -> Tensor:
 
 
 @torch.no_grad()
-def write_pictures(folder: Path, model: VAE, dataset: Dataset, number: int) -> list[Path]:
+def write_pictures(
+    folder: Path, model: AnyVAE, dataset: Dataset, number: int, condition: Tensor | None = None
+) -> list[Path]:
     """Write samples.npy, and for images samples.png, reconstructions.png and, for a VampPrior, pseudo_inputs.png.
 
-    A reconstruction is below its test example. Samples are means or draws of p(x|z), as in `drawn_points`.
+    A reconstruction is below its test example. Samples are means or draws of p(x|z), as in `drawn_points`. Of a model
+    with conditions, those of the samples are in samples-conditions.npy, and by_condition.png has a row for each class.
 
     Args:
         folder: The folder to write to.
         model: The model.
         dataset: Its data.
         number: How many samples, and at most how many of the others.
+        condition: The y of all samples, as in `draw`.
 
     Returns:
         The files, in this order.
     """
-    samples = drawn_points(model.decoder(model.prior().sample((number,))), dataset)
-    write_atomically(folder / "samples.npy", npy(samples))
+    samples, y = draw(model, dataset, number, condition)
+    arrays = {"samples": samples} if y is None else {"samples": samples, "samples-conditions": y}
+    for name, array in arrays.items():
+        write_atomically(folder / f"{name}.npy", npy(array))
+    written = [folder / f"{name}.npy" for name in arrays]
     if not dataset.has_images:
-        return [folder / "samples.npy"]
+        return written
     examples = dataset.test[: min(number, 30)].to(samples)
-    sheets = {"samples": grid(samples), "reconstructions": reconstructions(model, examples)}
+    conditions = None if y is None else dataset.conditions["test"].to(y)
+    sheets = {"samples": grid(samples), "reconstructions": reconstructions(model, examples, conditions)}
+    if y is not None:
+        sheets["by_condition"] = grid(by_condition(model, dataset)[0], OF_EACH)
     for part in model.modules():
         if isinstance(part, VampPrior):
             sheets["pseudo_inputs"] = grid(part.inputs()[:number])
     for name, sheet in sheets.items():
         save_png(folder / f"{name}.png", sheet)
-    return [folder / "samples.npy", *(folder / f"{name}.png" for name in sheets)]
+    return written + [folder / f"{name}.png" for name in sheets]

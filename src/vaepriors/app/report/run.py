@@ -16,18 +16,20 @@ from vaepriors.app.evaluation import summary
 from vaepriors.app.origin import Origin, measure_surgery, origin
 from vaepriors.app.records import Record, command, few_samples, method_in_words, records_of, without_examples
 from vaepriors.app.report import figures, page
+from vaepriors.app.report.conditions import conditions
 from vaepriors.app.report.curves import curves
 from vaepriors.app.report.page import Opening, Part, drawn, sheet
-from vaepriors.app.report.pictures import drawn_points, grid, reconstructions
+from vaepriors.app.report.pictures import draw, grid, reconstructions
 from vaepriors.app.run import Run
-from vaepriors.data import Dataset, binarize_once
+from vaepriors.conditional import AnyVAE, batches, given
+from vaepriors.data import Dataset, binarize_once, classes_of_split
 from vaepriors.distributions import point_estimate
 from vaepriors.likelihood import Estimate, estimate
 from vaepriors.limits import at_least_one
 from vaepriors.numerics import fixed_numerics, seed_of
 from vaepriors.priors import TwoLevelPrior, VampPrior
 from vaepriors.reading import read_json
-from vaepriors.vae import VAE, eval_mode
+from vaepriors.vae import eval_mode
 
 __all__ = ["Latent", "limits", "look", "report", "write_report"]
 
@@ -45,7 +47,16 @@ class Latent(NamedTuple):
 
 
 @torch.no_grad()
-def look(model: VAE, x: Tensor, train: Tensor | None = None, seed: int = 0) -> Latent:
+def look(
+    model: AnyVAE,
+    x: Tensor,
+    train: Tensor | None = None,
+    seed: int = 0,
+    *,
+    condition: Tensor | None = None,
+    train_condition: Tensor | None = None,
+    groups: Tensor | None = None,
+) -> Latent:
     """Measure a latent space.
 
     Args:
@@ -53,23 +64,39 @@ def look(model: VAE, x: Tensor, train: Tensor | None = None, seed: int = 0) -> L
         x: Examples, whose units are measured.
         train: Examples of the surgery, which needs many of them: x unless given.
         seed: Seed of the surgery's draws.
+        condition, train_condition: The y of each x, for a `ConditionalVAE`.
+        groups: The class of each example of the surgery (see `elbo_surgery`).
     """
-    where = levels(model.encoder(x[:1]))
-    variances = activity(model, x) if len(x) > 1 else None
+    y = _as(condition, x)
+    where = _levels(model, x, y)
+    variances = activity(model, x, condition=y) if len(x) > 1 else None
+    examples, of_examples = (x, y) if train is None else (train, train_condition)
+    groups = None if groups is None else groups[: len(examples)]
     return Latent(
         {} if variances is None else {name: variances[place] for name, place in where.items()},
-        divergence_of_units(model, x[:1000]),
-        *measure_surgery(model, x if train is None else train, seed),
+        divergence_of_units(model, x[:1000], condition=y),
+        *measure_surgery(model, examples, seed, of_examples, groups),
     )
+
+
+def _as(condition: Tensor | None, x: Tensor) -> Tensor | None:
+    """The conditions of the first points of a split, of their type and device."""
+    return None if condition is None else condition[: len(x)].to(x)
+
+
+def _levels(model: AnyVAE, x: Tensor, y: Tensor | None) -> dict[str, slice]:
+    at, one = next(batches(model, x, y, 1))
+    return levels(at.encoder(one))
 
 
 class _Subject(NamedTuple):
     """What the sections of a report are made from."""
 
     name: str
-    model: VAE
+    model: AnyVAE
     data: Dataset
     x: Tensor  # test examples
+    y: Tensor | None  # their conditions
     elbo: Estimate  # of these
     latent: Latent
     metrics: list[dict[str, Any]]
@@ -83,7 +110,7 @@ class _Subject(NamedTuple):
 @fixed_numerics()
 @torch.no_grad()
 def report(
-    model: VAE,
+    model: AnyVAE,
     data: Dataset,
     out: Path | str,
     *,
@@ -117,11 +144,12 @@ def report(
         torch.manual_seed(seed_of(seed, "report"))
         parameter = next(model.parameters())
         x = data.test[:number].to(parameter)
-        estimates = estimate(model, x, samples)
+        y = _as(data.conditions.get("test"), x)
+        estimates = estimate(model, x, samples, condition=y)
         result = {"split": "test", "samples": samples, "seed": seed, **summary(estimates, data)}
         record = Record("", result, estimates.log_likelihood.cpu().numpy())
         elbo, latent = _measure(model, data, x, seed)
-        subject = _Subject(data.name, model, data, x, elbo, latent, list(metrics), [record])
+        subject = _Subject(data.name, model, data, x, y, elbo, latent, list(metrics), [record])
         sections = page.sections(_parts(subject))
     sentences = diagnose(latent.activity, latent.surgery, result["effective_samples_mean"])
     parameters = sum(p.numel() for p in model.parameters())
@@ -129,11 +157,13 @@ def report(
     return page.write(path, text, sections)
 
 
-def _measure(model: VAE, data: Dataset, x: Tensor, seed: int) -> tuple[Estimate, Latent]:
+def _measure(model: AnyVAE, data: Dataset, x: Tensor, seed: int) -> tuple[Estimate, Latent]:
     """The ELBO of test examples by one draw each, and the latent space."""
     train = binarize_once(data.train) if data.dynamic else data.train
-    latent = look(model, x, train, seed)
-    return estimate(model, x, samples=1), latent
+    y, of_train = data.conditions.get("test"), data.conditions.get("train")
+    groups = classes_of_split(data, "train")
+    latent = look(model, x, train, seed, condition=y, train_condition=of_train, groups=groups)
+    return estimate(model, x, samples=1, condition=_as(y, x)), latent
 
 
 @torch.no_grad()
@@ -167,8 +197,9 @@ def write_report(
     elbo, latent = _measure(model, data, x, seed)
     experiment, renewal = run.experiment(), command(run, {"checkpoint": which})
     implied = experiment.samples if experiment.objective == "iwae" else 0
+    y = _as(data.conditions.get("test"), x)
     subject = _Subject(
-        run.folder.name, model, data, x, elbo, latent, metrics, records, renewal, experiment.epochs, implied, run
+        run.folder.name, model, data, x, y, elbo, latent, metrics, records, renewal, experiment.epochs, implied, run
     )
     sections = page.sections(_parts(subject), progress)
     title = f"{experiment.model}, {experiment.prior} prior, {Path(experiment.data).name}"
@@ -227,6 +258,7 @@ def _parts(subject: _Subject) -> dict[tuple[str, str], Iterator[Part]]:
         ("training", "Training"): _training(subject),
         ("likelihood", "Likelihood"): _likelihood(subject),
         ("samples", "Draws of the model"): _samples(subject),
+        ("conditions", "Conditions"): conditions(subject.model, subject.data, subject.x),
         ("pseudo-inputs", "Pseudo-inputs"): _pseudo_inputs(subject),
         ("units", "Active units"): _units(subject),
         ("elbo", "The ELBO in parts"): _elbo(subject),
@@ -325,7 +357,7 @@ def _likelihood_pictures(subject: _Subject, split: str, values: np.ndarray) -> I
 def _samples(subject: _Subject) -> Iterator[Part]:
     model, x = subject.model, subject.x
     number = 64 if subject.data.has_images else 500
-    drawn_x = drawn_points(model.decoder(model.prior().sample((number,))), subject.data)
+    drawn_x, _ = draw(model, subject.data, number)
     if not subject.data.has_images:
         alt = "Mean and standard deviation of each coordinate, of test examples and of draws of the model."
         yield "The data are vectors, not images: their coordinates are compared."
@@ -333,12 +365,13 @@ def _samples(subject: _Subject) -> Iterator[Part]:
         return
     yield sheet("samples", grid(drawn_x, 16), "64 images drawn from the model.", "Drawn from the prior, decoded.")
     alt = "Test examples, each above its reconstruction."
-    yield sheet("reconstructions", reconstructions(model, x[:20]), alt, alt)
+    yield sheet("reconstructions", reconstructions(model, x[:20], subject.y), alt, alt)
 
 
 def _pseudo_inputs(subject: _Subject) -> Iterator[Part]:
     model = subject.model
-    top = model.prior.top if isinstance(model.prior, TwoLevelPrior) else model.prior
+    over = model.prior.top if isinstance(model.prior, TwoLevelPrior) else model.prior
+    top = over if subject.y is None else getattr(over, "part", over)
     if not isinstance(top, VampPrior):
         yield "The prior has none: it is not a VampPrior."
         return
@@ -346,9 +379,11 @@ def _pseudo_inputs(subject: _Subject) -> Iterator[Part]:
         yield f"The prior has {len(top.pseudo_inputs)}; they are not shown: the data are not images."
         return
     inputs = top.inputs()
-    mixture, place = top(), next(iter(levels(model.encoder(subject.x[:1])).values()))
+    place = next(iter(_levels(model, subject.x, subject.y).values()))
+    mixture = top() if subject.y is None else over(subject.data.conditions["train"].mean(0).to(subject.x))
     weights = mixture.logits.softmax(0)
-    shares = responsibilities(mixture, model.encoder(subject.x[:500]).sample()[:, place])
+    at, some = next(batches(model, subject.x, subject.y, 500))
+    shares = responsibilities(mixture, at.encoder(some).sample()[:, place])
     rank = shares if top.logits is None else weights
     order = rank.sort(descending=True, stable=True).indices[:PSEUDO].tolist()
     of = f"{len(order)} of {len(inputs)}" if len(order) < len(inputs) else f"All {len(inputs)}"
@@ -361,17 +396,20 @@ def _pseudo_inputs(subject: _Subject) -> Iterator[Part]:
         share = top.clamped_share().item()
         yield f"{percent_in_words(share)} of their pixels are at a bound, where they get no gradient."
     for k in order:
-        yield _opening(model, top, k, percent_in_words(rank[k].item()))
+        yield _opening(model, top, k, percent_in_words(rank[k].item()), subject.data.classes)
 
 
-def _opening(model: VAE, top: VampPrior, k: int, percent: str) -> Opening:
-    """A pseudo-input, which opens to images generated from it."""
+def _opening(model: AnyVAE, top: VampPrior, k: int, percent: str, classes: tuple[int, ...]) -> Opening:
+    """A pseudo-input, which opens to images generated from it; with conditions, given its own."""
     u, number = top.inputs()[k : k + 1], k + 1
-    z = top.encoder(u).sample((GENERATED,)).squeeze(1)
+    z = top.posteriors(slice(k, k + 1)).sample((GENERATED,)).squeeze(1)
+    y = () if top.conditions is None else (top.conditions()[k],)
     if isinstance(model.prior, TwoLevelPrior):
-        z = torch.cat([z, model.prior.bottom(z).sample()], -1)
+        z = torch.cat([z, model.prior.bottom(z, *y).sample()], -1)
+    if y and classes:
+        percent += f", class {classes[int(y[0][: len(classes)].argmax())]}"
     small = max(1, round(96 / u.shape[-1])) * u.shape[-1]
-    images = grid(point_estimate(model.decoder(z)), 8)
+    images = grid(point_estimate(given(model, *y or (None,)).decoder(z)), 8)
     return Opening(
         f"{number}: {percent}",
         sheet(f"pseudo-{number}", grid(u), f"Pseudo-input {number}, {percent}.", width=small),
@@ -459,9 +497,9 @@ def limits(surgery: Surgery) -> str:
 
 def _codes(subject: _Subject) -> Iterator[Part]:
     model, x = subject.model, subject.x
-    where = levels(model.encoder(x[:1]))
-    codes = torch.cat([model.encoder(some).sample() for some in x.split(500)])
-    prior = model.prior().sample((len(x),))
+    where = _levels(model, x, subject.y)
+    codes = torch.cat([at.encoder(some).sample() for at, some in batches(model, x, subject.y, 500)])
+    prior = given(model, subject.y).prior().sample((len(x),) if subject.y is None else ())
     if len(x) < 3:
         yield f"The test set has {len(x)} examples; a plane needs three."
         return
@@ -474,8 +512,9 @@ def _codes(subject: _Subject) -> Iterator[Part]:
         alt = f"Codes {name} of {len(x)} test examples beside as many draws of the prior{projected}."
         yield drawn(f"codes-{name}", figures.scatter(codes[:, place], prior[:, place], labels), alt, alt)
     if list(where) == ["z"] and codes.shape[1] == 2 and subject.implied > 1:
+        one = given(model, None if subject.y is None else subject.y[0])
         alt = f"Posterior of one test example: q(z|x), what {subject.implied} draws make of it, and p(z|x)."
-        yield drawn("implied", figures.implied(model, x[0], subject.implied), alt, alt)
+        yield drawn("implied", figures.implied(one, x[0], subject.implied), alt, alt)
 
 
 def _interpolations(subject: _Subject) -> Iterator[Part]:

@@ -1,0 +1,65 @@
+"""The section of a report about what a model is given, and what its codes still tell about it."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from vaepriors.analysis import Information, Labelled, class_information, levels
+from vaepriors.app.report.page import Part, sheet
+from vaepriors.app.report.pictures import CLASSES, OF_EACH, by_condition, grid
+from vaepriors.conditional import AnyVAE, batches
+from vaepriors.data import Dataset, binarize_once
+
+__all__ = ["conditions", "measure_information"]
+
+MOST = {1: (20_000, 2000), 2: (4000, 200)}  # by levels, training and test examples of the classifier at most
+
+
+def conditions(model: AnyVAE, data: Dataset, x: Tensor) -> Iterator[Part]:
+    """Sentences, and for images a picture of draws given each condition; nothing without conditions.
+
+    Args:
+        model: The model.
+        data: Its data.
+        x: Test examples, the first of them.
+    """
+    if not data.conditions:
+        return
+    classes, covariates = data.classes, data.conditions["train"].shape[-1] - len(data.classes)
+    parts = [f"a class of {len(classes)}"] * bool(classes) + [f"{covariates} covariates"] * bool(covariates)
+    yield f"The model is given {' and '.join(parts)} of each point."
+    if classes and len(x) >= 4:
+        yield in_words(measure_information(model, data, x))
+    elif covariates:
+        yield "How much the codes tell about the conditions is measured for classes, by four test examples or more."
+    if not data.has_images:
+        return
+    images, names = by_condition(model, data)
+    of = f" of the first {CLASSES} classes" if len(classes) > CLASSES else ""
+    alt = f"{OF_EACH} draws given each condition{of}, a row each: {'; '.join(names)}."
+    yield sheet("conditions", grid(images, OF_EACH), alt, alt)
+
+
+def in_words(information: Information) -> str:
+    """What the codes tell about the class, in a sentence."""
+    return (
+        f"Mutual information of codes and classes, I(z; y): at least {information.value:.2f} ± {information.se:.2f} "
+        f"nats of at most {information.entropy:.2f}, by a classifier made of the posteriors of training examples. The "
+        "closer to 0, the less z repeats of the class, and the better draws of one p(z) suit every class."
+    )
+
+
+@torch.no_grad()
+def measure_information(model: AnyVAE, data: Dataset, x: Tensor) -> Information:
+    """What the codes of the first test examples tell about their classes."""
+    y = {split: each.to(x) for split, each in data.conditions.items()}
+    at, one = next(batches(model, x, y["test"], 1))
+    most, draws = MOST[len(levels(at.encoder(one)))]
+    rows = torch.randperm(len(data.train))[:most]
+    train = (binarize_once(data.train) if data.dynamic else data.train)[rows].to(x)
+    x = x[:draws]
+    of_train, of_test = (each[:, : len(data.classes)].argmax(-1) for each in (y["train"][rows], y["test"][: len(x)]))
+    return class_information(
+        model, Labelled(train, of_train, y["train"][rows]), Labelled(x, of_test, y["test"][: len(x)])
+    )
