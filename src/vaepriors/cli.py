@@ -20,7 +20,7 @@ from vaepriors.app.custom import imported
 from vaepriors.app.experiment import CommandLine, Experiment, Prior, load_data
 from vaepriors.app.parsing import parse
 from vaepriors.app.terminal import counting_bar, make_console, use_plain_signs
-from vaepriors.data import CATALOGUE, Dataset, absolute, condition_of, fetch
+from vaepriors.data import CATALOGUE, Dataset, absolute, condition_of, fetch, reading_progress
 from vaepriors.limits import at_least_one, check_size
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def train(
         options: What to run.
         out: Folder of the run; runs/DATA-MODEL-PRIOR-SEED unless given.
         resume: Resume the run in that folder, if there is one, with its own options. These may change: epochs,
-            patience, accelerator, devices, nodes, compile, graph.
+            patience, accelerator, devices, nodes, stream, compile, graph.
         save_every: Seconds between checkpoints, 0 or more.
         snapshots: Epochs whose model is kept as epoch-N.ckpt; of a resumed run, epochs that are still to come.
         tensorboard: Also write TensorBoard event files (needs the extra `tensorboard`).
@@ -73,7 +73,7 @@ def train(
     if first:
         _check_folder(run, experiment, resume)
         check_start(experiment, run)
-    dataset = run.dataset() if run.exists() else load_data(experiment)
+    dataset = _read(experiment, run)
     if first:
         _show(dataset)
         check_memory(experiment, dataset, fabric.device)  # as `fit` does, but before other processes start
@@ -174,6 +174,14 @@ def _show(dataset: Dataset) -> None:
         print(f"vaepriors: warning: {dataset.name}: {doubt}", file=sys.stderr)
 
 
+def _read(experiment: Experiment, run: "Run") -> Dataset:
+    """The data of an experiment, compared with those of its run if there is one, with a bar while they are checked."""
+    with counting_bar(console, "MiB of data checked") as progress, reading_progress(progress):
+        if run.exists():
+            return run.dataset(experiment.stream)
+        return load_data(experiment)
+
+
 def default_folder(experiment: Experiment) -> Path:
     data = Path(experiment.data).stem
     return Path("runs") / f"{data}-{experiment.model.replace(':', '.')}-{experiment.prior}-{experiment.seed}"
@@ -189,8 +197,10 @@ def _check_saving(save_every: float, snapshots: Sequence[int], epochs: int) -> N
 
 def _extreme_value(dataset: Dataset) -> str:
     """The training value that may have caused a divergence, in words; empty if none is far from zero."""
-    values, points = dataset.train.flatten(1).abs().max(1).values.max(0)
-    if dataset.likelihood != "gaussian" or values <= 100:
+    if dataset.likelihood != "gaussian" or dataset.streamed:
+        return ""
+    values, points = dataset.train[:].flatten(1).abs().max(1).values.max(0)
+    if values <= 100:
         return ""
     return f"; training point {points} has a value of size {values:g}: scale the data to about 1"
 

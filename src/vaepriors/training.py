@@ -3,9 +3,9 @@ r"""Training: the loop, early stopping, checkpoints.
     for each epoch:  draw the order of the examples; for each batch:  loss, terms = objective(model, x)
                      validation loss at weight 1; a line of metrics; now and then a checkpoint
 
-The training set stays on the device, a batch is a selection of rows, and probabilities become pixels there, anew
-at every visit. Shapes never change: the last batch of an epoch is filled up from the epoch's first examples. No
-step reads the device; sums are read once an epoch.
+The training set stays on the device, or on disk if it is too large; a batch is a selection of rows, and probabilities
+become pixels on the device, anew at every visit. Shapes never change: the last batch of an epoch is filled up from the
+epoch's first examples. No step reads the device; sums are read once an epoch.
 """
 
 import dataclasses
@@ -27,6 +27,7 @@ from vaepriors import checkpoint
 from vaepriors.compilation import Graphed, compiled
 from vaepriors.conditional import AnyVAE, batches, check_condition, given
 from vaepriors.data import Dataset
+from vaepriors.data.batches import Order, feed
 from vaepriors.devices import open_devices, peak_memory
 from vaepriors.limits import at_least_one
 from vaepriors.numerics import fixed_numerics, seed_of
@@ -97,12 +98,14 @@ class Settings:
     patience: int = 50
     best_from: str = "start"
     seed: int = 0
+    epoch_steps: int | None = None
     precision: str = "32-true"
     compile: bool = False
     graph: bool = False
 
     def __post_init__(self) -> None:
-        at_least_one(epochs=self.epochs, batch_size=self.batch_size, lr_stages=self.lr_stages)
+        at_least_one(epochs=self.epochs, epoch_steps=self.epoch_steps)
+        at_least_one(batch_size=self.batch_size, lr_stages=self.lr_stages)
         for name in ("warmup", "patience", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it cannot be negative")
@@ -148,7 +151,7 @@ class Losses(nn.Module):
     Args:
         model: The model.
         objective: The objective.
-        data: The training set, on the device of the model.
+        data: The training set, on the device of the model: `data[rows]` are some of its points.
         dynamic: Whether the data are probabilities, to be binarised anew in each call.
         conditions: The y of each point, for a conditional model.
     """
@@ -157,7 +160,7 @@ class Losses(nn.Module):
         self,
         model: AnyVAE,
         objective: Objective,
-        data: Tensor,
+        data: Any,
         dynamic: bool = False,
         conditions: Tensor | None = None,
     ) -> None:
@@ -197,6 +200,7 @@ def fit(
     patience: int = 50,
     best_from: str = "start",
     seed: int = 0,
+    epoch_steps: int | None = None,
     accelerator: str = "auto",
     devices: int = 1,
     nodes: int = 1,
@@ -229,6 +233,8 @@ def fit(
         patience: Stop after more epochs than this without a better validation loss.
         best_from: Whether an epoch of the warm-up may give the best model: `start` (yes) or `warmup` (no).
         seed: Seed of the order of the data and of all noise. Initial weights are the model's own.
+        epoch_steps: Steps of an epoch, where a pass over all examples is too long between two checkpoints or too short;
+            a pass unless given. The next epoch continues the same pass.
         accelerator: `cpu`, `cuda`, or `auto`: cuda where there is one.
         devices: Devices on each node.
         nodes: Nodes (started by torchrun or SLURM).
@@ -260,8 +266,8 @@ def fit(
     """
     settings = Settings(
         epochs=epochs, batch_size=batch_size, lr=lr, lr_stages=lr_stages, adam_eps=adam_eps, normalize=normalize,
-        warmup=warmup, patience=patience, best_from=best_from, seed=seed, precision=precision, compile=compile,
-        graph=graph,
+        warmup=warmup, patience=patience, best_from=best_from, seed=seed, epoch_steps=epoch_steps, precision=precision,
+        compile=compile, graph=graph,
     )  # fmt: skip
     fabric = open_devices(accelerator, devices, nodes, precision)
     fabric.launch()
@@ -297,7 +303,7 @@ class Training:
                 "multiple"
             )
         self.settings, self.store, self.fabric, self.callbacks, self.data = settings, store, fabric, callbacks, data
-        self.steps = -(-len(data.train) // min(settings.batch_size, len(data.train)))  # every example at least once
+        self.order = self._order()
         objective.count_epochs(self.steps)
         self.model: AnyVAE = model.to(fabric.device, settings.dtype)
         self.objective: Objective = objective.to(fabric.device)
@@ -313,9 +319,9 @@ class Training:
             p.requires_grad_(False)
         self.description = settings.fixed() if description is None else description
         self.state, self.saved = State(), 0  # the latter is the epoch of the last checkpoint
-        self.train = data.train.to(fabric.device, settings.dtype)
+        self.feed = feed(data.train, fabric.device, settings.dtype)
         self.valid = data.valid[fabric.global_rank :: fabric.world_size].to(fabric.device, settings.dtype)
-        losses: Any = Losses(self.model, self.objective, self.train, data.dynamic, self.conditions.get("train"))
+        losses: Any = Losses(self.model, self.objective, self.feed.points, data.dynamic, self.conditions.get("train"))
         if settings.compile:
             losses = compiled(losses)
         self.losses, self.wrapped_optimizer = fabric.setup(losses, self.optimizer, move_to_device=False)
@@ -327,7 +333,7 @@ class Training:
         fabric, of = self.fabric, self.data.conditions
         check_condition(self.model, of.get("train"))
         shares = {"train": slice(None), "valid": slice(fabric.global_rank, None, fabric.world_size)}
-        return {split: of[split][share].to(self.train) for split, share in shares.items()} if of else {}
+        return {split: of[split][share].to(self.valid) for split, share in shares.items()} if of else {}
 
     @fixed_numerics()
     def run(
@@ -397,10 +403,9 @@ class Training:
         """One pass over the data, its line of metrics, and its validation loss."""
         started = time.perf_counter()
         # of one epoch, seed and device; the order of the examples is the same on all devices
-        order = torch.Generator().manual_seed(seed_of(self.settings.seed, "order", epoch))
         torch.manual_seed(seed_of(self.settings.seed, "noise", epoch, self.fabric.global_rank))
         set_rate(self.optimizer, staged_rate(self.settings.lr, epoch, self.settings.lr_stages))
-        loss, rate, distortion = self._pass(self._batches(order))
+        loss, rate, distortion = self._pass(self._batches(epoch))
         valid_loss = self._validate()
         if not (math.isfinite(loss) and math.isfinite(valid_loss)):
             self._save_best()  # it may be younger than the last checkpoint
@@ -422,15 +427,24 @@ class Training:
             callback.epoch(line)
         return valid_loss
 
-    def _batches(self, order: torch.Generator) -> Iterator[Tensor]:
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return self.order.steps
+
+    def _order(self) -> Order:
+        """The rows of each batch, on all devices together: a whole number of them for each."""
+        number, devices, settings = len(self.data.train), self.fabric.world_size, self.settings
+        share = min(settings.batch_size // devices, -(-number // devices))
+        seed = functools.partial(seed_of, settings.seed, "order")
+        return Order(number, share * devices, seed, settings.epoch_steps)
+
+    def _batches(self, epoch: int) -> Iterator[Tensor]:
         """This device's rows of each batch, of the same number each time."""
-        n, devices = len(self.train), self.fabric.world_size
-        share = min(self.settings.batch_size // devices, -(-n // devices))
-        size = share * devices
-        rows = torch.randperm(n, generator=order)
-        rows = torch.cat([rows, rows[: self.steps * size - n]]).view(self.steps, size)
+        rows = self.order.epoch(epoch)
+        share = self.order.size // self.fabric.world_size
         first = self.fabric.global_rank * share
-        return iter(rows[:, first : first + share].to(self.train.device))
+        return self.feed.batches(rows[:, first : first + share])
 
     def _pass(self, batches: Iterator[Tensor]) -> list[float]:
         """A step for each batch; the means of loss, rate and distortion over the epoch and all devices."""

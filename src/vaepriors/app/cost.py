@@ -46,7 +46,16 @@ def _shape_of(experiment: Experiment) -> Experiment:
     """The experiment with nothing but what decides its operations."""
     form = data.CATALOGUE[experiment.data].form
     like = next(name for name, entry in data.CATALOGUE.items() if entry.form[1:3] == form[1:3])
-    rest: Any = {"seed": 0, "epochs": 1, "warmup": 0, "patience": 0, "lr": 1e-3, "lr_stages": 1, "init": "he"}
+    rest: Any = {
+        "seed": 0,
+        "epochs": 1,
+        "warmup": 0,
+        "patience": 0,
+        "epoch_steps": None,
+        "lr": 1e-3,
+        "lr_stages": 1,
+        "init": "he",
+    }
     return experiment.replace(data=like, **rest)
 
 
@@ -121,7 +130,7 @@ def hours(experiment: Experiment, draws: int, device: str = "cpu") -> float:
         device: Where.
     """
     sizes = data.CATALOGUE[experiment.data].form.sizes
-    steps = experiment.epochs * -(-sizes[0] // experiment.batch_size)
+    steps = experiment.epochs * (experiment.epoch_steps or -(-sizes[0] // experiment.batch_size))
     gflop = steps * gflop_per_step(experiment)
     if draws:
         gflop += sizes[2] * gflop_per_image(experiment, draws)
@@ -168,10 +177,20 @@ def least_memory(experiment: Experiment, dataset: Dataset) -> Memory:
     return Memory(
         networks=size * COPIES * _weights(experiment, dataset),
         components=size * k * (learned * COPIES + fixed),
-        data=size * point * (len(dataset.train) + len(dataset.valid) // (experiment.devices * experiment.nodes)),
+        data=_bytes(dataset.train, size)
+        + size * (point - event) * len(dataset.train)
+        + size * point * (len(dataset.valid) // (experiment.devices * experiment.nodes)),
         draws=draws * (size * (levels * latent + event + of_u) + 8 * k)  # densities of components are in float64
         + size * shared,
     )
+
+
+def _bytes(train: Any, size: int) -> int:
+    """Bytes of a training set with numbers of this size; of one on disk, those of its order and its batches' rows."""
+    if getattr(train, "streamed", False):
+        return 24 * len(train)
+    stored: Any = getattr(train, "stored", None)
+    return train.shape.numel() * (size if stored is None else stored.element_size())
 
 
 def _facts(experiment: Experiment) -> dict[str, Any]:

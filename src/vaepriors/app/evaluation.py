@@ -389,12 +389,11 @@ def examples(dataset: Dataset, split: str, number: int | None = None) -> Tensor:
     Raises:
         ValueError: If there are fewer than that.
     """
-    x: Tensor = getattr(dataset, split)
-    if split == "train" and dataset.dynamic:
-        x = binarize_once(x)
+    x = getattr(dataset, split)
     if number is not None and not 1 <= number <= len(x):
         raise ValueError(f"number is {number}: choose 1 to {len(x)}, the size of the {split} set")
-    return x[:number]
+    x = x[:number]
+    return binarize_once(x) if split == "train" and dataset.dynamic else x
 
 
 def digest_of(x: Tensor) -> str:

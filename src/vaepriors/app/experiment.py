@@ -82,6 +82,7 @@ def _of(kind: Any) -> Any:
 
 
 Init = Literal["he", "glorot"]
+Stream = Literal["auto", "yes", "no"]
 BestFrom = Literal["start", "warmup"]
 Accelerator = Literal["auto", "cpu", "cuda"]
 Precision = Literal["32-true", "64-true", "bf16-mixed"]
@@ -92,7 +93,7 @@ class Data(HeadOptions):
     """Points x and the distribution of one of them, p(x|z)."""
 
     data: str = "digits"
-    """Data set (see `vaepriors data list`), or the path of a custom .npy or .npz file."""
+    """Data set (see `vaepriors data list`), or the path of a custom .npy or .npz file, or of a folder of .npy files."""
     likelihood: Annotated[
         str,
         tyro.conf.arg(
@@ -165,6 +166,9 @@ class Training:
     """What Adam adds to the root of the second moment. (1e-4 in the IWAE paper.)"""
     normalize: bool = True
     """Divide each gradient by its norm before Adam."""
+    epoch_steps: Count | None = None
+    """Steps of an epoch, at whose end a checkpoint may be written; a pass over all examples unless given. The next
+    epoch continues the same pass."""
     seed: CountFromZero = 0
     """Seed of the initial weights, the order of the data, all noise, and a random split of the data."""
 
@@ -179,6 +183,9 @@ class Machine:
     """Devices on each node."""
     nodes: Count = 1
     """Nodes (started by torchrun or SLURM)."""
+    stream: Annotated[str, _of(Stream)] = "auto"
+    """Whether training examples of custom .npy files stay on disk and are read batch by batch: yes, no, or auto: if
+    they would take more than half of the memory. The numbers are the same."""
     precision: Annotated[str, _of(Precision)] = "32-true"
     """Numbers of the training step: 32-true, 64-true, or bf16-mixed. Evaluation takes the weights' own precision."""
     compile: bool = False
@@ -194,6 +201,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "init": typing.get_args(Init),
     "best_from": typing.get_args(BestFrom),
     "accelerator": typing.get_args(Accelerator),
+    "stream": typing.get_args(Stream),
     "precision": typing.get_args(Precision),
     **{
         name: typing.get_args(option.kind)
@@ -342,14 +350,19 @@ def _is_other_default(name: str, value: Any, values: dict[str, Any]) -> bool:
     return False
 
 
-def load_data(experiment: Experiment) -> Dataset:
+def load_data(experiment: Experiment, stream: str | None = None) -> Dataset:
     """The data of an experiment, with its conditions; a custom model sees them unchanged.
+
+    Args:
+        experiment: The experiment.
+        stream: Whether training examples stay on disk, `yes`, `no` or `auto`; as in the experiment unless given.
 
     Raises:
         ValueError, FileNotFoundError: As in `vaepriors.data.load`.
     """
     standardize = experiment.standardize and not custom.is_custom(experiment.model)
     options: Any = {"condition": experiment.condition, "standardize": standardize}
+    options["stream"] = stream or experiment.stream
     return load(experiment.data, experiment.seed, experiment.likelihood, **options)
 
 

@@ -13,7 +13,9 @@ OBJECTIVES = Table("objective")
 
 
 def steps_per_epoch(experiment: Any, dataset: Dataset) -> int:
-    """Batches that show every training example at least once."""
+    """Steps of an epoch: batches that show every training example at least once, unless it has a number of its own."""
+    if experiment.epoch_steps is not None:
+        return experiment.epoch_steps
     return -(-len(dataset.train) // min(experiment.batch_size, len(dataset.train)))
 
 

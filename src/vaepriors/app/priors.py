@@ -103,8 +103,13 @@ def exemplar(setting: Setting, *, exemplars: Annotated[int, Within(2)] = 500) ->
             f"exemplars is {exemplars}, but {dataset.name} has only {len(dataset.train)} training examples: choose "
             "fewer"
         )
+    if dataset.streamed:
+        raise ValueError(
+            f"the prior exemplar encodes all training examples, but those of {dataset.name} are read from disk batch "
+            "by batch: choose --stream no, or another prior such as vamp"
+        )
     conditions = dataset.conditions.get("train")
-    return priors.ExemplarPrior(_encoder(setting), dataset.train, exemplars, conditions=conditions)
+    return priors.ExemplarPrior(_encoder(setting), dataset.train[:], exemplars, conditions=conditions)
 
 
 @PRIORS.entry("vhp", estimated=True, numbers_of_a_draw=lambda e: e.prior_samples * (e.prior_latent or e.latent))

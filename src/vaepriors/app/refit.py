@@ -18,7 +18,7 @@ from vaepriors.app.experiment import PRIORS, Data, Experiment, Machine, Model, l
 from vaepriors.app.origin import Origin, measure_surgery, origin
 from vaepriors.app.run import Run
 from vaepriors.app.train import make_fabric, prepare
-from vaepriors.data import binarize_once, classes_of_split
+from vaepriors.data import classes_of_split
 from vaepriors.training import Callback, Outcome
 
 if TYPE_CHECKING:
@@ -97,8 +97,7 @@ def refit(
     _copy(model, training.model)
     with run.lock(fabric.is_global_zero, create=True):
         if fabric.is_global_zero and not run.has("last"):
-            x = binarize_once(dataset.train) if dataset.dynamic else dataset.train
-            groups = classes_of_split(dataset, "train")
+            x, groups = dataset.fixed_train(), classes_of_split(dataset, "train")
             surgery, number = measure_surgery(model, x, condition=dataset.conditions.get("train"), groups=groups)
             about: Origin = {
                 "run": source.folder.resolve().name,

@@ -27,7 +27,16 @@ from vaepriors.store import RESTORE, Folder, check_settings
 
 __all__ = ["Run", "identity"]
 
-MAY_CHANGE = {"epochs", "patience", "accelerator", "devices", "nodes", "compile", "graph"}  # when a run is resumed
+MAY_CHANGE = {
+    "epochs",
+    "patience",
+    "accelerator",
+    "devices",
+    "nodes",
+    "stream",
+    "compile",
+    "graph",
+}  # when a run is resumed
 
 
 class Run(Folder):
@@ -97,8 +106,11 @@ class Run(Folder):
             "on the new one in another folder"
         )
 
-    def dataset(self) -> Dataset:
+    def dataset(self, stream: str | None = None) -> Dataset:
         """The data of the run.
+
+        Args:
+            stream: Whether training examples stay on disk, `yes`, `no` or `auto`; as in the experiment unless given.
 
         Raises:
             ValueError: If they cannot be read, or are not those that it was trained on.
@@ -106,7 +118,7 @@ class Run(Folder):
         """
         experiment = self.experiment()
         try:
-            dataset = load_data(experiment)
+            dataset = load_data(experiment, stream)
         except ValueError as error:
             raise ValueError(f"the data of {self / 'experiment.json'}: {error}") from error
         self.check_data(dataset)

@@ -20,6 +20,8 @@ from vaepriors.data import caltech, digits, files, frey, histopathology, mnist, 
 from vaepriors.data.conditions import CONDITIONS, classes_of_split, condition_of, condition_on
 from vaepriors.data.dataset import LIKELIHOODS, Dataset, binarize_once
 from vaepriors.data.files import Source
+from vaepriors.data.rows import Rows, Streamed
+from vaepriors.data.survey import reading_progress
 
 __all__ = [
     "CATALOGUE",
@@ -28,7 +30,9 @@ __all__ = [
     "Dataset",
     "Entry",
     "Form",
+    "Rows",
     "Source",
+    "Streamed",
     "absolute",
     "binarize_once",
     "classes_of_split",
@@ -38,6 +42,7 @@ __all__ = [
     "is_file",
     "load",
     "missing",
+    "reading_progress",
     "stand_in",
 ]
 
@@ -163,35 +168,48 @@ def stand_in(name: str, number: int = 20) -> Dataset:
 
 
 def load(
-    name: str, seed: int = 0, likelihood: str = "auto", *, condition: str | None = None, standardize: bool = True
+    name: str,
+    seed: int = 0,
+    likelihood: str = "auto",
+    *,
+    condition: str | None = None,
+    standardize: bool = True,
+    stream: str = "auto",
 ) -> Dataset:
     """Load a data set.
 
     Args:
-        name: A name of the catalogue, or the path of a user's `.npy` or `.npz` (see `vaepriors.data.own`).
+        name: A name of the catalogue, or the path of a user's `.npy` or `.npz`, or of a folder of `.npy` files (see
+            `vaepriors.data.own`).
         seed: Seed of the random split of Frey Faces, of OMNIGLOT's validation images, and of a user's file. The bits of
             valid and test never depend on it.
         likelihood: The likelihood of a user's file; `auto` chooses by its values. A set of the catalogue has its own.
         standardize: Whether a model by name standardises the real columns of a user's table.
         condition: What a conditional model is to be given: `labels`, `covariates` or `both` (see
             `vaepriors.data.conditions`); nothing unless given.
+        stream: Whether the training points of a user's `.npy` files stay on disk: `yes`, `no`, or `auto`, if they take
+            more than half of the available memory. The points are the same.
 
     Raises:
         ValueError: If the name is unknown, a file is damaged, the likelihood does not fit, or there are no such
             conditions.
         FileNotFoundError: If a file is missing and cannot be downloaded. The message says what to put where.
     """
+    if stream not in ("auto", "yes", "no"):
+        raise ValueError(f"unknown stream {stream!r}: choose one of auto, yes, no")
     if likelihood not in ("auto", *LIKELIHOODS):
         raise ValueError(f"unknown likelihood {likelihood!r}: choose one of auto, {', '.join(LIKELIHOODS)}")
     if is_file(name):
         path = Path(os.path.expanduser(name))
-        return own.load(path, seed, likelihood, condition=condition, standardize=standardize)
+        return own.load(path, seed, likelihood, condition=condition, standardize=standardize, stream=stream)
     entry = _entry(name)
     if likelihood != "auto":
         raise ValueError(
             f"likelihood is {likelihood}, but {name} is always read as {entry.form.likelihood}: leave it out, "
             "it is for custom files"
         )
+    if stream == "yes":
+        raise ValueError(f"{name} is read into memory as a whole: leave stream out, it is for custom .npy files")
     if condition is None:
         return entry.load(seed)
     for source in entry.labels:
@@ -200,12 +218,13 @@ def load(
 
 
 def is_file(name: str) -> bool:
-    """Whether a name is the path of a user's file instead of a name of the catalogue.
+    """Whether a name is the path of a user's file or folder instead of a name of the catalogue.
 
     >>> is_file("mine.npz"), is_file("digits")
     (True, False)
     """
-    return Path(name).suffix.lower() in (".npy", ".npz")
+    folder = name not in CATALOGUE and os.path.isdir(os.path.expanduser(name))
+    return folder or Path(name).suffix.lower() in (".npy", ".npz")
 
 
 def absolute(name: str) -> str:

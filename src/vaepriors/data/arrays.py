@@ -8,7 +8,7 @@ import math
 import os
 import stat
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -22,11 +22,13 @@ SPLITS = ("train", "valid", "test")
 EXTRAS = ("labels", "covariates")  # of the points of a split, as train_labels
 
 
-class _Header(NamedTuple):
-    """What the header of an array says."""
+class Header(NamedTuple):
+    """What the header of an array says, and where its numbers start."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
+    fortran: bool = False
+    offset: int = 0
 
     @property
     def numel(self) -> int:
@@ -57,24 +59,44 @@ def read_arrays(path: Path, limit: float | None = None) -> dict[str, np.ndarray]
         ValueError: If the file is missing, damaged, encrypted, pickled or too large, or its arrays have other names,
             shapes or types than `vaepriors.data.own` reads.
     """
-    _check_file(path)
-    with _refusing_damage(path), path.open("rb") as file:
-        packed = file.read(2) == b"PK"
-    if not packed:
+    if not is_packed(path):
         return _read_members(path, {"train": _Member(lambda: path.open("rb"), path.stat().st_size)}, limit)
-    with _refusing_damage(path):
+    with refusing_damage(path):
         archive = zipfile.ZipFile(path)
     with archive:
         return _read_members(path, _members(path, archive), limit)
 
 
+def is_packed(path: Path) -> bool:
+    """Whether a file holds several arrays, as a `.npz` does.
+
+    Raises:
+        ValueError: If it is no readable file.
+    """
+    _check_file(path)
+    with refusing_damage(path), path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
+def header_of(path: Path) -> Header:
+    """The header of a `.npy`, compared with the size of the file.
+
+    Raises:
+        ValueError: If the file is missing, damaged, cut short or pickled.
+    """
+    _check_file(path)
+    with refusing_damage(path):
+        size = path.stat().st_size
+    return _header(path, _Member(lambda: path.open("rb"), size))
+
+
 def _read_members(path: Path, members: dict[str, _Member], limit: float | None) -> dict[str, np.ndarray]:
     headers = {name: _header(path, member) for name, member in members.items()}
-    _check_headers(path, headers)
-    _check_limit(path, headers, limit)
+    check_headers(path, headers)
+    check_limit(path, headers, limit)
     arrays = {}
     for name, member in members.items():
-        with _refusing_damage(path), member.open() as file:
+        with refusing_damage(path), member.open() as file:
             arrays[name] = npy.read_array(file, allow_pickle=False)
     return arrays
 
@@ -94,7 +116,7 @@ def _check_file(path: Path) -> None:
 
 
 @contextmanager
-def _refusing_damage(path: Path) -> Iterator[None]:
+def refusing_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
@@ -134,15 +156,15 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, _Member]:
     return members
 
 
-def _header(path: Path, member: _Member) -> _Header:
-    with _refusing_damage(path), member.open() as file:
+def _header(path: Path, member: _Member) -> Header:
+    with refusing_damage(path), member.open() as file:
         version = npy.read_magic(file)
         if version > (2, 0):  # later ones are for names of fields
             raise ValueError(f"version {version[0]} of the format is not for plain arrays")
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = read(file)
-        header = _Header(shape, dtype)
-        available = member.size - file.tell()
+        shape, fortran, dtype = read(file)
+        header = Header(shape, dtype, fortran, file.tell())
+        available = member.size - header.offset
     if dtype.hasobject:
         raise _damaged(path, "an array of objects")
     if min(shape, default=0) < 0 or header.numel * dtype.itemsize > available:
@@ -150,7 +172,12 @@ def _header(path: Path, member: _Member) -> _Header:
     return header
 
 
-def _check_headers(path: Path, headers: dict[str, _Header]) -> None:
+def check_headers(path: Path, headers: Mapping[str, Header]) -> None:
+    """Refuse arrays whose names, shapes or types are not those of a data set.
+
+    Raises:
+        ValueError: If there is one.
+    """
     extras = {name: header for name, header in headers.items() if name.partition("_")[2] in EXTRAS}
     headers = {name: header for name, header in headers.items() if name not in extras}
     _check_points(path, headers)
@@ -158,7 +185,7 @@ def _check_headers(path: Path, headers: dict[str, _Header]) -> None:
         _check_extras(path, kind, headers, {name: each for name, each in extras.items() if name.endswith(f"_{kind}")})
 
 
-def _check_extras(path: Path, kind: str, points: dict[str, _Header], extras: dict[str, _Header]) -> None:
+def _check_extras(path: Path, kind: str, points: dict[str, Header], extras: dict[str, Header]) -> None:
     """Compare the arrays of labels or covariates, if there are any, with those of the points."""
     needed = {f"{split}_{kind}": header for split, header in points.items()}
     if extras and extras.keys() != needed.keys():
@@ -176,7 +203,7 @@ def _check_extras(path: Path, kind: str, points: dict[str, _Header], extras: dic
             )
 
 
-def _check_points(path: Path, headers: dict[str, _Header]) -> None:
+def _check_points(path: Path, headers: dict[str, Header]) -> None:
     if set(headers) not in ({"train"}, {"train", "test"}, set(SPLITS)):
         raise ValueError(
             f"{path} holds the arrays {_short(sorted(headers))}: name them train, valid and test, or give train alone "
@@ -187,16 +214,34 @@ def _check_points(path: Path, headers: dict[str, _Header]) -> None:
         raise ValueError(f"{path} mixes types, {shapes_and_types}: store all arrays with one")
     if any(len(header.shape) not in (2, 3, 4) for header in headers.values()):
         raise ValueError(f"{path} holds {shapes_and_types}: vectors are (N, D), images (N, H, W) or (N, C, H, W)")
+    for name, header in headers.items():
+        if (event := header.shape[1:]) != (other := headers["train"].shape[1:]):
+            raise ValueError(f"{path}: {name} has event shape {event}, train has {other}: all splits need the same")
     if headers["train"].dtype.kind not in "biuf":
         raise ValueError(f"{path} holds {headers['train'].dtype}: store real numbers, for example float32")
 
 
-def _check_limit(path: Path, headers: dict[str, _Header], limit: float | None) -> None:
-    size = sum(header.numel * (header.dtype.itemsize + 4) for header in headers.values())  # as stored and as float32
-    limit = memory_limit(0.5) if limit is None else limit
+def needed_memory(headers: Mapping[str, Header]) -> int:
+    """Bytes of arrays as stored and as float32."""
+    return sum(header.numel * (header.dtype.itemsize + 4) for header in headers.values())
+
+
+def array_limit(limit: float | None = None) -> float:
+    """The most bytes that all arrays together may take: the given number, or half of the available memory."""
+    return memory_limit(0.5) if limit is None else limit
+
+
+def check_limit(path: Path, headers: Mapping[str, Header], limit: float | None = None) -> None:
+    """Refuse arrays that do not fit into memory.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    size, limit = needed_memory(headers), array_limit(limit)
     if size > limit:
         shapes = ", ".join(f"{name} {header}" for name, header in headers.items())
         raise ValueError(
             f"{path} announces {shapes}, which take {in_words(size)} of memory as stored and as float32, more than the "
-            f"limit of {in_words(limit)}: store less, or raise the limit ({REMEDY})"
+            f"limit of {in_words(limit)}: store less, raise the limit ({REMEDY}), or store .npy files, which "
+            "can be read from disk (--stream auto)"
         )

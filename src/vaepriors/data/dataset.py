@@ -14,8 +14,9 @@ Validation and test points are drawn once, with a seed that never changes, so al
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from vaepriors.networks.scaling import Moments, moments, standardized
 
 BINARIZATION_SEED = 2018
 SPLITS = ("train", "valid", "test")
+BLOCK = 10_000  # points that become numbers at a time, to be checked
+SUBSET = 2**28  # bytes of training points that are looked at, of those that stay on disk
+MOST = 100_000  # rows of a table from which the moments of its columns are computed
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +39,8 @@ class Dataset:
     Args:
         name: The name of the set in runs and reports.
         train, valid, test: The points as float32, of shape `(N, C, H, W)` for images or `(N, D)` for vectors, with the
-            same event shape.
+            same event shape. `train` may also be bytes or a file that become such points when rows of it are selected
+            (see `vaepriors.data.rows`).
         likelihood: A name in `vaepriors.data.LIKELIHOODS`, such as `bernoulli`.
         dynamic: Whether `train` holds Bernoulli probabilities, which the training loop binarises at each visit; `valid`
             and `test` are binarised already.
@@ -49,6 +54,7 @@ class Dataset:
         pseudo: Mean and standard deviation of the VampPrior's initial pseudo-inputs (Tomczak & Welling, 2018); by
             default these are training images plus noise.
         stored: How a file stored the points, in words, such as its type.
+        content: What identifies the training points, such as a digest of their files; the points unless given.
         doubts: Sentences on what may have been read wrongly, each with a remedy.
         standardize: Whether a model by name standardises the columns of real vectors, inside of the model; the points
             are in their own units.
@@ -65,7 +71,7 @@ class Dataset:
     """
 
     name: str
-    train: Tensor = field(repr=False)
+    train: Any = field(repr=False)  # Points; `Any`, because most programs have a tensor there
     valid: Tensor = field(repr=False)
     test: Tensor = field(repr=False)
     likelihood: str
@@ -77,6 +83,7 @@ class Dataset:
     classes: tuple[int, ...] = field(default=(), repr=False)
     segments: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
     stored: str = field(default="", repr=False)
+    content: str = field(default="", repr=False)
     doubts: tuple[str, ...] = field(default=(), repr=False)
     standardize: bool = field(default=False, repr=False)
 
@@ -89,12 +96,33 @@ class Dataset:
 
     @functools.cached_property
     def _moments(self) -> Moments:
-        return moments(self.train)
+        return moments(self._some(MOST))
 
     @property
     def event_shape(self) -> torch.Size:
         """Shape of one point: `(C, H, W)` or `(D,)`."""
         return self.train.shape[1:]
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the training points stay on disk."""
+        return getattr(self.train, "streamed", False)
+
+    def fixed_train(self) -> Tensor:
+        """The training points as an evaluation sees them: probabilities become pixels once.
+
+        Of points that stay on disk it is a random subset of a quarter of a GiB.
+        """
+        x = self._some(max(2, SUBSET // (4 * self.event_shape.numel()))) if self.streamed else self.train[:]
+        return binarize_once(x) if self.dynamic else x
+
+    def _some(self, most: int) -> Tensor:
+        """The training points; of more than `most` a random subset, which never changes."""
+        number = len(self.train)
+        if number <= most:
+            return self.train[:]
+        rows = np.random.default_rng(0).choice(number, most, replace=False, shuffle=False)
+        return self.train[torch.from_numpy(np.sort(rows))]
 
     @property
     def has_images(self) -> bool:
@@ -126,7 +154,11 @@ class Dataset:
         digest = hashlib.sha256(f"{self.likelihood} {self.dynamic}".encode())
         for x in (self.train, self.valid, self.test):
             digest.update(f"{tuple(x.shape)}".encode())
-            digest.update(x.cpu().contiguous().numpy().data)
+            if x is self.train and self.content:
+                digest.update(self.content.encode())
+                continue
+            for _, block in _blocks(x):
+                digest.update(block.cpu().contiguous().numpy().data)
         for split, y in sorted(self.conditions.items()):
             digest.update(f"{split} {tuple(y.shape)} {self.classes}".encode())
             digest.update(y.cpu().contiguous().numpy().data)
@@ -146,7 +178,10 @@ class Dataset:
             x = getattr(self, split)
             _check_shape(f"{self.name}: {split}", x, self.event_shape)
             probabilities = self.dynamic and split == "train"
-            _check_values(f"{self.name}: {split}", x, None if probabilities else LIKELIHOODS[self.likelihood])
+            likelihood = None if probabilities else LIKELIHOODS[self.likelihood]
+            if x is not self.train or not self.streamed:  # what stays on disk was checked when it was opened
+                for start, block in _blocks(x):
+                    _check_values(f"{self.name}: {split}", block, likelihood, start, len(x))
             check_known(f"{self.name}: {split}", x, self.train, LIKELIHOODS[self.likelihood])
             for kind in ("labels", "covariates", "conditions"):
                 values = getattr(self, kind).get(split)
@@ -175,12 +210,21 @@ def _check_conditions(name: str, conditions: dict[str, Tensor], classes: int) ->
             raise ValueError(f"{what} hold NaN or infinity, first in row {row}: remove or repair them")
 
 
-def _check_shape(what: str, x: Tensor, event_shape: torch.Size) -> None:
+def _blocks(x: Any) -> Iterator[tuple[int, Tensor]]:
+    """A tensor whole, other points some at a time; each with the number of its first point."""
+    if isinstance(x, Tensor):
+        yield 0, x
+        return
+    for start in range(0, len(x), BLOCK):
+        yield start, x[start : start + BLOCK]
+
+
+def _check_shape(what: str, x: Any, event_shape: torch.Size) -> None:
     if x.dtype != torch.float32:
         raise ValueError(f"{what} is {x.dtype}, not torch.float32: convert it with .float()")
-    if x.ndim not in (2, 4):
+    if len(x.shape) not in (2, 4):
         raise ValueError(f"{what} has shape {tuple(x.shape)}: vectors are (N, D), images (N, C, H, W)")
-    if x.numel() == 0:
+    if x.shape.numel() == 0:
         raise ValueError(f"{what} is empty, shape {tuple(x.shape)}: every split needs at least one point")
     if x.shape[1:] != event_shape:
         raise ValueError(
@@ -188,12 +232,20 @@ def _check_shape(what: str, x: Tensor, event_shape: torch.Size) -> None:
         )
 
 
-def _check_values(what: str, x: Tensor, likelihood: Likelihood | None) -> None:
-    """Refuse values outside the support; without a likelihood, those outside [0, 1]."""
+def _check_values(what: str, x: Tensor, likelihood: Likelihood | None, start: int, number: int) -> None:
+    """Refuse values outside the support; without a likelihood, those outside [0, 1].
+
+    Args:
+        what: What x is a part of.
+        x: Some points.
+        likelihood: Their likelihood.
+        start: The number of the first one.
+        number: The number of all.
+    """
     if not torch.stack(torch.aminmax(x)).isfinite().all():  # NaN passes through both extremes
         bad = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
         raise ValueError(
-            f"{what} holds NaN or infinity in {len(bad)} of {len(x)} points, first in point {bad[0]}: "
+            f"{what} holds NaN or infinity in {len(bad)} of {number} points, first in point {start + bad[0]}: "
             "remove or repair them"
         )
     inside = (x >= 0) & (x <= 1) if likelihood is None else likelihood.contains(x)
@@ -203,7 +255,7 @@ def _check_values(what: str, x: Tensor, likelihood: Likelihood | None) -> None:
         row, *place = (~inside).nonzero()[0].tolist()
         raise ValueError(
             f"{what} holds the value {x[row, *place].item():.6g} (smallest {low:.6g}, largest {high:.6g}) in "
-            f"{in_words(row, place)}, but its values must lie in {support}"
+            f"{in_words(start + row, place)}, but its values must lie in {support}"
         )
 
 
@@ -254,6 +306,19 @@ def binarize_once(probabilities: Tensor, stream: int = 0) -> Tensor:
     generator = np.random.default_rng([BINARIZATION_SEED, stream])
     uniform = generator.random(tuple(probabilities.shape), dtype=np.float32)  # in [0, 1): p = 0 and p = 1 are exact
     return (torch.from_numpy(uniform) < probabilities).float()
+
+
+def binarize_rows(probabilities: Tensor, rows: np.ndarray, stream: int = 0) -> Tensor:
+    """Some rows of `binarize_once(all, stream)`, from the probabilities of these rows alone."""
+    size, bits = probabilities.shape[1:].numel(), np.random.PCG64([BINARIZATION_SEED, stream])
+    generator, beginning = np.random.Generator(bits), bits.state
+    uniform = np.empty((len(rows), size), np.float32)
+    for number, row in enumerate(rows.tolist()):
+        bits.state = beginning
+        pairs, odd = divmod(row * size, 2)  # 64 random bits are two numbers
+        bits.advance(pairs)
+        uniform[number] = generator.random(size + odd, dtype=np.float32)[odd:]
+    return (torch.from_numpy(uniform).view(probabilities.shape) < probabilities).float()
 
 
 def shuffled_split(number: int, valid: int, test: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,9 +1,11 @@
-"""A user's own data: a `.npz` with an array `train`, with or without `test` and `valid`, or a `.npy` with one array.
+"""A user's own data: a `.npz` with an array `train`, with or without `test` and `valid`, a `.npy` with one array, or a
+folder of `.npy` files (see `vaepriors.data.shards`).
 
 Arrays are (N, D) for vectors, (N, H, W), (N, C, H, W) or (N, H, W, C) for images, the last with one or three channels.
-Beside them, `train_labels`, ... (whole numbers, one for each point) and `train_covariates`, ... (real numbers) are what
-a model may be given (see `vaepriors.data.conditions`).
-One array alone is split 0.8 / 0.1 / 0.1 by seed; of `train` and `test`, a tenth of `train` becomes valid by seed.
+Beside them, a `.npz` may have `train_labels`, ... (whole numbers, one for each point) and `train_covariates`, ... (real
+numbers), which a model may be given (see `vaepriors.data.conditions`).
+One array alone is split 0.8 / 0.1 / 0.1 by seed; of `train` and `test`, a tenth of `train` becomes valid by seed. This
+tenth is at most 10,000 points and half a GiB as float32, because valid and test are evaluated whole.
 The likelihood `auto` follows from the values of all arrays together:
 
     every value 0 or 1       bernoulli
@@ -15,21 +17,45 @@ Another one may be chosen: `poisson`, `negative_binomial` or `multinomial` for c
 of categories, `student` for real numbers with outliers. For bernoulli, levels 0..255 are divided by 255: probabilities,
 unless all are 0 or 255. For logistic256, values are levels, or stored as level / 255 or (level + 0.5) / 256. For all
 others, values are taken unchanged.
+
+Bytes stay bytes, and become numbers when they are selected. Training points of `.npy` files that are too large for the
+memory stay on disk (see `vaepriors.data.rows`).
 """
 
-from collections.abc import Callable, Iterator
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vaepriors.data.arrays import EXTRAS, SPLITS, read_arrays
+from vaepriors.data.arrays import (
+    EXTRAS,
+    SPLITS,
+    Header,
+    array_limit,
+    check_headers,
+    check_limit,
+    is_packed,
+    needed_memory,
+    read_arrays,
+)
 from vaepriors.data.conditions import check_covariates, check_labels, condition_on
-from vaepriors.data.dataset import LIKELIHOODS, Dataset, binarize_once, check_known, in_words, shuffled_split
+from vaepriors.data.dataset import LIKELIHOODS, Dataset, binarize_rows, check_known, in_words, shuffled_split
+from vaepriors.data.rows import Convert, Points, Rows, Streamed, as_tensor, is_bytes, middles, shares, unchanged
+from vaepriors.data.shards import Shards, find_shards
+from vaepriors.data.survey import Block, Facts, survey, survey_files
+
+Splits = tuple[Points, Tensor, Tensor]
+Places = dict[str, tuple[str, np.ndarray | None]]
 
 RESCALED = ("bernoulli", "logistic256")  # by what the values look like
 ROWS = 10_000  # checked at a time
+HELD_OUT, HELD_OUT_BYTES = 10_000, 2**29  # at most in valid and test, where they are split off
 CHANNELS = (1, 3)  # of an image whose channels come last
 FAR, NEAR = 10.0, 0.01  # real values of a larger mean or another standard deviation are far from a unit scale
 UNEVEN = 1000.0  # and so is a table whose columns differ more in their standard deviations
@@ -43,65 +69,129 @@ def load(
     *,
     condition: str | None = None,
     standardize: bool = True,
+    stream: str = "auto",
 ) -> Dataset:
-    """Load a user's `.npy` or `.npz`.
+    """Load a user's `.npy` or `.npz`, or a folder of `.npy` files.
 
     The set's `doubts` say what may have been read wrongly. An array of four dimensions is `(N, H, W, C)` if its last
     size is 1 or 3 and its second is neither; otherwise it is `(N, C, H, W)`.
 
     Args:
-        path: The file.
+        path: The file or folder.
         seed: Seed of a random split.
         likelihood: `auto`, or a name in `vaepriors.data.LIKELIHOODS`, as above.
         limit: The most bytes that all arrays together may take, as stored and as float32; by default half of the
             available memory, or what the environment variable VAEPRIORS_MEMORY names in GiB.
-        standardize: Whether a model by name standardises the columns of real vectors.
         condition: What a model is to be given: `labels`, `covariates` or `both`.
+        standardize: Whether a model by name standardises the columns of real vectors.
+        stream: Whether training points stay on disk: `yes`, `no`, or `auto`, if they do not fit the limit.
 
     Raises:
-        ValueError: If the file is missing, damaged, encrypted, pickled or too large, or its arrays have other names,
+        ValueError: If a file is missing, damaged, encrypted, pickled or too large, or its arrays have other names,
             shapes or types than above, or values that the likelihood does not take, or not what a model is to be given.
     """
-    arrays = read_arrays(path, limit)
-    extras = _extras(path, arrays, seed)
-    last = all(x.ndim == 4 for x in arrays.values()) and _has_last_channels(arrays["train"].shape)
-    if last:
-        arrays = {name: np.moveaxis(x, -1, 1) for name, x in arrays.items()}
-    chosen, dynamic, convert = _reading(path, list(arrays.values()), likelihood)
-    _check_values(path, arrays, chosen)
-    points = {name: _points(array, convert) for name, array in arrays.items()}
-    splits = train, valid, test = _split(points, dynamic, seed)
-    _check_categories(path, points, splits, seed, chosen)
-    stored = f"{arrays['train'].dtype}{', channels last' if last else ''}"
-    scaled = standardize and LIKELIHOODS[chosen].real and train.ndim == 2
-    values = _doubtful_values(list(arrays.values()), train, chosen, likelihood)
-    doubts = (*_doubtful_layout(train), *values, *(() if scaled else _doubtful_scales(train, chosen)))
-    dataset = Dataset(
-        path.name,
-        train,
-        valid,
-        test,
-        chosen,
-        dynamic,
-        stored=stored,
-        doubts=doubts,
-        standardize=scaled,
-        labels=extras["labels"],
-        covariates=extras["covariates"],
-    )
-    if condition is None:
-        return dataset
-    rows = _split_all({name: torch.arange(len(x)) for name, x in points.items()}, seed)
-    return condition_on(dataset, condition, rows)
+    source = _Source(path, seed, likelihood, standardize)
+    if not os.path.isdir(path) and is_packed(path):
+        if stream == "yes":
+            raise ValueError(f"{path} is a .npz, which is not read from disk batch by batch: save .npy files instead")
+        return source.load(read_arrays(path, limit), condition)
+    splits = find_shards(path)
+    headers = {name: shards.header for name, shards in splits.items()}
+    check_headers(path, headers)
+    if stream == "yes" or (stream == "auto" and needed_memory(headers) > array_limit(limit)):
+        dataset = source.stream(splits)
+        return dataset if condition is None else condition_on(dataset, condition)
+    check_limit(path, headers, limit)
+    return source.load({name: shards.load() for name, shards in splits.items()}, condition)
 
 
-def _extras(path: Path, arrays: dict[str, np.ndarray], seed: int) -> dict[str, dict[str, Tensor]]:
-    """Take labels and covariates out of the arrays, checked, split like the points."""
+@dataclass(frozen=True)
+class _Source:
+    """How a user's file or folder is read, from memory or from disk."""
+
+    path: Path
+    seed: int
+    likelihood: str
+    standardize: bool
+
+    def load(self, arrays: dict[str, np.ndarray], condition: str | None) -> Dataset:
+        """The data set of arrays in memory."""
+        taken = _take_extras(self.path, arrays)
+        headers = {name: Header(x.shape, x.dtype) for name, x in arrays.items()}
+        blocks = {name: _blocks(name, x) for name, x in arrays.items()}
+        facts = survey(blocks, headers, self.likelihood, self._check_values)
+        last = _all_have_last_channels(headers)
+        chosen, dynamic, convert = _reading(self.path, headers["train"].dtype, facts, self.likelihood)
+        points = {name: Rows(as_tensor(x, last), convert) for name, x in arrays.items()}
+        places = _places(headers, self.seed)
+        train = points["train"] if places["train"][1] is None else points["train"].take(places["train"][1])
+        valid, test = (_held_out(points, places, split, dynamic) for split in SPLITS[1:])
+        keeps = is_bytes(headers["train"].dtype) and LIKELIHOODS[chosen].streams
+        splits = train if keeps else train[:], valid, test
+        _check_categories(self.path, headers, places, splits, chosen)
+        extras = {kind: _placed(values, places) for kind, values in taken.items()}
+        dataset = self._dataset(splits, facts, (chosen, dynamic), _stored(headers, last), extras)
+        if condition is None:
+            return dataset
+        rows = _placed({name: torch.arange(header.shape[0]) for name, header in headers.items()}, places)
+        return condition_on(dataset, condition, rows)
+
+    def stream(self, splits: dict[str, Shards]) -> Dataset:
+        """The data set of files whose training points stay on disk; the points are the same as in memory."""
+        entry = LIKELIHOODS.get(self.likelihood)
+        if entry is not None and not entry.streams:  # `auto` chooses none of these
+            raise ValueError(
+                f"{self.path} is read from disk batch by batch, but the likelihood {self.likelihood} needs all "
+                "training values at the start: choose --stream no, or another likelihood"
+            )
+        for shards in splits.values():
+            shards.check_order()
+        headers = {name: shards.header for name, shards in splits.items()}
+        facts = survey_files(splits, self.likelihood, self._check_values)
+        last = _all_have_last_channels(headers)
+        chosen, dynamic, convert = _reading(self.path, headers["train"].dtype, facts, self.likelihood)
+        if facts.bad_at:
+            raise ValueError(f"{self.path} holds NaN or infinity in {facts.bad_at}: remove or repair it")
+        places = _places(headers, self.seed)
+        points = {name: Streamed(shards, convert, channels_last=last) for name, shards in splits.items()}
+        valid, test = (_held_out(points, places, split, dynamic) for split in SPLITS[1:])
+        train = Streamed(splits["train"], convert, places["train"][1], last)
+        stored = f"{_stored(headers, last)}, read from disk"
+        return self._dataset((train, valid, test), facts, (chosen, dynamic), stored, {})
+
+    def _dataset(
+        self, splits: Splits, facts: Facts, chosen: tuple[str, bool], stored: str, extras: dict[str, dict[str, Tensor]]
+    ) -> Dataset:
+        likelihood, dynamic = chosen
+        shape = splits[0].shape
+        scaled = self.standardize and LIKELIHOODS[likelihood].real and len(shape) == 2
+        doubts = (*_doubtful_layout(shape), *_doubtful_values(facts, likelihood, self.likelihood))
+        doubts += () if scaled else tuple(_doubtful_scales(facts, likelihood))
+        content = " ".join(facts.sha256.values())
+        about: Any = {"stored": stored, "doubts": doubts, "content": content, "standardize": scaled, **extras}
+        return Dataset(self.path.name, *splits, likelihood, dynamic, **about)
+
+    def _check_values(self, name: str, start: int, block: np.ndarray) -> None:
+        """Refuse what the likelihood of whole numbers does not take, where the file has it and before it is rounded."""
+        entry = LIKELIHOODS.get(self.likelihood)
+        if entry is None or self.likelihood in RESCALED or not entry.discrete:  # checked after the conversion
+            return
+        x = torch.from_numpy(np.ascontiguousarray(block, np.float64))
+        bad = (~entry.contains(x)).nonzero()
+        if len(bad):
+            row, *place = bad[0].tolist()
+            raise ValueError(
+                f"{self.path} holds {x[row, *place].item():.10g} in {in_words(start + row, place)} of {name}, but the "
+                f"likelihood {self.likelihood} takes {entry.support}"
+            )
+
+
+def _take_extras(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, dict[str, Tensor]]:
+    """Take labels and covariates out of the arrays, checked."""
     extras = {}
     for kind in EXTRAS:
         taken = {split: arrays.pop(f"{split}_{kind}") for split in SPLITS if f"{split}_{kind}" in arrays}
-        values = {split: _extra(f"{path}: {split}_{kind}", kind, array) for split, array in taken.items()}
-        extras[kind] = _split_all(values, seed) if values else {}
+        extras[kind] = {split: _extra(f"{path}: {split}_{kind}", kind, array) for split, array in taken.items()}
     return extras
 
 
@@ -116,80 +206,76 @@ def _extra(what: str, kind: str, array: np.ndarray) -> Tensor:
     return covariates
 
 
-def _split_all(values: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """What belongs to the points, split like them."""
-    return dict(zip(SPLITS, _split(values, False, seed), strict=True))
+def _placed(values: dict[str, Tensor], places: Places) -> dict[str, Tensor]:
+    """What belongs to the points, split like them; nothing if there is nothing."""
+    if not values:
+        return {}
+    return {
+        split: values[name] if rows is None else values[name][torch.from_numpy(rows)]
+        for split, (name, rows) in places.items()
+    }
 
 
-def _check_values(path: Path, arrays: dict[str, np.ndarray], likelihood: str) -> None:
-    """Refuse what the likelihood of whole numbers does not take, where the file has it and before it is rounded."""
-    entry = LIKELIHOODS[likelihood]
-    if likelihood in RESCALED or not entry.discrete:  # Dataset checks them, after the conversion
-        return
-    for name, array in arrays.items():
-        for start in range(0, len(array), ROWS):
-            x = torch.from_numpy(np.ascontiguousarray(array[start : start + ROWS], np.float64))
-            bad = (~entry.contains(x)).nonzero()
-            if len(bad):
-                row, *place = bad[0].tolist()
-                raise ValueError(
-                    f"{path} holds {x[row, *place].item():.10g} in {in_words(start + row, place)} of {name}, but the "
-                    f"likelihood {likelihood} takes {entry.support}"
-                )
+def _stored(headers: dict[str, Header], last: bool) -> str:
+    return f"{headers['train'].dtype}{', channels last' if last else ''}"
 
 
-def _check_categories(
-    path: Path, points: dict[str, Tensor], splits: tuple[Tensor, ...], seed: int, likelihood: str
-) -> None:
+def _blocks(name: str, array: np.ndarray) -> Iterator[Block]:
+    return ((name, start, array[start : start + ROWS]) for start in range(0, len(array), ROWS))
+
+
+def _places(headers: dict[str, Header], seed: int) -> Places:
+    """Where the points of each split are: the name of an array, and its rows; None for all."""
+    if "valid" in headers:
+        return {name: (name, None) for name in SPLITS}
+    (number, *event), given = headers["train"].shape, "test" in headers
+    most = min(HELD_OUT, max(1, HELD_OUT_BYTES // (4 * max(1, math.prod(event)))))
+    tenth = min(number // 10, most)
+    train, valid, test = (rows.numpy() for rows in shuffled_split(number, tenth, 0 if given else tenth, seed))
+    return {"train": ("train", train), "valid": ("train", valid), "test": ("test", None) if given else ("train", test)}
+
+
+def _held_out(points: Mapping[str, Points], places: Places, split: str, dynamic: bool) -> Tensor:
+    """The points of valid or test, binarised if train is dynamic."""
+    name, rows = places[split]
+    x = points[name][:] if rows is None else points[name][torch.from_numpy(rows)]
+    if not dynamic:
+        return x
+    return binarize_rows(x, np.arange(len(x)) if rows is None else rows, SPLITS.index(name))
+
+
+def _check_categories(path: Path, headers: dict[str, Header], places: Places, splits: Splits, chosen: str) -> None:
     """Refuse a category that valid or test has and train has not, with its row in the file."""
-    rows = _split({name: torch.arange(len(x)) for name, x in points.items()}, False, seed)
-    for split, x, row in zip(SPLITS, splits, rows, strict=True):
-        if x.shape[1:] == splits[0].shape[1:]:  # otherwise Dataset refuses them
-            what = f"{path}: {split}" if split in points else f"{path}: {split}, which is split from train,"
-            check_known(what, x, splits[0], LIKELIHOODS[likelihood], row)
+    if LIKELIHOODS[chosen].known is None:
+        return
+    train = splits[0][:]
+    for split, x in zip(SPLITS[1:], splits[1:], strict=True):
+        what = f"{path}: {split}" if split in headers else f"{path}: {split}, which is split from train,"
+        rows = places[split][1]
+        check_known(what, x, train, LIKELIHOODS[chosen], None if rows is None else torch.from_numpy(rows))
 
 
-def _split(points: dict[str, Tensor], dynamic: bool, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Train, valid and test, the last two binarised if train is dynamic."""
-    bits = {name: binarize_once(x, SPLITS.index(name)) if dynamic else x for name, x in points.items()}
-    if "valid" in points:
-        return points["train"], bits["valid"], bits["test"]
-    number = len(points["train"])
-    tenth = number // 10
-    first, second, third = shuffled_split(number, tenth, 0 if "test" in points else tenth, seed)
-    test = bits["test"] if "test" in points else bits["train"][third]
-    return points["train"][first], bits["train"][second], test
-
-
-def _reading(path: Path, arrays: list[np.ndarray], likelihood: str) -> tuple[str, bool, Callable[[Tensor], Tensor]]:
-    """The likelihood, whether it is dynamic, and how float32 values become points x."""
-
-    def every(holds: Callable[[np.ndarray], np.ndarray]) -> bool:
-        with np.errstate(invalid="ignore"):  # of NaN, which Dataset reports
-            return all(holds(x).all() for x in arrays)
-
-    dtype = arrays[0].dtype
-    unit, binary = every(lambda x: (x >= 0) & (x <= 1)), every(lambda x: (x == 0) | (x == 1))
-    levels = every(lambda x: (x >= 0) & (x <= 255) & (x == np.floor(x)))
+def _reading(path: Path, dtype: np.dtype, facts: Facts, likelihood: str) -> tuple[str, bool, Convert]:
+    """The likelihood, whether it is dynamic, and how stored values become points x."""
     if likelihood == "auto":
-        likelihood = _likelihood(path, dtype, unit, binary)
-    if likelihood not in RESCALED or not every(np.isfinite):  # Dataset names values it cannot take
-        return likelihood, False, lambda x: x
-    if likelihood == "bernoulli" and unit:
-        return likelihood, not binary, lambda x: x
-    if likelihood == "bernoulli" and levels:
-        return likelihood, not every(lambda x: (x == 0) | (x == 255)), lambda x: x / 255
-    if likelihood == "logistic256" and levels and (dtype.kind != "f" or not unit):
-        return likelihood, False, _middles
-    if likelihood == "logistic256" and unit and every(lambda x: np.abs(x * 255 - np.round(x * 255)) < 1e-3):
-        return likelihood, False, lambda x: _middles((x * 255).round())
-    if likelihood == "logistic256" and unit and every(lambda x: np.abs(x * 256 % 1 - 0.5) < 1e-3):
-        return likelihood, False, lambda x: _middles((x * 256).floor())
-    low, high = min(x.min() for x in arrays), max(x.max() for x in arrays)
+        likelihood = _likelihood(path, dtype, facts.unit, facts.binary)
+    if likelihood not in RESCALED or not facts.finite:  # Dataset names values it cannot take
+        return likelihood, False, unchanged
+    if likelihood == "bernoulli" and facts.unit:
+        return likelihood, not facts.binary, unchanged
+    if likelihood == "bernoulli" and facts.levels:
+        return likelihood, not facts.ends, shares
+    if likelihood == "logistic256" and facts.levels and (dtype.kind != "f" or not facts.unit):
+        return likelihood, False, middles
+    if likelihood == "logistic256" and facts.unit and facts.over_255:
+        return likelihood, False, lambda x: middles((x.float() * 255).round())
+    if likelihood == "logistic256" and facts.unit and facts.over_256:
+        return likelihood, False, lambda x: middles((x.float() * 256).floor())
     takes = "values in [0, 1] or levels 0..255" if likelihood == "bernoulli" else "256 gray levels, best as uint8"
     raise ValueError(
-        f"{path} holds {dtype} from {low:.6g} to {high:.6g}, but the likelihood {likelihood} takes {takes}: scale the "
-        "values, or choose the likelihood gaussian, or poisson or negative_binomial for counts"
+        f"{path} holds {dtype} from {facts.low:.6g} ({facts.low_at}) to {facts.high:.6g} ({facts.high_at}), but the "
+        f"likelihood {likelihood} takes {takes}: scale the values, or choose the likelihood gaussian, or poisson or "
+        "negative_binomial for counts"
     )
 
 
@@ -206,22 +292,16 @@ def _likelihood(path: Path, dtype: np.dtype, unit: bool, binary: bool) -> str:
     return "bernoulli" if unit else "gaussian"
 
 
-def _middles(levels: Tensor) -> Tensor:
-    return (levels + 0.5) / 256
-
-
-def _points(array: np.ndarray, convert: Callable[[Tensor], Tensor]) -> Tensor:
-    with np.errstate(over="ignore", invalid="ignore"):  # an overflow becomes infinite, which Dataset reports
-        x = convert(torch.from_numpy(np.ascontiguousarray(array, np.float32)))
-    return x.unsqueeze(1) if x.ndim == 3 else x
+def _all_have_last_channels(headers: dict[str, Header]) -> bool:
+    return all(len(header.shape) == 4 for header in headers.values()) and _has_last_channels(headers["train"].shape)
 
 
 def _has_last_channels(shape: tuple[int, ...]) -> bool:
     return shape[-1] in CHANNELS and shape[1] not in CHANNELS
 
 
-def _doubtful_layout(train: Tensor) -> Iterator[str]:
-    channels, *sides = train.shape[1:]
+def _doubtful_layout(shape: torch.Size) -> Iterator[str]:
+    _, channels, *sides = shape
     if sides and sides[1] <= 4 < min(channels, sides[0]):
         yield (
             f"images are read as {channels} channels of {sides[0]} x {sides[1]} pixels, which looks like channels "
@@ -229,56 +309,35 @@ def _doubtful_layout(train: Tensor) -> Iterator[str]:
         )
 
 
-def _doubtful_values(arrays: list[np.ndarray], train: Tensor, chosen: str, likelihood: str) -> Iterator[str]:
-    if chosen == "logistic256" and likelihood == "auto" and all(((x == 0) | (x == 255)).all() for x in arrays):
+def _doubtful_values(facts: Facts, chosen: str, likelihood: str) -> Iterator[str]:
+    if chosen == "logistic256" and likelihood == "auto" and facts.ends:
         yield (
             "every byte is 0 or 255, which looks binary and is read as 256 gray levels: choose --likelihood bernoulli "
             "if it is binary"
         )
-    if LIKELIHOODS[chosen].discrete or not train.numel():
-        return
-    if likelihood == "auto" and LIKELIHOODS["poisson"].contains(train).all():
+    if not LIKELIHOODS[chosen].discrete and facts.finite and likelihood == "auto" and facts.counts:
         yield (
             "every value is a whole number and is read as a real one: choose --likelihood poisson or negative_binomial "
             "for counts"
         )
 
 
-def _doubtful_scales(train: Tensor, chosen: str) -> Iterator[str]:
+def _doubtful_scales(facts: Facts, chosen: str) -> Iterator[str]:
     """Doubts about real values that are not standardised."""
-    if LIKELIHOODS[chosen].discrete or not train.numel():
+    if LIKELIHOODS[chosen].discrete or not facts.finite:
         return
-    scale, mean, low, high = _moments(train)
-    least, most = _extreme_deviations(train)
-    if low >= 0 and high <= 255 and scale > FAR:
+    if facts.low >= 0 and facts.high <= 255 and facts.deviation > FAR:
         yield (
-            f"values from {low:.6g} to {high:.6g} look like pixels and are read as real numbers: divide them by 255, "
-            "store them as uint8, or choose --likelihood logistic256 or bernoulli if they are whole levels"
+            f"values from {facts.low:.6g} to {facts.high:.6g} look like pixels and are read as real numbers: divide "
+            "them by 255, store them as uint8, or choose --likelihood logistic256 or bernoulli if they are whole levels"
         )
-    elif most > UNEVEN * least:
+    elif facts.most > UNEVEN * facts.least:
         yield (
-            f"columns have standard deviations from {least:.3g} to {most:.3g}: standardise each, or the largest decide "
-            "alone"
+            f"columns have standard deviations from {facts.least:.3g} to {facts.most:.3g}: standardise each, or the "
+            "largest decide alone"
         )
-    elif scale > FAR or abs(mean) > FAR or 0 < scale < NEAR:
+    elif facts.deviation > FAR or abs(facts.mean) > FAR or 0 < facts.deviation < NEAR:
         yield (
-            f"values have mean {mean:.3g} and standard deviation {scale:.3g}, far from a unit scale: standardise them, "
-            "or training may fail"
+            f"values have mean {facts.mean:.3g} and standard deviation {facts.deviation:.3g}, far from a unit scale: "
+            "standardise them, or training may fail"
         )
-
-
-def _extreme_deviations(x: Tensor) -> tuple[float, float]:
-    """Smallest and largest standard deviation of the columns of a table that are not constant; otherwise 1 and 1."""
-    if x.ndim != 2:
-        return 1.0, 1.0
-    deviations = x.double().std(0, correction=0)
-    deviations = deviations[deviations > 1e-6 * x.abs().amax(0)]  # less is rounding
-    if not len(deviations):
-        return 1.0, 1.0
-    return deviations.min().item(), deviations.max().item()
-
-
-def _moments(x: Tensor) -> tuple[float, float, float, float]:
-    """Standard deviation, mean, smallest and largest value."""
-    x = x.double()
-    return x.std(correction=0).item(), x.mean().item(), x.min().item(), x.max().item()

@@ -39,6 +39,7 @@ class Likelihood:
         view: What the encoder sees instead of x: training set -> module of x; None if it sees x itself. Pseudo-inputs
             are in the units of x, and pass through it, too.
         independent: Whether the numbers of x are independent given z, which a decoder that draws them in turn needs.
+        streams: Whether head and view do without the values of the training set, which may then stay on disk.
         known: (training set, x) -> which values of x a model of this training set can have learned; None for all.
         real: Whether x are real numbers, whose columns can be standardised.
         scaling: What learned pseudo-inputs are scaled by: training set -> module of x with an `inverse`; None if they
@@ -53,6 +54,7 @@ class Likelihood:
     example: Callable[[Tensor], Tensor] = lambda noise: noise
     view: Callable[[Tensor], nn.Module] | None = None
     independent: bool = True
+    streams: bool = True
     known: Callable[[Tensor, Tensor], Tensor] | None = None
     real: bool = False
     scaling: Callable[[Tensor], nn.Module] | None = None
@@ -141,7 +143,8 @@ def _is_count(x: Tensor) -> Tensor:
     return (x >= 0) & (x <= LARGEST_COUNT) & (x == x.floor())
 
 
-def _counts(head: Callable[..., Callable[..., nn.Module]], *, independent: bool = True) -> Likelihood:
+def _counts(head: Callable[..., Callable[..., nn.Module]], *, whole: bool = False) -> Likelihood:
+    """Counts; `whole` if each row has a total, which a draw takes from the training set."""
     return Likelihood(
         head,
         _is_count,
@@ -150,7 +153,8 @@ def _counts(head: Callable[..., Callable[..., nn.Module]], *, independent: bool 
         bounds=(0.0, math.inf),
         example=lambda noise: (5 * noise**2).floor(),
         view=lambda train: LogOnePlus(),
-        independent=independent,
+        independent=not whole,
+        streams=not whole,
     )
 
 
@@ -174,7 +178,7 @@ LIKELIHOODS = {
     "student": Likelihood(student, torch.isfinite, "the real numbers", discrete=False, real=True),
     "poisson": _counts(poisson),
     "negative_binomial": _counts(negative_binomial),
-    "multinomial": _counts(multinomial, independent=False),
+    "multinomial": _counts(multinomial, whole=True),
     "categorical": Likelihood(
         categorical,
         lambda x: (x >= 0) & (x < CATEGORIES) & (x == x.floor()),
@@ -183,6 +187,7 @@ LIKELIHOODS = {
         bounds=(0.0, math.inf),
         example=lambda noise: (3 * noise).floor(),
         view=lambda train: OneHot(_sizes(train)),
+        streams=False,
         known=_has_trained,
     ),
 }

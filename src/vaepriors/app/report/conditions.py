@@ -9,7 +9,7 @@ from vaepriors.analysis import Information, Labelled, class_information, levels
 from vaepriors.app.report.page import Part, sheet
 from vaepriors.app.report.pictures import CLASSES, OF_EACH, by_condition, grid
 from vaepriors.conditional import AnyVAE, batches
-from vaepriors.data import Dataset, binarize_once
+from vaepriors.data import Dataset
 
 __all__ = ["conditions", "measure_information"]
 
@@ -57,7 +57,7 @@ def measure_information(model: AnyVAE, data: Dataset, x: Tensor) -> Information:
     at, one = next(batches(model, x, y["test"], 1))
     most, draws = MOST[len(levels(at.encoder(one)))]
     rows = torch.randperm(len(data.train))[:most]
-    train = (binarize_once(data.train) if data.dynamic else data.train)[rows].to(x)
+    train = data.fixed_train()[rows].to(x)
     x = x[:draws]
     of_train, of_test = (each[:, : len(data.classes)].argmax(-1) for each in (y["train"][rows], y["test"][: len(x)]))
     return class_information(

@@ -22,7 +22,7 @@ from vaepriors.app.report.page import Opening, Part, drawn, sheet
 from vaepriors.app.report.pictures import draw, grid, reconstructions
 from vaepriors.app.run import Run
 from vaepriors.conditional import AnyVAE, batches, given
-from vaepriors.data import Dataset, binarize_once, classes_of_split
+from vaepriors.data import Dataset, classes_of_split
 from vaepriors.distributions import point_estimate
 from vaepriors.likelihood import Estimate, estimate
 from vaepriors.limits import at_least_one
@@ -159,7 +159,7 @@ def report(
 
 def _measure(model: AnyVAE, data: Dataset, x: Tensor, seed: int) -> tuple[Estimate, Latent]:
     """The ELBO of test examples by one draw each, and the latent space."""
-    train = binarize_once(data.train) if data.dynamic else data.train
+    train = data.fixed_train()
     y, of_train = data.conditions.get("test"), data.conditions.get("train")
     groups = classes_of_split(data, "train")
     latent = look(model, x, train, seed, condition=y, train_condition=of_train, groups=groups)

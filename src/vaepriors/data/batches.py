@@ -1,0 +1,156 @@
+"""Batches of a training set: the rows of each, and how their points come to the device.
+
+resident    points on the device; a batch is a selection of rows there
+streamed    points on disk; threads read the next batches while a step runs, and the loop copies each into one
+            tensor on the device, which a step selects from (so a step may be compiled, or recorded as a CUDA graph)
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from vaepriors.data.rows import Convert, Streamed
+
+WORKERS, AHEAD = 4, 8  # threads that read, and batches that they are ahead
+
+
+class Order:
+    """The rows of each batch. Every example is seen once in each pass, in an order of its own.
+
+    An epoch is some steps of this sequence of passes, usually a whole one. Shapes never change: the last batch of a
+    pass is filled up from its first examples.
+
+    Args:
+        number: Examples.
+        size: Examples in a batch; at most all of them.
+        seed: Turns the number of a pass, from 1, into the seed of its order.
+        steps: Steps of an epoch; those of a pass unless given.
+    """
+
+    def __init__(self, number: int, size: int, seed: Callable[[int], int], steps: int | None = None) -> None:
+        self.number, self.size, self.seed = number, size, seed
+        self.steps_of_pass = math.ceil(number / size)
+        self.steps = steps or self.steps_of_pass
+        self.kept: tuple[int, Tensor] | None = None  # of passes that are longer than an epoch
+
+    def epoch(self, epoch: int) -> Tensor:
+        """The rows of an epoch, from 1, of shape `(steps, size)`."""
+        step, end, parts = (epoch - 1) * self.steps, epoch * self.steps, []
+        while step < end:
+            number, first = divmod(step, self.steps_of_pass)
+            last = min(first + end - step, self.steps_of_pass)
+            parts.append(self._part(number + 1, first, last))
+            step += last - first
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(self.steps, self.size)
+
+    def _part(self, number: int, first: int, last: int) -> Tensor:
+        """The rows of some steps of a pass."""
+        rows = self._pass(number)
+        missing = max(0, last * self.size - self.number)
+        part = rows[first * self.size : last * self.size]
+        return torch.cat([part, rows[:missing]]) if missing else part
+
+    def _pass(self, number: int) -> Tensor:
+        if self.kept is not None and self.kept[0] == number:
+            return self.kept[1]
+        self.kept = None  # before another one takes memory
+        rows = torch.randperm(self.number, generator=torch.Generator().manual_seed(self.seed(number)))
+        if self.steps < self.steps_of_pass:
+            self.kept = number, rows
+        return rows
+
+
+class Feed(Protocol):
+    """Brings batches to the device."""
+
+    points: Any  # `points[rows]` are the points of the batch that was brought last
+
+    def batches(self, rows: Tensor) -> Iterator[Tensor]:
+        """Bring the batches of an epoch in turn, and return the rows of each on the device.
+
+        Args:
+            rows: Of shape `(steps, size)`, on the CPU.
+        """
+
+
+def feed(train: Any, device: torch.device, dtype: torch.dtype) -> Feed:
+    """The feed of a training set: a tensor, `Rows` or `Streamed`."""
+    if getattr(train, "streamed", False):
+        return _Streamed(train, device, dtype)
+    return _Resident(train.to(device, dtype), device)
+
+
+class _Resident:
+    def __init__(self, points: Any, device: torch.device) -> None:
+        self.points, self.device = points, device
+
+    def batches(self, rows: Tensor) -> Iterator[Tensor]:
+        return iter(rows.to(self.device))
+
+
+class _Streamed:
+    def __init__(self, train: Streamed, device: torch.device, dtype: torch.dtype) -> None:
+        self.train, self.device = train, device
+        self.points: _Window = _Window(train.convert, dtype)
+
+    def batches(self, rows: Tensor) -> Iterator[Tensor]:
+        for chosen, stored in read_ahead(self.train.read, rows):
+            self.points.fill(_moved(stored, self.device))
+            yield _moved(chosen, self.device)
+
+
+class _Window:
+    """The points of one batch, of which all rows are selected: those that it was filled with."""
+
+    def __init__(self, convert: Convert, dtype: torch.dtype) -> None:
+        self.convert, self.dtype = convert, dtype
+        self.stored: Tensor | None = None
+
+    def fill(self, stored: Tensor) -> None:
+        if self.stored is None:
+            self.stored = torch.empty_like(stored)
+        self.stored.copy_(stored, non_blocking=True)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        assert self.stored is not None
+        return self.convert(self.stored).to(self.dtype)
+
+
+def _moved(x: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device, without waiting for it: that takes pinned memory."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
+
+
+def read_ahead(
+    read: Callable[[Tensor], Tensor], batches: Iterable[Tensor], workers: int = WORKERS, ahead: int = AHEAD
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each batch with what is read for it, in order; threads read the next ones meanwhile.
+
+    An error is raised when its batch comes.
+
+    Args:
+        read: Called with each batch, by several threads.
+        batches: What to read.
+        workers: Threads.
+        ahead: Batches that are read, or in reading, before they are asked for.
+
+    >>> [(a.item(), b.item()) for a, b in read_ahead(lambda x: 2 * x, torch.arange(3))]
+    [(0, 0), (1, 2), (2, 4)]
+    """
+    pool, pending = ThreadPoolExecutor(workers, "reader"), deque[tuple[Tensor, Future[Tensor]]]()
+    try:
+        for batch in batches:
+            pending.append((batch, pool.submit(read, batch)))
+            if len(pending) > ahead:
+                first, future = pending.popleft()
+                yield first, future.result()
+        while pending:
+            first, future = pending.popleft()
+            yield first, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

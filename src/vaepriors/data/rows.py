@@ -1,0 +1,155 @@
+"""Points that are kept as a file stores them, and become numbers when some of them are selected.
+
+    rows[i] = convert(stored[i])                x in float32, of one row, a slice, or a tensor of rows
+
+    Rows        in memory, on any device: bytes take a quarter of the memory of float32
+    Streamed    in files, of which only the selected rows are read
+
+A tensor of points is the third kind: all three have `len`, `shape` and `[rows]`.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaepriors.data.shards import Shards
+from vaepriors.limits import check_size
+
+Convert = Callable[[Tensor], Tensor]
+
+
+class Points(Protocol):
+    """What a training set is: a tensor, `Rows` or `Streamed`."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor | slice | int) -> Tensor: ...
+
+
+def unchanged(stored: Tensor) -> Tensor:
+    return stored.float()
+
+
+def middles(levels: Tensor) -> Tensor:
+    """The middles of 256 bins, (level + 0.5) / 256."""
+    return (levels.float() + 0.5) / 256
+
+
+def shares(levels: Tensor) -> Tensor:
+    """Level / 255, with the same bits on all devices: some divide by multiplying, which is exact here in float64."""
+    return (levels.double() * (1 / 255)).float()
+
+
+class Rows:
+    """Points in memory as a file stores them.
+
+    Args:
+        stored: Numbers of any type, of shape `(N, C, H, W)` or `(N, D)`.
+        convert: Turns stored numbers into points of type float32.
+        dtype: The type of the points.
+
+    >>> rows = Rows(torch.tensor([[0, 255], [51, 0]], dtype=torch.uint8), shares)
+    >>> rows[1], rows[torch.tensor([0, 0])].shape, len(rows)
+    (tensor([0.2000, 0.0000]), torch.Size([2, 2]), 2)
+    """
+
+    streamed = False
+
+    def __init__(self, stored: Tensor, convert: Convert = unchanged, dtype: torch.dtype = torch.float32) -> None:
+        self.stored, self.convert, self.dtype = stored, convert, dtype
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.stored.shape
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, rows: Tensor | slice | int) -> Tensor:
+        return self.convert(self.stored[rows]).to(self.dtype)
+
+    def take(self, rows: np.ndarray) -> "Rows":
+        """Some of the points, as they are stored."""
+        return Rows(self.stored[torch.from_numpy(rows)], self.convert, self.dtype)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Rows":
+        """The same points on a device, of another type; they are kept as they are stored."""
+        return Rows(self.stored.to(device), self.convert, dtype)
+
+    def __repr__(self) -> str:
+        return f"Rows({self.stored.dtype} {tuple(self.shape)})"
+
+
+class Streamed:
+    """Points in files, of which only the selected rows are read.
+
+    Args:
+        shards: The files.
+        convert: Turns stored numbers into points of type float32.
+        order: The row in the files of each point; all rows in their order unless given.
+        channels_last: Whether the files have images as (H, W, C).
+    """
+
+    streamed = True
+    dtype = torch.float32
+
+    def __init__(
+        self, shards: Shards, convert: Convert = unchanged, order: np.ndarray | None = None, channels_last: bool = False
+    ) -> None:
+        self.shards, self.convert, self.order, self.channels_last = shards, convert, order, channels_last
+
+    @property
+    def shape(self) -> torch.Size:
+        *sides, last = self.shards.row_shape
+        event = [last, *sides] if self.channels_last else [*sides, last]
+        return torch.Size([len(self), *([1] if len(event) == 2 else []), *event])
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """The type in which rows are read and moved: bytes as bytes, all others as float32."""
+        return torch.uint8 if is_bytes(self.shards.dtype) else torch.float32
+
+    def __len__(self) -> int:
+        return len(self.shards) if self.order is None else len(self.order)
+
+    def __getitem__(self, rows: Tensor | slice | int) -> Tensor:
+        if isinstance(rows, int):
+            return self[torch.tensor([rows % len(self)])][0]
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            size = 8 * len(range(start, stop, step)) * self.shape[1:].numel()
+            check_size(f"loading {size // 8 // self.shape[1:].numel()} points that are read from disk", size)
+            rows = torch.arange(start, stop, step)
+        return self.convert(self.read(rows))
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Some rows as they are stored, on the CPU.
+
+        Raises:
+            ValueError: If a file has changed since it was opened first.
+        """
+        places = rows.numpy() if self.order is None else self.order[rows.numpy()]
+        return as_tensor(self.shards.read(places), self.channels_last)
+
+    def __repr__(self) -> str:
+        return f"Streamed({self.shards.dtype} {tuple(self.shape)})"
+
+
+def is_bytes(dtype: np.dtype) -> bool:
+    """Whether numbers of a type are kept as bytes: 0 to 255, or false and true."""
+    return dtype == np.uint8 or dtype == np.bool_
+
+
+def as_tensor(array: np.ndarray, channels_last: bool = False) -> Tensor:
+    """Stored rows as bytes or float32, vectors as (N, D), images as (N, C, H, W)."""
+    array = np.moveaxis(array, -1, 1) if channels_last else array
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow becomes infinite, which is reported later
+        kept = np.ascontiguousarray(array, np.uint8 if is_bytes(array.dtype) else np.float32)
+    x = torch.from_numpy(kept)
+    return x.unsqueeze(1) if x.ndim == 3 else x

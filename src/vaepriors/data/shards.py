@@ -1,0 +1,174 @@
+"""Rows in one or several `.npy` files, read by their position.
+
+Rows are read, not mapped: pages of a mapped file count as memory of the process, and a mapped file that is cut short
+ends the process without a word. Each file is opened for each read and compared with what it was at first, so a change
+during a training is noticed before its rows are used.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vaepriors.data.arrays import SPLITS, Header, header_of, refusing_damage
+
+BLOCK = 2**22  # bytes that are read at a time
+
+
+class Shards:
+    """Rows of one type and shape in `.npy` files, in the order of the files.
+
+    Args:
+        paths: The files.
+
+    Raises:
+        ValueError: If a file is missing, damaged or cut short, has its numbers column by column, or has another type or
+            shape of a row than the first.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = tuple(paths)
+        self.stamps = [_stamp(os.stat(path)) for path in paths if path.exists()]
+        self.headers = [header_of(path) for path in paths]
+        first = self.headers[0]
+        for path, header in zip(paths, self.headers, strict=True):
+            if (header.dtype, header.shape[1:]) != (first.dtype, first.shape[1:]):
+                raise ValueError(f"{path} holds {header}, but {paths[0].name} {first}: all need one type and row shape")
+        self.dtype, self.row_shape = first.dtype, first.shape[1:]
+        self.row_size = self.dtype.itemsize * int(np.prod(self.row_shape, dtype=np.int64))
+        self.ends = np.cumsum([header.shape[0] for header in self.headers])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    @property
+    def header(self) -> Header:
+        """Type and shape of all rows together."""
+        return Header((len(self), *self.row_shape), self.dtype)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all rows."""
+        return len(self) * self.row_size
+
+    def stamped(self) -> Iterator[tuple[Path, tuple[int, int]]]:
+        """The files, each with its size and its time in nanoseconds."""
+        return zip(self.paths, self.stamps, strict=True)
+
+    def check_order(self) -> None:
+        """Refuse files whose rows are not in one piece each.
+
+        Raises:
+            ValueError: If there is one.
+        """
+        for path, header in zip(self.paths, self.headers, strict=True):
+            if header.fortran and len(header.shape) > 1:
+                raise ValueError(
+                    f"{path} is stored column by column (Fortran order), so rows cannot be read from disk: save "
+                    "numpy.ascontiguousarray of it"
+                )
+
+    def load(self) -> np.ndarray:
+        """All rows."""
+        arrays = []
+        for path in self.paths:
+            with refusing_damage(path):
+                arrays.append(np.load(path, allow_pickle=False))
+        if len(arrays) == 1:
+            return arrays[0]
+        return np.concatenate(arrays, out=np.empty(self.header.shape, self.dtype))  # keeps the order of bytes
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Some rows, in any order, as they are stored.
+
+        Raises:
+            ValueError: If a file has changed since it was opened first.
+        """
+        found = np.empty((len(rows), *self.row_shape), self.dtype)
+        view, size = _bytes(found), self.row_size
+        files = np.searchsorted(self.ends, rows, side="right")
+        for number in np.unique(files).tolist():
+            places = np.flatnonzero(files == number)
+            header = self.headers[number]
+            starts = (rows[places] - (self.ends[number] - header.shape[0])) * size + header.offset
+            with self._opened(number) as file:
+                for place, start in zip((places * size).tolist(), starts.tolist(), strict=True):
+                    if os.preadv(file, [view[place : place + size]], start) != size:
+                        raise self._changed(number)
+        return found
+
+    def blocks(self) -> Iterator[tuple[Path, int, np.ndarray]]:
+        """All rows, some at a time: the file, the number of the first row in it, and the rows."""
+        for number, (path, header) in enumerate(zip(self.paths, self.headers, strict=True)):
+            step = max(1, BLOCK // max(1, self.row_size))
+            for start in range(0, header.shape[0], step):
+                rows = np.arange(start, min(start + step, header.shape[0]))
+                block = np.empty((len(rows), *self.row_shape), self.dtype)
+                view = _bytes(block)
+                with self._opened(number) as file:
+                    if os.preadv(file, [view], header.offset + start * self.row_size) != len(view):
+                        raise self._changed(number)
+                yield path, start, block
+
+    def _opened(self, number: int) -> "_Opened":
+        opened = _Opened(self.paths[number])
+        if _stamp(os.fstat(opened.file)) != self.stamps[number]:
+            opened.__exit__()
+            raise self._changed(number)
+        return opened
+
+    def _changed(self, number: int) -> ValueError:
+        return ValueError(
+            f"{self.paths[number]} has changed since it was checked (its size or time differs): restore it, and resume"
+        )
+
+
+class _Opened:
+    """A file, open for positional reads."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise ValueError(f"{path} can no longer be opened ({error.strerror}): restore it, and resume") from error
+
+    def __enter__(self) -> int:
+        return self.file
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.file)
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    """The memory of an array, to be written."""
+    return memoryview(array.reshape(-1).view(np.uint8).data)
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
+
+
+def find_shards(path: Path) -> dict[str, Shards]:
+    """The files of each split: of a `.npy` file, or of a folder.
+
+    A folder has `.npy` files, in the order of their names, or for each split `NAME.npy` or a folder `NAME` of them.
+
+    Raises:
+        ValueError: If a folder has no `.npy`, or others beside the splits; or as for `Shards`.
+    """
+    if not os.path.isdir(path):
+        return {"train": Shards([path])}
+    files = _files(path)
+    splits = {name: [file for file in files if file.stem == name] or _files(path / name) for name in SPLITS}
+    splits = {name: found for name, found in splits.items() if found}
+    others = [file for file in files if file.stem not in SPLITS]
+    if splits and others:
+        raise ValueError(f"{path} holds {others[0].name} beside {', '.join(splits)}: move one of them elsewhere")
+    if not files and not splits:
+        raise ValueError(f"{path} is a folder without a .npy file: save arrays there with numpy.save")
+    return {name: Shards(found) for name, found in (splits or {"train": files}).items()}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.npy") if not path.name.startswith("."))
