@@ -9,7 +9,12 @@ import torch
 
 from test_train import assert_same_run, two
 from test_training import numbers, weights
-from vaepriors import cli, data, fit, networks
+from vaepriors import data, fit, networks
+from vaepriors.app.experiment import Experiment
+from vaepriors.app.run import Run
+from vaepriors.app.train import fit as app_fit
+from vaepriors.app.train import make_fabric
+from vaepriors.compilation import Graphed
 from vaepriors.data import own
 from vaepriors.data.batches import Order, feed, read_ahead
 from vaepriors.data.dataset import binarize_once, binarize_rows
@@ -156,20 +161,38 @@ def test_weights_are_those_of_a_training_from_memory(tmp_path, precision):
         assert result[1] == results[0][1]
 
 
-def test_two_devices_and_the_command_line(tmp_path, processes, vaepriors):
-    """Trained by two processes, from disk and from memory; resumed in the other place; evaluated and reported."""
-    path = saved(tmp_path / "shards", LEVELS, ("a.npy", "b.npy"))
-    options = ["--data", str(path), "--hidden", "8", "--latent", "2", "--batch-size", "10", "--accelerator", "cpu"]
-    options += ["--devices", "2", "--prior", "vamp", "--components", "4", "--save-every", "0", "--epochs"]
+def train_from_both(path, folder):
+    """A training of two devices, from disk and from memory."""
+    options = {"hidden": (8,), "latent": 2, "batch_size": 10, "prior": "vamp", "components": 4, "accelerator": "cpu"}
+    fabric = make_fabric(Experiment(devices=2, accelerator="cpu"))
+    fabric.launch()
     for stream in ("yes", "no"):
-        out = ["--out", str(tmp_path / stream), "--stream", stream]
-        assert processes(*two(cli.main, ["train", *options, "2", *out])) == [0, 0]
+        experiment = Experiment(data=str(path), stream=stream, devices=2, epochs=2, **options)
+        app_fit(experiment, data.load(experiment.data, stream=stream), Run(folder / stream), fabric, save_every=0)
+
+
+def test_two_devices_and_the_command_line(tmp_path, processes, vaepriors):
+    """Trained by two processes, from disk and from memory; resumed in the other place; evaluated."""
+    path = saved(tmp_path / "shards", LEVELS, ("a.npy", "b.npy"))
+    assert processes(*two(train_from_both, path, tmp_path)) == [0, 0]
     assert_same_run(tmp_path / "yes", tmp_path / "no")
-    assert (
-        vaepriors("train", "--out", tmp_path / "yes", "--resume", "--stream", "no", "--epochs", "3", "--devices", 1)
-        == 0
-    )
-    assert vaepriors("evaluate", tmp_path / "no", "--samples", 2, "--split", "train", "--number", 5) == 0
+    resumed = ["--resume", "--stream", "no", "--epochs", "3", "--devices", "1"]
+    assert vaepriors("train", "--out", tmp_path / "yes", *resumed) == 0
+    assert vaepriors("evaluate", tmp_path / "yes", "--samples", 2, "--split", "train", "--number", 5) == 0
+
+
+def test_a_recorded_step_sees_each_batch(tmp_path):
+    """As a CUDA graph does, replaying calls the function on the tensors that it was recorded with."""
+
+    def record(function):
+        result = function()
+        return lambda: result.copy_(function()), result
+
+    source = feed(Streamed(Shards([saved(tmp_path, LEVELS)])), CPU, torch.float32)
+    rows = torch.arange(60).view(6, 10)
+    step = Graphed(lambda rows: source.points[rows].sum(), aside=lambda call: call(), record=record)
+    sums = [step(batch).item() for batch in source.batches(rows)]
+    assert sums == LEVELS.reshape(6, -1).sum(1).tolist()
 
 
 def test_a_prior_that_needs_all_examples_is_refused(tmp_path, vaepriors, capsys):
@@ -208,6 +231,13 @@ def test_a_wrong_value_is_named_with_its_file_and_row(tmp_path, array, likelihoo
         own.load(path, likelihood=likelihood, stream="yes")
 
 
+def spread(folder):
+    for name in ("train", "test"):
+        saved(folder / name, LEVELS)
+    for name in "ab":
+        (folder / f"{name}.npy").rename(folder / ("test.npy" if name == "a" else "valid.npy"))
+
+
 def cut(folder):
     os.truncate(folder / "b.npy", (folder / "b.npy").stat().st_size - 5)
 
@@ -220,6 +250,7 @@ def cut(folder):
         (lambda folder: np.save(folder / "b.npy", GRAY), r"b\.npy holds float32"),
         (lambda folder: np.save(folder / "b.npy", np.asfortranarray(LEVELS)), r"b\.npy .*Fortran"),
         (lambda folder: np.save(folder / "train.npy", LEVELS), r"holds a\.npy beside train"),
+        (spread, "both test.npy and the folder test"),
         (lambda folder: [path.unlink() for path in folder.glob("*.npy")], r"folder without a \.npy"),
         (lambda folder: (folder / "b.npy").write_bytes(b""), r"b\.npy cannot be read"),
     ],

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from vaepriors.data.rows import Convert, Streamed
 
-WORKERS, AHEAD = 4, 8  # threads that read, and batches that they are ahead
+WORKERS = 16  # threads that read: only a slow disk keeps them all busy, and serves more of them better
+AHEAD, BYTES = 16, 2**28  # batches that they are ahead at most, and the memory that these may take
 
 
 class Order:
@@ -99,7 +100,8 @@ class _Streamed:
         self.points: _Window = _Window(train.convert, dtype)
 
     def batches(self, rows: Tensor) -> Iterator[Tensor]:
-        for chosen, stored in read_ahead(self.train.read, rows):
+        batch = rows.shape[1] * self.train.shards.row_size
+        for chosen, stored in read_ahead(self.train.read, rows, ahead=max(1, min(AHEAD, BYTES // batch))):
             self.points.fill(_moved(stored, self.device))
             yield _moved(chosen, self.device)
 

@@ -160,7 +160,11 @@ def find_shards(path: Path) -> dict[str, Shards]:
     if not os.path.isdir(path):
         return {"train": Shards([path])}
     files = _files(path)
-    splits = {name: [file for file in files if file.stem == name] or _files(path / name) for name in SPLITS}
+    splits = {name: [file for file in files if file.stem == name] for name in SPLITS}
+    for name, found in splits.items():
+        if found and _files(path / name):
+            raise ValueError(f"{path} holds both {name}.npy and the folder {name}: move one of them elsewhere")
+        found += _files(path / name)
     splits = {name: found for name, found in splits.items() if found}
     others = [file for file in files if file.stem not in SPLITS]
     if splits and others:
