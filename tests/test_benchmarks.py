@@ -12,6 +12,7 @@ import ours
 import priors
 import samples
 import speed
+import streaming
 from reference import LinearGaussian
 from vaepriors.annealing import Annealing
 from vaepriors.app.cost import gflop_per_image, gflop_per_step
@@ -176,3 +177,22 @@ def test_the_page_of_results_has_the_recorded_growth():
     assert f"on {recorded['number']} test images" in page
     assert f"{few} nats with 500 samples, {usual} with 5,000, and {many} with 50,000" in page
     assert f"with {recorded['growth'][1]['effective_samples']:.0f} effective samples of the 5,000" in page
+
+
+def test_the_page_shows_the_recorded_training_from_disk():
+    page = (ROOT / "docs" / "speed.md").read_text()
+    assert streaming.rendered(page) == page
+    result = recorded("streaming")
+    assert result["memory"]["streamed"]
+    assert result["memory"]["file_bytes"] > 19.9e9
+    assert result["memory"]["peak_gib"]["trained"] * 2**30 < 2e9
+    assert result["speed"]["weights_are_equal"]
+    assert {case["side"]: case["ratio"] for case in result["speed"]["cases"]}["file on disk"] > 0.9
+
+
+def test_trainings_from_disk_and_from_memory_take_turns(tmp_path):
+    result = streaming.measure_speed(tmp_path, rounds=1, steps=2, images=200)
+    assert result["weights_are_equal"]
+    assert all(case["steps_per_second"] > 0 for case in result["cases"])
+    streaming.sparse(tmp_path / "zeros.npy", 1000)
+    assert streaming.load(tmp_path / "zeros.npy", "yes").event_shape == (1, 28, 28)
