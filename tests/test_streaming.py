@@ -69,6 +69,10 @@ def test_points_on_disk_are_those_in_memory(tmp_path, array, likelihood, names):
         assert torch.equal(getattr(there, split)[:], getattr(here, split)[:]), split
     assert there.digest() == here.digest()
     assert there.doubts == here.doubts
+    assert there.standardize == here.standardize == (array is REAL or likelihood == "student")
+    if there.standardize:
+        means = [dataset.family.scaling(dataset.train).mean for dataset in (there, here)]
+        assert torch.equal(*means)
     assert own.load(path, 3, likelihood, limit=100).streamed
     assert len(there.train.shards.paths) == (3 if "a.npy" in names else 1)
 
@@ -81,6 +85,14 @@ def test_the_digest_is_of_the_numbers_and_not_of_the_files(tmp_path):
     other = own.load(saved(tmp_path / "other", changed), stream="yes")
     assert one.digest() == parts.digest() != other.digest()
     assert one.digest() != own.load(tmp_path / "one" / "mine.npy", seed=1).digest()
+
+
+def test_moments_of_many_rows_are_those_of_a_random_subset():
+    train = torch.arange(100_020.0).view(-1, 1)
+    dataset = data.Dataset("many", train, train[:1], train[:1], "gaussian", standardize=True)
+    mean, again = (dataset.family.scaling(train).mean.item() for _ in range(2))
+    assert mean == again != train.mean().item()
+    assert abs(mean - train.mean().item()) < 20
 
 
 def test_no_more_than_ten_thousand_points_are_held_out(tmp_path):
@@ -223,6 +235,8 @@ def changed(array, row, value):
         (changed(REAL, 7, 1e300), "auto", r"infinity in row 7 of a\.npy"),
         (changed(COUNTS, 41, -3), "poisson", r"holds -3 in row 11, column 2 of b\.npy"),
         (changed(GRAY, 41, 1.5), "bernoulli", r"to 1\.5 \(row 11 of b\.npy\)"),
+        (REAL[:9], "auto", "valid is empty"),
+        (REAL[:0], "auto", "train is empty"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_file_and_row(tmp_path, array, likelihood, words):
