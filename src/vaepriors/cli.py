@@ -280,7 +280,9 @@ def _table(run: "Run", result: dict[str, Any]) -> "Table":
     from vaepriors.app.records import method_in_words, name_of
 
     experiment = run.experiment()
-    table = Table(title=f"{experiment.model}, {experiment.prior} prior, {experiment.data}", show_header=False)
+    condition = f", given {experiment.condition}" if experiment.condition else ""
+    title = f"{experiment.model}, {experiment.prior} prior, {experiment.data}{condition}"
+    table = Table(title=title, show_header=False)
     table.add_row("examples", f"{result['n']} ({result['split']})")
     error = "" if result["nll_se"] is None else f" ± {result['nll_se']:.3f}"
     table.add_row("log-likelihood", f"{-result['nll']:.3f}{error} nats ({method_in_words(result)})")

@@ -130,14 +130,15 @@ def _load(
     model, values = run.model(dataset, which)
     prior_samples = _set_prior_samples(model, prior_samples)
     x = examples(dataset, split, number)
+    y = dataset.conditions[split][: len(x)] if dataset.conditions else None
     return (
         model,
         x,
-        dataset.conditions[split][: len(x)] if dataset.conditions else None,
+        y,
         {
             "split": split,
             "number": None if len(x) == len(getattr(dataset, split)) else len(x),
-            "examples_digest": digest_of(x),
+            "examples_digest": digest_of(x, y),
             "checkpoint": which,
             "epoch": values["epoch"],
             "model_digest": checkpoint.digest(checkpoint.module_tensors(model)),
@@ -396,6 +397,9 @@ def examples(dataset: Dataset, split: str, number: int | None = None) -> Tensor:
     return binarize_once(x) if split == "train" and dataset.dynamic else x
 
 
-def digest_of(x: Tensor) -> str:
-    """The digest of examples: two evaluations with the same one are of the same examples in the same order."""
-    return checkpoint.digest({"x": x})
+def digest_of(x: Tensor, condition: Tensor | None = None) -> str:
+    """The digest of examples: two evaluations with the same one are of the same examples in the same order.
+
+    With conditions it is another one: log p(x|y) and log p(x) do not compare.
+    """
+    return checkpoint.digest({"x": x} if condition is None else {"x": x, "y": condition})

@@ -142,8 +142,16 @@ class Dataset:
         drawn = " (binarised at each visit)" if self.dynamic else " (standardised)" if self.standardize else ""
         return (
             f"{self.name}: {sum(sizes)} {kind} {' x '.join(map(str, self.event_shape))}{stored} -> {self.likelihood}"
-            f"{drawn}, split {'/'.join(map(str, sizes))}"
+            f"{drawn}, split {'/'.join(map(str, sizes))}{self._given()}"
         )
+
+    def _given(self) -> str:
+        """The conditions in words, for the summary."""
+        if not self.conditions:
+            return ""
+        covariates = self.conditions["train"].shape[-1] - len(self.classes)
+        classes = [f"{len(self.classes)} classes"] * bool(self.classes)
+        return f", given {' and '.join(classes + [f'{covariates} covariates'] * bool(covariates))}"
 
     def digest(self) -> str:
         """SHA-256 of the points, their shapes, the likelihood, whether it is dynamic, and conditions; computed once."""

@@ -203,6 +203,7 @@ def write_report(
     )
     sections = page.sections(_parts(subject), progress)
     title = f"{experiment.model}, {experiment.prior} prior, {Path(experiment.data).name}"
+    title += f", given {experiment.condition}" if experiment.condition else ""
     subtitle = f"Model of epoch {values['epoch']} ({which}) of {len(subject.metrics)}, seed {experiment.seed}."
     effective = few_samples(records[0].result) if records else None
     sentences = stale + diagnose(subject.latent.activity, subject.latent.surgery, effective)
@@ -451,6 +452,8 @@ def _elbo(subject: _Subject) -> Iterator[Part]:
     if number < size:
         over = f"{number:,} of {size:,} training examples chosen at random"
     yield f"-ELBO over {over} = {surgery.distortion + surgery.rate:.2f} nats = {parts} (Hoffman & Johnson 2016)."
+    if subject.data.classes:
+        yield "The last two are those given the class: q(z) is that of a class, and N the number of its examples."
     yield limits(surgery)
     yield drawn("surgery", figures.surgeries({subject.name: surgery}), f"-ELBO as bars of its parts, in nats: {parts}.")
     rate, distortion = subject.elbo.rate.mean().item(), subject.elbo.distortion.mean().item()

@@ -1,0 +1,113 @@
+"""Labels and covariates of a user's file and of the catalogue, as conditions."""
+
+import numpy as np
+import pytest
+import torch
+
+from vaepriors.data import CATALOGUE, Dataset, condition_of, condition_on, load
+
+SIZES = {"train": 6, "valid": 4, "test": 3}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a .npz of bits with labels 0, 1, 5 and two covariates in each split; arrays to change, or None to drop."""
+
+    def write(**changes):
+        arrays = {}
+        for split, n in SIZES.items():
+            arrays[split] = np.eye(8, dtype=np.float32)[:n]
+            arrays[f"{split}_labels"] = np.array([0, 1, 5] * 3)[:n]
+            arrays[f"{split}_covariates"] = np.arange(2.0 * n).reshape(n, 2)
+        path = tmp_path / "mine.npz"
+        np.savez(path, **{name: each for name, each in {**arrays, **changes}.items() if each is not None})
+        return str(path)
+
+    return write
+
+
+def test_labels_are_one_hot_classes_and_covariates_follow(write):
+    data = load(write(), condition="both")
+    assert data.classes == (0, 1, 5)
+    assert data.conditions["valid"].tolist() == [
+        [1, 0, 0, 0, 1], [0, 1, 0, 2, 3], [0, 0, 1, 4, 5], [1, 0, 0, 6, 7]
+    ]  # fmt: skip
+    assert "given 3 classes and 2 covariates" in data.summary()
+    assert load(write(), condition="covariates").conditions["test"].shape == (3, 2)
+    assert condition_of(data, (5, 0.5, 2)).tolist() == [0, 0, 1, 0.5, 2]
+    for values, word in (((3, 0, 0), "0, 1, 5"), ((5,), "2 covariates")):
+        with pytest.raises(ValueError, match=word):
+            condition_of(data, values)
+
+
+def test_a_file_is_read_as_before_where_nothing_is_given(write):
+    data, plain = load(write()), load(write(**{f"{s}_{k}": None for s in SIZES for k in ("labels", "covariates")}))
+    assert data.labels["train"].tolist() == [0, 1, 5, 0, 1, 5]
+    assert not data.conditions
+    assert data.digest() == plain.digest()
+    digests = {load(write(), condition=kind).digest() for kind in ("labels", "covariates", "both")}
+    assert len(digests | {plain.digest()}) == 4
+    with pytest.raises(ValueError, match="no labels"):
+        load(write(**{f"{s}_labels": None for s in SIZES}), condition="labels")
+
+
+def test_a_split_by_seed_carries_labels_along(tmp_path):
+    labels = np.arange(40) % 4
+    np.savez(tmp_path / "mine.npz", train=np.eye(4, dtype=np.float32)[labels], train_labels=labels)
+    data = load(str(tmp_path / "mine.npz"), seed=3, condition="labels")
+    assert [len(data.conditions[split]) for split in SIZES] == [32, 4, 4]
+    for split in SIZES:
+        assert torch.equal(data.conditions[split], getattr(data, split))
+
+
+WRONG = {
+    "fractional": ({"valid_labels": np.array([0, 1, 1.5, 0])}, r"valid_labels has 1\.5 in row 2"),
+    "unknown": ({"test_labels": np.array([0, 7, 1])}, "test has the class 7 in row 1"),
+    "short": ({"train_labels": np.zeros(5, int)}, "5 train_labels for 6"),
+    "missing": ({"test_labels": None}, "train_labels, valid_labels: give train_labels, valid_labels, test_labels"),
+    "vectors": ({"train_labels": np.zeros((6, 2), int)}, r"train_labels has shape \(6, 2\)"),
+    "text": ({"train_labels": np.array(list("abcabc"))}, "train_labels of <U1"),
+    "infinite": ({"train_covariates": np.array([[0.0, 0]] * 5 + [[0, np.inf]])}, "inf in row 5, column 1"),
+    "width": ({"valid_covariates": np.zeros((4, 3))}, r"\(4, 6\)"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_conditions_are_refused_by_array_and_row(write, name):
+    changes, words = WRONG[name]
+    with pytest.raises(ValueError, match=words):
+        load(write(**changes), condition="both")
+
+
+def test_an_unknown_class_of_a_split_by_seed_is_named_by_its_row_in_the_file(tmp_path):
+    labels = np.arange(30)
+    np.savez(tmp_path / "mine.npz", train=np.tile([[0.0, 1.0]], (30, 1)), train_labels=labels)
+    plain = load(str(tmp_path / "mine.npz"))
+    row = int(plain.labels["valid"][0])  # each label is its row
+    with pytest.raises(ValueError, match=f"class {row} in row {row}"):
+        load(str(tmp_path / "mine.npz"), condition="labels")
+
+
+def test_data_sets_of_a_program_are_checked():
+    x, one = torch.eye(3), torch.ones(3, 1)
+    splits = {"train": one, "valid": one, "test": one}
+    for wrong, word in (
+        ({"train": one}, "conditions are of train"),
+        ({**splits, "valid": one[:2]}, "3 points but 2 conditions"),
+        ({**splits, "test": one.long()}, "int64"),
+        ({**splits, "train": one * torch.nan}, "row 0"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            Dataset("x", x, x, x, "bernoulli", conditions=wrong)
+    assert Dataset("x", x, x, x, "bernoulli", conditions=splits).conditions is splits
+
+
+def test_digits_have_classes_and_unlabelled_sets_have_none():
+    data = condition_on(load("digits"), "labels")
+    assert torch.equal(data.conditions["test"].argmax(1), load("digits").labels["test"])
+    assert data.digest() != load("digits").digest()
+    assert CATALOGUE["dynamic_mnist"].labels
+    assert not CATALOGUE["static_mnist"].labels
+    without = Dataset("static", *(torch.eye(2),) * 3, likelihood="bernoulli")
+    with pytest.raises(ValueError, match="static has no labels"):
+        condition_on(without, "labels")
