@@ -51,6 +51,13 @@ def test_the_loop_of_the_guide_runs():
     assert names["loss"].isfinite()
 
 
+def test_the_conditional_model_of_the_guide_runs():
+    code, names = block_with("Ignoring"), {}
+    exec(code.replace("epochs=50", "epochs=1").replace("samples=1000", "samples=3"), names)
+    assert names["threes"].shape == (64, 1, 8, 8)
+    assert names["result"].log_likelihood.shape == (250,)
+
+
 def test_the_estimator_of_the_guide_runs():
     small = 'components=5, hidden=(8,), max_epochs=1, draws=5, accelerator="cpu"'
     names = {"X": load_breast_cancer().data[:30], "GridSearchCV": GridSearchCV}
