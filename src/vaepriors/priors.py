@@ -138,7 +138,7 @@ class VampPrior(nn.Module):
         conditions: Tensor | nn.Module | None = None,
     ) -> None:
         super().__init__()
-        _check_events(pseudo_inputs, "pseudo_inputs")
+        _check_events(pseudo_inputs, "pseudo_inputs", missing=not learn)
         if learn and bounds is not None:
             _check_bounds(pseudo_inputs, bounds)
         conditions = _Fixed(conditions) if isinstance(conditions, Tensor) else conditions
@@ -189,16 +189,20 @@ class _Fixed(nn.Module):
         return self.value
 
 
-def _check_events(x: Tensor, name: str, least: int = 1) -> None:
-    """Refuse an argument that is not a tensor of at least `least` finite events."""
+def _check_events(x: Tensor, name: str, least: int = 1, missing: bool = False) -> None:
+    """Refuse an argument that is not a tensor of at least `least` finite events, in which cells may be missing."""
     if not isinstance(x, Tensor):
         raise ValueError(f"{name} is a {type(x).__name__}: give a tensor of shape (K, *event)")
     if x.dim() < 1 or len(x) < least:
         raise ValueError(f"{name} has shape {tuple(x.shape)}: give (K, *event) with K at least {least}")
     if not x.is_floating_point():
         raise ValueError(f"{name} is {x.dtype}: convert it with {name}.float()")
-    if not x.isfinite().all():
-        raise ValueError(f"{name} has values that are not finite: give examples of the data, or noise like them")
+    if (x.isinf() if missing else ~x.isfinite()).any():
+        raise ValueError(_not_finite(name))
+
+
+def _not_finite(name: str) -> str:
+    return f"{name} has values that are not finite: give examples of the data, or noise like them"
 
 
 def _check_bounds(pseudo_inputs: Tensor, bounds: tuple[float, float]) -> None:
@@ -242,14 +246,17 @@ def _vectors(encoder: nn.Module, inputs: tuple[Tensor, ...], name: str, *moments
             f"the encoder of {len(x)} {name} returned a distribution of batch shape {tuple(q.batch_shape)} and event "
             f"shape {tuple(q.event_shape)}, expected ({len(x)},) and (latent,): one vector z for each input"
         )
+    values = []
     try:
         for moment in moments:
-            getattr(q, moment)
+            values.append(getattr(q, moment))
     except NotImplementedError as error:
         raise ValueError(
             f"the encoder returns a {type(q).__name__}, which has no {moment} in closed form: give an encoder "
             "of diagonal normals, such as the `top` of a hierarchical encoder"
         ) from error
+    if x.isnan().any() and not all(value.isfinite().all() for value in values):  # it does not take missing cells
+        raise ValueError(_not_finite(name))
     return q
 
 
@@ -299,11 +306,13 @@ class ExemplarPrior(nn.Module):
         self, encoder: nn.Module, exemplars: Tensor, samples: int = 500, *, conditions: Tensor | None = None
     ) -> None:
         super().__init__()
-        _check_events(exemplars, "exemplars", least=2)
+        _check_events(exemplars, "exemplars", least=2, missing=True)
         if not 2 <= samples <= len(exemplars):
             raise ValueError(f"samples is {samples}: choose 2 to {len(exemplars)}, the number of exemplars")
         inputs = (exemplars,) if conditions is None else (exemplars, conditions)
-        _vectors(encoder, tuple(each[:2] for each in inputs), "exemplars", "mean")
+        incomplete = exemplars.flatten(1).isnan().any(1)
+        looked_at = torch.cat([torch.arange(2, device=exemplars.device), incomplete.nonzero().flatten()[:1]])
+        _vectors(encoder, tuple(each[looked_at] for each in inputs), "exemplars", "mean")
         self.encoder, self.samples = encoder, samples
         # no buffers: DDP would send them to all devices in each step
         self.exemplars, *self.conditions = (each.detach() for each in inputs)

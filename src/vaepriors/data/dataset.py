@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaepriors.networks.likelihoods import LIKELIHOODS, Likelihood
-from vaepriors.networks.scaling import Moments, moments, standardized
+from vaepriors.networks.likelihoods import LIKELIHOODS, Likelihood, mixed_of, standardized
+from vaepriors.networks.mixed import Column, column_moments
+from vaepriors.networks.scaling import Moments, moments
 
 BINARIZATION_SEED = 2018
 SPLITS = ("train", "valid", "test")
@@ -58,6 +59,8 @@ class Dataset:
         doubts: Sentences on what may have been read wrongly, each with a remedy.
         standardize: Whether a model by name standardises the columns of real vectors, inside of the model; the points
             are in their own units.
+        columns: The columns of a table, with the kinds that the likelihood `mixed` takes. There, a NaN is a missing
+            cell.
 
     Raises:
         ValueError: If a split is empty, has another dtype, number of dimensions or event shape, or holds NaN, infinity,
@@ -86,17 +89,21 @@ class Dataset:
     content: str = field(default="", repr=False)
     doubts: tuple[str, ...] = field(default=(), repr=False)
     standardize: bool = field(default=False, repr=False)
+    columns: tuple[Column, ...] = field(default=(), repr=False)
 
     @property
     def family(self) -> Likelihood:
         """What the likelihood is, for these data."""
         entry = LIKELIHOODS[self.likelihood]
+        if self.likelihood == "mixed" and self.columns:
+            return mixed_of(self.columns, self.standardize, lambda: self._moments)
         real = entry.real and len(self.event_shape) == 1
         return standardized(entry, lambda: self._moments) if self.standardize and real else entry
 
     @functools.cached_property
     def _moments(self) -> Moments:
-        return moments(self._some(MOST))
+        some = self._some(MOST)
+        return column_moments(some, self.columns) if self.likelihood == "mixed" else moments(some)
 
     @property
     def event_shape(self) -> torch.Size:
@@ -170,6 +177,8 @@ class Dataset:
         for split, y in sorted(self.conditions.items()):
             digest.update(f"{split} {tuple(y.shape)} {self.classes}".encode())
             digest.update(y.cpu().contiguous().numpy().data)
+        if self.columns:
+            digest.update(repr(self.columns).encode())
         return digest.hexdigest()
 
     def __post_init__(self) -> None:
@@ -182,15 +191,17 @@ class Dataset:
             )
         if self.pseudo is not None and not self.pseudo[1] >= 0:
             raise ValueError(f"{self.name}: pseudo is (mean, standard deviation), the latter >= 0, not {self.pseudo}")
+        if self.likelihood == "mixed":
+            _check_columns(self.name, self.train, self.columns)
         for split in SPLITS:
             x = getattr(self, split)
             _check_shape(f"{self.name}: {split}", x, self.event_shape)
             probabilities = self.dynamic and split == "train"
-            likelihood = None if probabilities else LIKELIHOODS[self.likelihood]
+            likelihood = None if probabilities else self.family
             if x is not self.train or not self.streamed:  # what stays on disk was checked when it was opened
                 for start, block in _blocks(x):
                     _check_values(f"{self.name}: {split}", block, likelihood, start, len(x))
-            check_known(f"{self.name}: {split}", x, self.train, LIKELIHOODS[self.likelihood])
+            check_known(f"{self.name}: {split}", x, self.train, self.family)
             for kind in ("labels", "covariates", "conditions"):
                 values = getattr(self, kind).get(split)
                 if values is not None and len(values) != len(x):
@@ -240,6 +251,19 @@ def _check_shape(what: str, x: Any, event_shape: torch.Size) -> None:
         )
 
 
+def _check_columns(name: str, train: Tensor, columns: Sequence[Column]) -> None:
+    """Refuse what is no table, or a column without values."""
+    if len(train.shape) != 2 or (columns and len(columns) != train.shape[1]):
+        raise ValueError(
+            f"{name}: train has shape {tuple(train.shape)}, but the likelihood mixed takes (N, D) with the kinds of D "
+            f"columns: {len(columns)} are given"
+        )
+    empty = train.isnan().all(0).nonzero().flatten().tolist() if len(train) else []
+    if empty:
+        column = columns[empty[0]].name if columns else empty[0]
+        raise ValueError(f"{name}: the column {column} has no value in the training rows: leave it out")
+
+
 def _check_values(what: str, x: Tensor, likelihood: Likelihood | None, start: int, number: int) -> None:
     """Refuse values outside the support; without a likelihood, those outside [0, 1].
 
@@ -250,6 +274,8 @@ def _check_values(what: str, x: Tensor, likelihood: Likelihood | None, start: in
         start: The number of the first one.
         number: The number of all.
     """
+    missing = x.isnan() if likelihood is not None and likelihood.missing else torch.zeros((), dtype=torch.bool)
+    x = x.masked_fill(missing, 0) if missing.any() else x
     if not torch.stack(torch.aminmax(x)).isfinite().all():  # NaN passes through both extremes
         bad = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
         raise ValueError(
@@ -257,6 +283,7 @@ def _check_values(what: str, x: Tensor, likelihood: Likelihood | None, start: in
             "remove or repair them"
         )
     inside = (x >= 0) & (x <= 1) if likelihood is None else likelihood.contains(x)
+    inside = inside | missing
     if not inside.all():
         low, high = (value.item() for value in torch.aminmax(x))
         support = "[0, 1]: scale the data to probabilities" if likelihood is None else likelihood.support

@@ -1,10 +1,11 @@
 """The likelihoods of a data set by name: the head of the decoder, the support, and what encoders see of x."""
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,10 @@ from vaepriors.networks.heads import (
     StudentHead,
 )
 from vaepriors.networks.layers import LogOnePlus, OneHot
+from vaepriors.networks.mixed import Column, ColumnScaling, MixedHead, MixedView, column_moments, places
+from vaepriors.networks.scaling import Moments, Standardize, StandardizedHead
 
-__all__ = ["LIKELIHOODS", "Likelihood"]
+__all__ = ["LIKELIHOODS", "Likelihood", "mixed_of", "standardized"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Likelihood:
         real: Whether x are real numbers, whose columns can be standardised.
         scaling: What learned pseudo-inputs are scaled by: training set -> module of x with an `inverse`; None if they
             are not.
+        missing: Whether x may be NaN, a missing cell, which the likelihood leaves out.
     """
 
     head: Callable[..., Callable[..., nn.Module]]
@@ -58,6 +62,7 @@ class Likelihood:
     known: Callable[[Tensor, Tensor], Tensor] | None = None
     real: bool = False
     scaling: Callable[[Tensor], nn.Module] | None = None
+    missing: bool = False
 
 
 def bernoulli(train: Tensor) -> Callable[..., nn.Module]:
@@ -158,6 +163,77 @@ def _counts(head: Callable[..., Callable[..., nn.Module]], *, whole: bool = Fals
     )
 
 
+def standardized(likelihood: Likelihood, of: Callable[[], Moments]) -> Likelihood:
+    """A likelihood of real vectors, for standardised columns.
+
+    Args:
+        likelihood: What the columns have when they are standardised.
+        of: The moments of the training set, which are computed only if a model is built.
+    """
+
+    def head(train: Tensor, **options: Any) -> Callable[..., nn.Module]:
+        return partial(StandardizedHead, head=likelihood.head(train, **options), scaling=Standardize(*of()))
+
+    scaling = lambda train: Standardize(*of())  # noqa: E731
+    return dataclasses.replace(likelihood, head=head, view=scaling, scaling=scaling)
+
+
+def mixed(train: Tensor) -> Callable[..., nn.Module]:
+    """Columns of different kinds, each with a head of its own; cells may be missing"""
+    return mixed_of(()).head(train)
+
+
+def mixed_of(
+    columns: Sequence[Column], standardize: bool = True, of: Callable[[], Moments] | None = None
+) -> Likelihood:
+    """The likelihood of a table with these columns.
+
+    Args:
+        columns: The columns; all are real if none are given.
+        standardize: Whether numbers are standardised.
+        of: The `column_moments` of the training set, if they are known.
+    """
+
+    def all_columns(x: Tensor) -> Sequence[Column]:
+        return columns or [Column(str(place)) for place in range(x.shape[-1])]
+
+    def scaling(train: Tensor) -> ColumnScaling:
+        centre, scale = column_moments(train, all_columns(train)) if of is None else of()
+        return ColumnScaling(all_columns(train), centre, scale, standardize)
+
+    def contains(x: Tensor) -> Tensor:
+        inside = x.isfinite()
+        for kind in ("positive", "count", "bit", "category") if columns else ():
+            cells = x[..., places(columns, kind, device=x.device)]
+            inside[..., places(columns, kind, device=x.device)] &= _IN_KIND[kind](cells)
+        return inside
+
+    def known(train: Tensor, x: Tensor) -> Tensor:
+        codes = places(all_columns(x), "category", device=x.device)
+        known = torch.ones_like(x, dtype=torch.bool)
+        known[:, codes] = x[:, codes].isnan() | _has_trained(train[:, codes].nan_to_num(-1), x[:, codes].nan_to_num(0))
+        return known
+
+    return Likelihood(
+        lambda train: partial(MixedHead, scaling=scaling(train)),
+        contains,
+        "the kinds of its columns: repair it, or set another kind with --columns",
+        discrete=False,
+        view=lambda train: MixedView(scaling(train), train.isnan().any(0).nonzero().flatten()),
+        known=known,
+        streams=False,
+        scaling=scaling,
+        missing=True,
+    )
+
+
+_IN_KIND: dict[str, Callable[[Tensor], Tensor]] = {
+    "positive": lambda x: x > 0,
+    "count": _is_count,
+    "bit": lambda x: (x == 0) | (x == 1),
+    "category": lambda x: (x >= 0) & (x < CATEGORIES) & (x == x.floor()),
+}
+
 LIKELIHOODS = {
     "bernoulli": Likelihood(
         bernoulli,
@@ -190,4 +266,5 @@ LIKELIHOODS = {
         streams=False,
         known=_has_trained,
     ),
+    "mixed": dataclasses.replace(mixed_of(()), head=mixed),
 }

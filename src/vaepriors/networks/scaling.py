@@ -6,9 +6,7 @@ Encoders see u, a head returns p(u|z) as a distribution over x, and a VampPrior 
 likelihoods, draws and reconstructions are in the units of the data, with and without standardisation.
 """
 
-import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,9 +15,8 @@ from torch.distributions import Distribution, constraints
 
 from vaepriors.distributions import Shape, ShapedDistribution
 from vaepriors.networks.layers import DenseToEvent
-from vaepriors.networks.likelihoods import Likelihood
 
-__all__ = ["Moments", "Standardize", "Standardized", "StandardizedHead", "moments", "standardized"]
+__all__ = ["Moments", "Standardize", "Standardized", "StandardizedHead", "moments"]
 
 Moments = tuple[Tensor, Tensor]
 """Mean and standard deviation of each column."""
@@ -145,18 +142,3 @@ class StandardizedHead(nn.Module):
 
     def forward(self, h: Tensor) -> Standardized:
         return Standardized(self.head(h), self.scaling)
-
-
-def standardized(likelihood: Likelihood, of: Callable[[], Moments]) -> Likelihood:
-    """A likelihood of real vectors, for standardised columns.
-
-    Args:
-        likelihood: What the columns have when they are standardised.
-        of: The moments of the training set, which are computed only if a model is built.
-    """
-
-    def head(train: Tensor, **options: Any) -> Callable[..., nn.Module]:
-        return partial(StandardizedHead, head=likelihood.head(train, **options), scaling=Standardize(*of()))
-
-    scaling = lambda train: Standardize(*of())  # noqa: E731
-    return dataclasses.replace(likelihood, head=head, view=scaling, scaling=scaling)
