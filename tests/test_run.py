@@ -55,7 +55,7 @@ FLOW = Experiment(prior="flow", transforms=2, bins=4)
 TILTED = Experiment(prior="snis", base="flow", flow="maf", transforms=2, proposals=16)
 RESAMPLED = Experiment(model="mlp", posterior_scale=0.05, prior="resampled", base="vamp", components=7, truncation=5)
 EXEMPLAR = Experiment(prior="exemplar", exemplars=7, data="mine.npy", likelihood="student", df=3.0)
-COUNTS = Experiment(data="mine.npy", likelihood="multinomial", total=7)
+COUNTS = Experiment(data="mine.h5ad", likelihood="multinomial", total=7, columns="a=drop", layer="raw")
 WEIGHTED = Experiment(objective="iwae", samples=5, estimator="dreg", lr_stages=8, adam_eps=1e-4)
 
 

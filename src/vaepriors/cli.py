@@ -21,6 +21,7 @@ from vaepriors.app.experiment import CommandLine, Experiment, Prior, load_data
 from vaepriors.app.parsing import parse
 from vaepriors.app.terminal import counting_bar, make_console, use_plain_signs
 from vaepriors.data import CATALOGUE, Dataset, absolute, condition_of, fetch, reading_progress
+from vaepriors.data.columns import describe_columns
 from vaepriors.limits import at_least_one, check_size
 
 if TYPE_CHECKING:
@@ -169,7 +170,8 @@ def refit(
 
 def _show(dataset: Dataset) -> None:
     """Print what was read, with a warning where it may have been read wrongly."""
-    console.print(dataset.summary(), markup=False)
+    for line in (dataset.summary(), *describe_columns(dataset.columns)):
+        console.print(line, markup=False)
     for doubt in dataset.doubts:
         print(f"vaepriors: warning: {dataset.name}: {doubt}", file=sys.stderr)
 

@@ -33,6 +33,7 @@ from vaepriors.app.objectives import OBJECTIVES, steps_per_epoch
 from vaepriors.app.priors import PRIORS, classes_of
 from vaepriors.conditional import AnyVAE, ConditionalVAE, Ignoring, PerClass
 from vaepriors.data import CONDITIONS, Dataset, is_file, load
+from vaepriors.data.columns import parse_columns
 from vaepriors.networks.layers import start_from_glorot
 from vaepriors.objectives import Objective
 from vaepriors.reading import check
@@ -93,7 +94,8 @@ class Data(HeadOptions):
     """Points x and the distribution of one of them, p(x|z)."""
 
     data: str = "digits"
-    """Data set (see `vaepriors data list`), or the path of a custom .npy or .npz file, or of a folder of .npy files."""
+    """Data set (see `vaepriors data list`), or the path of a custom .npy, .npz, .csv, .parquet or .h5ad file, or of a
+    folder of .npy files."""
     likelihood: Annotated[
         str,
         tyro.conf.arg(
@@ -102,6 +104,11 @@ class Data(HeadOptions):
             metavar=f"{{auto,{','.join(HEADS)}}}",
         ),
     ] = "auto"
+    columns: str | None = None
+    """Kinds of columns of a custom table that differ from the guesses: NAME=KIND,..., with a kind of real, positive,
+    count, bit, category, drop (left out), or split (train, valid or test for each row)."""
+    layer: str | None = None
+    """The layer of a custom .h5ad file; X unless given."""
     standardize: bool = True
     """Standardise the real columns of a custom table inside of the model; log p(x) is of the data as given."""
     condition: Annotated[str | None, _of(Literal[CONDITIONS])] = None
@@ -232,6 +239,8 @@ class Experiment(Machine, Training, Goal, Prior, Model, Data):
         for name, kind in typing.get_type_hints(Experiment, include_extras=True).items():
             if getattr(self, name) is not None:
                 check_value(name, getattr(self, name), kind)
+        if self.columns is not None:
+            parse_columns(self.columns)
         for table, choice, names in self._chosen():
             values = table.resolve(choice, {name: getattr(self, name) for name in names})
             for name, value in values.items():
@@ -361,8 +370,8 @@ def load_data(experiment: Experiment, stream: str | None = None) -> Dataset:
         ValueError, FileNotFoundError: As in `vaepriors.data.load`.
     """
     standardize = experiment.standardize and not custom.is_custom(experiment.model)
-    options: Any = {"condition": experiment.condition, "standardize": standardize}
-    options["stream"] = stream or experiment.stream
+    options: Any = {name: getattr(experiment, name) for name in ("condition", "columns", "layer")}
+    options |= {"standardize": standardize, "stream": stream or experiment.stream}
     return load(experiment.data, experiment.seed, experiment.likelihood, **options)
 
 

@@ -12,11 +12,25 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from vaepriors.data import caltech, digits, files, frey, histopathology, mnist, motion, omniglot, own, pendulum, views
+from vaepriors.data import (
+    caltech,
+    digits,
+    files,
+    frames,
+    frey,
+    histopathology,
+    mnist,
+    motion,
+    omniglot,
+    own,
+    pendulum,
+    table,
+    views,
+)
 from vaepriors.data.conditions import CONDITIONS, classes_of_split, condition_of, condition_on
 from vaepriors.data.dataset import LIKELIHOODS, Dataset, binarize_once
 from vaepriors.data.files import Source
@@ -175,12 +189,14 @@ def load(
     condition: str | None = None,
     standardize: bool = True,
     stream: str = "auto",
+    columns: str | None = None,
+    layer: str | None = None,
 ) -> Dataset:
     """Load a data set.
 
     Args:
         name: A name of the catalogue, or the path of a user's `.npy` or `.npz`, or of a folder of `.npy` files (see
-            `vaepriors.data.own`).
+            `vaepriors.data.own`), or of a `.csv`, `.parquet` or `.h5ad` (see `vaepriors.data.table`).
         seed: Seed of the random split of Frey Faces, of OMNIGLOT's validation images, and of a user's file. The bits of
             valid and test never depend on it.
         likelihood: The likelihood of a user's file; `auto` chooses by its values. A set of the catalogue has its own.
@@ -189,6 +205,8 @@ def load(
             `vaepriors.data.conditions`); nothing unless given.
         stream: Whether the training points of a user's `.npy` files stay on disk: `yes`, `no`, or `auto`, if they take
             more than half of the available memory. The points are the same.
+        columns: Kinds of columns of a user's table that differ from the guesses: `age=count,id=drop,fold=split`.
+        layer: The layer of an `.h5ad`; X unless given.
 
     Raises:
         ValueError: If the name is unknown, a file is damaged, the likelihood does not fit, or there are no such
@@ -201,8 +219,17 @@ def load(
         raise ValueError(f"unknown likelihood {likelihood!r}: choose one of auto, {', '.join(LIKELIHOODS)}")
     if is_file(name):
         path = Path(os.path.expanduser(name))
-        return own.load(path, seed, likelihood, condition=condition, standardize=standardize, stream=stream)
+        if path.suffix.lower() in frames.SUFFIXES:
+            _check_options(path, stream, condition)
+            return table.load(path, seed, likelihood, standardize=standardize, columns=columns, layer=layer)
+        if layer is not None:
+            raise ValueError(f"layer is {layer}, but {path} is no .h5ad and has no layers: leave it out")
+        options: Any = {"condition": condition, "standardize": standardize, "stream": stream, "columns": columns}
+        return own.load(path, seed, likelihood, **options)
     entry = _entry(name)
+    if columns is not None or layer is not None:
+        what = "layer" if columns is None else "columns"
+        raise ValueError(f"{what} is {columns or layer}, but {name} is no custom file: leave it out")
     if likelihood != "auto":
         raise ValueError(
             f"likelihood is {likelihood}, but {name} is always read as {entry.form.likelihood}: leave it out, "
@@ -224,7 +251,17 @@ def is_file(name: str) -> bool:
     (True, False)
     """
     folder = name not in CATALOGUE and os.path.isdir(os.path.expanduser(name))
-    return folder or Path(name).suffix.lower() in (".npy", ".npz")
+    return folder or Path(name).suffix.lower() in (".npy", ".npz", *frames.SUFFIXES)
+
+
+def _check_options(path: Path, stream: str, condition: str | None) -> None:
+    """Refuse options that tables do not have."""
+    if stream == "yes":
+        raise ValueError(f"{path} is read into memory as a whole: leave stream out, it is for .npy files")
+    if condition is not None:
+        raise ValueError(
+            f"{path} has no {condition} for a condition: save an .npz with train_labels or train_covariates"
+        )
 
 
 def absolute(name: str) -> str:
@@ -257,10 +294,11 @@ def _entry(name: str) -> Entry:
     if name in CATALOGUE:
         return CATALOGUE[name]
     if os.sep in name or "." in name:
-        state = "is neither .npy nor .npz" if os.path.exists(os.path.expanduser(name)) else "does not exist"
-        raise ValueError(f"{name!r} looks like a path but {state}: custom data are a .npy or .npz file")
+        kinds = ", ".join((".npy", ".npz", *frames.SUFFIXES))
+        state = f"is none of {kinds}" if os.path.exists(os.path.expanduser(name)) else "does not exist"
+        raise ValueError(f"{name!r} looks like a path but {state}: custom data are a file {kinds}")
     hint = f"did you mean {' or '.join(map(repr, close))}? " if (close := _similar(name)) else ""
-    raise ValueError(f"unknown data set {name!r}: {hint}Known are {', '.join(CATALOGUE)}, and a path to .npy or .npz")
+    raise ValueError(f"unknown data set {name!r}: {hint}Known are {', '.join(CATALOGUE)}, and the path of a file")
 
 
 def _similar(name: str) -> list[str]:

@@ -106,13 +106,13 @@ def _check_file(path: Path) -> None:
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(f"{path} does not exist: give the path of a .npy or .npz file") from error
+        raise ValueError(f"{path} does not exist: give the path of a data file") from error
     except (OSError, ValueError) as error:  # a loop of links, a folder without permission, a NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{path} cannot be opened ({reason}): give the path of a readable file") from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-        raise ValueError(f"{path} is {kind}: give the path of a .npy or .npz file")
+        raise ValueError(f"{path} is {kind}: give the path of a data file")
 
 
 @contextmanager

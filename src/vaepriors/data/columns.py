@@ -1,0 +1,224 @@
+"""Kinds of the columns of a table: guessed from the values or set by the user, and cells as numbers.
+
+bit        0 and 1, or true and false
+count      whole numbers from 0 or 1 on
+positive   numbers above 0 whose logarithm is less skewed
+real       other numbers
+category   texts; the codes 0, 1, ... are the sorted categories of the training rows
+drop       left out: not guessed, but for a column without a name, which is the index of a table of pandas
+split      train, valid or test for each row
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaepriors.networks.likelihoods import LARGEST_COUNT
+from vaepriors.networks.mixed import KINDS, Column
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "MISSING",
+    "ROLES",
+    "describe_columns",
+    "encode",
+    "guess_kind",
+    "is_index",
+    "numbers_of",
+    "parse_columns",
+    "texts_of",
+]
+
+ROLES = (*KINDS, "drop", "split")
+MISSING = -1  # the code of a missing category
+MOSTLY = 0.5  # a column with more numbers than this among its texts is one of numbers
+DISTINCT = 0.5  # a column of texts with more categories than this share of its rows has none
+SHOWN = 12  # names in a line
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """The kinds that a user sets.
+
+    Raises:
+        ValueError: If it is not a list of NAME=KIND.
+
+    >>> parse_columns("age=count,id=drop")
+    {'age': 'count', 'id': 'drop'}
+    """
+    kinds: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, kind = part.rpartition("=")
+        if not equals or not name or kind not in ROLES:
+            raise ValueError(f"columns has {part!r}: give NAME=KIND, with a kind of {', '.join(ROLES)}")
+        if kinds.get(name, kind) != kind:
+            raise ValueError(f"columns has {name} as {kinds[name]} and as {kind}: choose one")
+        kinds[name] = kind
+    if list(kinds.values()).count("split") > 1:
+        raise ValueError(f"columns has several columns as split: choose one of {', '.join(kinds)}")
+    return kinds
+
+
+def numbers_of(cells: "pd.Series") -> np.ndarray | None:
+    """Cells as float64 with NaN for missing ones; None if they are not numbers, bits included."""
+    kind = cells.dtype.kind if isinstance(cells.dtype, np.dtype) else getattr(cells.dtype, "kind", "O")
+    if kind in "biuf" and cells.dtype.name != "category":
+        return cells.to_numpy(np.float64, na_value=np.nan)
+    observed = cells[cells.notna()]
+    if len(observed) == 0 or all(isinstance(cell, bool) for cell in observed):
+        return cells.map({True: 1.0, False: 0.0}).to_numpy(np.float64, na_value=np.nan)
+    return None
+
+
+def texts_of(cells: "pd.Series") -> np.ndarray:
+    """Cells as texts, None for missing ones; a whole number has no decimal point."""
+    numbers = numbers_of(cells)
+    if numbers is None:
+        return np.array([str(cell) if seen else None for cell, seen in zip(cells, cells.notna(), strict=True)], object)
+    return np.array([None if np.isnan(each) else f"{each:.15g}" for each in numbers], object)
+
+
+def is_index(name: str) -> bool:
+    """Whether a column has no name in the file: it is the index of a table that pandas wrote."""
+    return name.startswith("Unnamed: ") or not name
+
+
+def guess_kind(path: Path, name: str, cells: "pd.Series") -> str:
+    """The kind of a column, by its values.
+
+    Raises:
+        ValueError: If it has texts among numbers, other objects, or nearly as many texts as rows.
+    """
+    numbers = numbers_of(cells)
+    if numbers is None:
+        return _guess_text(path, name, cells)
+    x = numbers[np.isfinite(numbers)]
+    if ((x == 0) | (x == 1)).all():
+        return "bit"
+    if (x == np.floor(x)).all() and x.min() in (0, 1) and x.max() <= LARGEST_COUNT:
+        return "count"
+    skewness = _skewness(x)
+    return "positive" if x.min() > 0 and skewness > 1 and abs(_skewness(np.log(x))) < skewness else "real"
+
+
+def _skewness(x: np.ndarray) -> float:
+    deviation = x - x.mean()
+    scale = np.sqrt((deviation**2).mean())
+    return float(((deviation / scale) ** 3).mean()) if scale > 0 else 0.0
+
+
+def _guess_text(path: Path, name: str, cells: "pd.Series") -> str:
+    observed = cells[cells.notna()]
+    strange = [row for row, cell in observed.items() if not isinstance(cell, str)]
+    if strange:
+        kind = type(observed[strange[0]]).__name__
+        raise ValueError(f"{path} holds a {kind} in row {strange[0]} of the column {name}: set --columns {name}=drop")
+    numeric = np.array([_is_number(cell) for cell in observed])
+    if numeric.mean() > MOSTLY:
+        row = observed.index[int(np.argmin(numeric))]
+        raise ValueError(
+            f"{path} holds {observed[row]!r} in row {row} of the column {name} among numbers: repair it, leave it "
+            f"empty, or set --columns {name}=category"
+        )
+    distinct = observed.nunique()
+    if distinct > max(10, DISTINCT * len(observed)):
+        raise ValueError(
+            f"{path} has {distinct} different texts in {len(observed)} rows of the column {name}, too many for "
+            f"categories: set --columns {name}=drop"
+        )
+    return "category"
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+TAKES = {
+    "real": (lambda x: np.isfinite(x), "finite numbers"),
+    "positive": (lambda x: np.isfinite(x) & (x > 0), "numbers above 0"),
+    "count": (lambda x: (x >= 0) & (x <= LARGEST_COUNT) & (x == np.floor(x)), f"whole numbers 0 to {LARGEST_COUNT}"),
+    "bit": (lambda x: (x == 0) | (x == 1), "0 and 1"),
+}
+
+
+def encode(path: Path, table: "pd.DataFrame", columns: Sequence[Column]) -> Tensor:
+    """The columns as float32 of shape `(N, D)`, with NaN for missing cells and codes for categories.
+
+    Raises:
+        ValueError: If the table lacks a column, or a cell does not fit the kind or is no known category.
+    """
+    lacking = [column.name for column in columns if column.name not in table.columns]
+    if lacking:
+        raise ValueError(f"{path} has no column {lacking[0]}, which the model needs: it has {_listed(table.columns)}")
+    x = np.empty((len(table), len(columns)), np.float32)
+    for place, column in enumerate(columns):
+        cells = table[column.name]
+        with np.errstate(over="ignore"):
+            x[:, place] = _codes(path, cells, column) if column.kind == "category" else _numbers(path, cells, column)
+    return torch.from_numpy(x)
+
+
+def _numbers(path: Path, cells: "pd.Series", column: Column) -> np.ndarray:
+    numbers = numbers_of(cells)
+    takes, words = TAKES[column.kind]
+    if numbers is None:
+        text = [row for row, cell in enumerate(cells) if isinstance(cell, str) and not _is_number(cell)]
+        row = text[0] if text else int(cells.notna().to_numpy().argmax())
+        raise _refused(path, cells.iloc[row], row, column, words)
+    with np.errstate(over="ignore", invalid="ignore"):
+        wrong = ~np.isnan(numbers) & ~(takes(numbers) & np.isfinite(numbers.astype(np.float32)))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise _refused(path, f"{numbers[row]:.10g}", row, column, words)
+    return numbers
+
+
+def _refused(path: Path, value: object, row: int, column: Column, words: str) -> ValueError:
+    return ValueError(
+        f"{path} holds {str(value)[:80]} in row {row} of the column {column.name}, which is {column.kind} and takes "
+        f"{words}: repair it, or set another kind with --columns {column.name}=KIND"
+    )
+
+
+def _codes(path: Path, cells: "pd.Series", column: Column) -> np.ndarray:
+    code = {name: float(number) for number, name in enumerate(column.categories)} | {None: np.nan}
+    texts = texts_of(cells)
+    for row, text in enumerate(texts):
+        if text not in code:
+            raise ValueError(
+                f"{path} has the category {text[:80]!r} in row {row} of the column {column.name}, but no training "
+                f"row has it: merge rare categories, remove such rows, or set --columns {column.name}=drop"
+            )
+    return np.array([code[text] for text in texts])
+
+
+def describe_columns(columns: Sequence[Column]) -> list[str]:
+    """A line for each kind.
+
+    >>> describe_columns([Column("age"), Column("sex", "category", ("f", "m")), Column("mass")])
+    ['real: age, mass', 'category: sex (f, m)']
+    """
+    lines = []
+    for kind in KINDS:
+        names = [
+            f"{column.name} ({_listed(column.categories)})" if column.categories else column.name
+            for column in columns
+            if column.kind == kind
+        ]
+        if names:
+            lines.append(f"{kind}: {_listed(names)}")
+    return lines
+
+
+def _listed(names: Sequence[str] | Mapping[str, object]) -> str:
+    shown = [str(name)[:80] for name in list(names)[:SHOWN]]
+    return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

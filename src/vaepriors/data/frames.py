@@ -1,0 +1,172 @@
+"""Tables of a user's `.csv`, `.parquet` or `.h5ad`, as data frames of pandas.
+
+pandas and pyarrow are in the extra `tables`, anndata is in the extra `h5ad`. Of an `.h5ad`, the table is X or a layer,
+its columns are the variables, and the columns of `obs` can only choose the split. A sparse matrix becomes a dense one.
+"""
+
+import csv
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from vaepriors.data.arrays import _check_file as check_file
+from vaepriors.data.arrays import _short as short
+from vaepriors.limits import REMEDY, in_words, memory_limit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["SUFFIXES", "Frame", "frame_of_arrays", "read_frame"]
+
+SUFFIXES = (".csv", ".parquet", ".h5ad")
+CELL = 12  # bytes of a number, as read and as float32
+
+
+class Frame(NamedTuple):
+    """A table.
+
+    Attributes:
+        table: The columns that can be modelled.
+        other: Columns that can only choose the split, of as many rows.
+        kind: The kind of all columns, if it is known.
+        fold: The split of each row, if the file has it.
+    """
+
+    table: "pd.DataFrame"
+    other: "pd.DataFrame | None" = None
+    kind: str | None = None
+    fold: np.ndarray | None = None
+
+
+def read_frame(path: Path, layer: str | None = None, limit: float | None = None) -> Frame:
+    """Read a table.
+
+    Args:
+        path: The file.
+        layer: The layer of an `.h5ad`; X unless given.
+        limit: The most bytes that it may take, by default half of the available memory, or what the environment
+            variable VAEPRIORS_MEMORY names in GiB.
+
+    Raises:
+        ValueError: If the file is missing, damaged or too large, has no rows or the name of a column twice, or if a
+            package is missing.
+    """
+    check_file(path)
+    suffix = path.suffix.lower()
+    if layer is not None and suffix != ".h5ad":
+        raise ValueError(f"layer is {layer}, but {path} is no .h5ad and has no layers: leave it out")
+    limit = memory_limit(0.5) if limit is None else limit
+    read = {".csv": _read_csv, ".parquet": _read_parquet}.get(suffix)
+    frame = _read_h5ad(path, layer, limit) if read is None else Frame(read(path, limit))
+    if not frame.table.shape[0] or not frame.table.shape[1]:
+        rows, columns = frame.table.shape
+        raise ValueError(f"{path} has {rows} rows and {columns} columns: give a table with at least one of each")
+    return frame
+
+
+def frame_of_arrays(arrays: dict[str, np.ndarray]) -> Frame:
+    """The arrays `(N, D)` of a `.npy` or `.npz` as a table whose columns are named 0, 1, ..."""
+    pandas = _package("pandas", "tables", "columns of arrays")
+    table = pandas.DataFrame(np.concatenate(list(arrays.values())))
+    table.columns = [str(place) for place in range(table.shape[1])]
+    fold = np.repeat(list(arrays), [len(x) for x in arrays.values()]) if len(arrays) > 1 else None
+    return Frame(table, fold=fold)
+
+
+def _package(name: str, extra: str, what: object) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ValueError(f"{what} needs {name}: install the extra, pip install 'vaepriors[{extra}]'") from error
+
+
+@contextmanager
+def _refusing_damage(path: Path) -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (ValueError, MemoryError, KeyError, OSError, ArithmeticError, TypeError, csv.Error) as error:
+        if isinstance(error, ValueError) and str(error).startswith(str(path)):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(f"{path} cannot be read ({short(reason)}): write it again as {path.suffix}") from error
+
+
+def _check_size(path: Path, size: float, limit: float) -> None:
+    if size > limit:
+        raise ValueError(
+            f"{path} needs about {in_words(size)} of memory as a table, more than the limit of {in_words(limit)}: "
+            f"store less, or raise the limit ({REMEDY})"
+        )
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    twice = [name for name, number in Counter(names).items() if number > 1 and name]
+    if twice:
+        raise ValueError(f"{path} has the column {short(twice[0])} {Counter(names)[twice[0]]} times: rename one")
+
+
+def _read_csv(path: Path, limit: float) -> "pd.DataFrame":
+    pandas = _package("pandas", "tables", path)
+    _check_size(path, CELL / 2 * path.stat().st_size, limit)  # a cell takes at least two characters
+    with _refusing_damage(path):
+        _check_lines(path)
+        return pandas.read_csv(
+            path, index_col=False, low_memory=False, float_precision="round_trip", encoding="utf-8-sig"
+        )
+
+
+def _check_lines(path: Path) -> None:
+    """Refuse a row of another length than the header: pandas would fill it up."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file, strict=True)
+        names = next(lines, [])
+        _check_names(path, names)
+        for row, line in enumerate(each for each in lines if each):
+            if len(line) != len(names):
+                raise ValueError(
+                    f"{path} has {len(line)} cells in row {row}, but {len(names)} columns: repair the row, or separate "
+                    "cells by commas"
+                )
+
+
+def _read_parquet(path: Path, limit: float) -> "pd.DataFrame":
+    pandas, parquet = _package("pandas", "tables", path), _package("pyarrow.parquet", "tables", path)
+    with _refusing_damage(path):
+        file = parquet.ParquetFile(path)
+        rows, columns = file.metadata.num_rows, file.metadata.num_columns
+        _check_names(path, file.schema_arrow.names)
+    _check_size(path, CELL * rows * columns, limit)
+    with _refusing_damage(path):
+        table = pandas.read_parquet(path, engine="pyarrow")
+        table.columns = [str(name) for name in table.columns]
+        return table.reset_index(drop=True)
+
+
+def _read_h5ad(path: Path, layer: str | None, limit: float) -> Frame:
+    pandas, anndata = _package("pandas", "h5ad", path), _package("anndata", "h5ad", path)
+    with _refusing_damage(path):
+        data = anndata.read_h5ad(path, backed="r")
+    try:
+        with _refusing_damage(path):
+            if layer is not None and layer not in data.layers:
+                raise ValueError(f"{path} has no layer {layer}: choose one of {short(list(data.layers)) or 'none'}")
+            if layer is None and data.X is None:
+                raise ValueError(f"{path} has no X: choose a layer of {short(list(data.layers))}")
+            names = [str(name) for name in data.var_names]
+            _check_names(path, names)
+            _check_size(path, CELL * data.n_obs * data.n_vars, limit)
+            matrix = data.X[:] if layer is None else data.layers[layer]
+            x = np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix)
+            other = data.obs.reset_index(drop=True)
+    finally:
+        data.file.close()
+    whole = x.dtype.kind in "biu" or bool((np.isfinite(x) & (x >= 0) & (x == np.floor(x))).all())
+    return Frame(pandas.DataFrame(x, columns=names), other, "count" if whole else "real")

@@ -1,0 +1,197 @@
+"""A user's table as a data set: kinds of columns, the split, and the likelihood.
+
+The likelihood `auto` is `gaussian`, `negative_binomial`, `bernoulli` or `categorical` where all columns are real,
+counts, bits or categories, and no cell is missing; otherwise it is `mixed`. Rows are split 0.8 / 0.1 / 0.1 by seed,
+unless a column of the kind `split` says train, valid or test; without valid, a tenth of train becomes valid by seed.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from vaepriors.data.arrays import SPLITS
+from vaepriors.data.columns import encode, guess_kind, is_index, numbers_of, parse_columns, texts_of
+from vaepriors.data.dataset import LIKELIHOODS, Dataset, shuffled_split
+from vaepriors.data.frames import Frame, read_frame
+from vaepriors.networks.mixed import Column
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["dataset_of", "load"]
+
+KIND_OF = {  # of all columns, by likelihood
+    "gaussian": "real",
+    "student": "real",
+    "poisson": "count",
+    "negative_binomial": "count",
+    "multinomial": "count",
+    "bernoulli": "bit",
+    "categorical": "category",
+}
+AUTO = {"real": "gaussian", "count": "negative_binomial", "bit": "bernoulli", "category": "categorical"}
+COARSE = 0.01  # of a standard deviation: larger steps of float32 are noticed
+
+
+def load(
+    path: Path,
+    seed: int = 0,
+    likelihood: str = "auto",
+    limit: float | None = None,
+    *,
+    standardize: bool = True,
+    columns: str | None = None,
+    layer: str | None = None,
+) -> Dataset:
+    """Load a user's `.csv`, `.parquet` or `.h5ad`.
+
+    Args:
+        path: The file.
+        seed: Seed of a random split.
+        likelihood: `auto`, or a name in `vaepriors.data.LIKELIHOODS`, as above.
+        limit: The most bytes that it may take, as in `read_frame`.
+        standardize: Whether a model by name standardises numbers.
+        columns: Kinds that differ from the guesses, as `age=count,id=drop`; `split` is one, too.
+        layer: The layer of an `.h5ad`; X unless given.
+
+    Raises:
+        ValueError: If the file cannot be read, a cell does not fit the kind of its column, a column has no value in the
+            training rows, or a category is in no training row.
+    """
+    frame = read_frame(path, layer, limit)
+    return dataset_of(path, frame, seed, likelihood, standardize=standardize, columns=columns)
+
+
+def dataset_of(
+    path: Path, frame: Frame, seed: int, likelihood: str, *, standardize: bool, columns: str | None
+) -> Dataset:
+    """The data set of a frame; see `load`."""
+    given = {} if columns is None else parse_columns(columns)
+    _check_given(path, frame, given)
+    kinds = _kinds(path, frame, given, likelihood)
+    train, valid, test = (torch.from_numpy(rows) for rows in _split(path, frame, given, seed))
+    table = frame.table
+    chosen = [
+        _column(table, name, kind, train.numpy()) for name, kind in kinds.items() if kind not in ("drop", "split")
+    ]
+    if not chosen:
+        raise ValueError(f"{path} has no column left: leave out fewer in --columns")
+    x = encode(path, table, chosen)
+    if likelihood == "auto":
+        likelihood = _likelihood(chosen, bool(x.isnan().any()))
+    _check_missing(path, x.isnan().numpy(), chosen, train.numpy(), likelihood)
+    scaled = standardize and (likelihood == "mixed" or LIKELIHOODS[likelihood].real)
+    left_out = ", ".join(f"{name} ({kind})" for name, kind in kinds.items() if kind in ("drop", "split"))
+    return Dataset(
+        path.name,
+        x[train],
+        x[valid],
+        x[test],
+        likelihood,
+        stored=f"{path.suffix[1:]} without {left_out}" if left_out else path.suffix[1:],
+        doubts=tuple(_doubts(table, chosen, x.numpy(), train.numpy())),
+        standardize=scaled,
+        columns=tuple(chosen),
+    )
+
+
+def _check_given(path: Path, frame: Frame, given: dict[str, str]) -> None:
+    """Refuse a column that the table does not have; only the split can be a column beside it."""
+    beside = [] if frame.other is None else [str(name) for name in frame.other.columns]
+    for name, kind in given.items():
+        if name not in frame.table.columns and not (kind == "split" and name in beside):
+            known = [*frame.table.columns, *beside]
+            some = ", ".join(map(str, known[:12])) + (", ..." if len(known) > 12 else "")
+            raise ValueError(f"{path} has no column {name}, which columns names as {kind}: it has {some}")
+
+
+def _kinds(path: Path, frame: Frame, given: dict[str, str], likelihood: str) -> dict[str, str]:
+    """The kind of each column of the table: as given, as the likelihood needs it, or guessed."""
+    if likelihood not in ("auto", "mixed", *KIND_OF):
+        raise ValueError(f"{path} is a table, but the likelihood {likelihood} is for images: choose mixed or auto")
+    needed = KIND_OF.get(likelihood)
+    kinds = {}
+    for name in map(str, frame.table.columns):
+        usual = "drop" if is_index(name) else needed or frame.kind or guess_kind(path, name, frame.table[name])
+        kind = given.get(name, usual)
+        if needed and kind not in (needed, "drop", "split"):
+            raise ValueError(
+                f"columns has {name} as {kind}, but the likelihood {likelihood} takes columns of the kind {needed}: "
+                "choose the likelihood mixed, or leave one out"
+            )
+        kinds[name] = kind
+    return kinds
+
+
+def _split(path: Path, frame: Frame, given: dict[str, str], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows of train, valid and test."""
+    number, name = len(frame.table), next((name for name, kind in given.items() if kind == "split"), None)
+    fold = frame.fold
+    if name is not None:
+        source = frame.table if name in frame.table.columns else frame.other
+        assert source is not None
+        fold = texts_of(source[name])
+    if fold is None:
+        tenth = number // 10
+        train, valid, test = (rows.numpy() for rows in shuffled_split(number, tenth, tenth, seed))
+        return train, valid, test
+    strange = [row for row, each in enumerate(fold) if each not in SPLITS]
+    if strange:
+        raise ValueError(
+            f"{path} holds {str(fold[strange[0]])[:80]} in row {strange[0]} of the column {name}, which is the split: "
+            "write train, valid or test"
+        )
+    train, valid, test = (np.flatnonzero(fold == each) for each in SPLITS)
+    if not len(valid) and len(train):
+        first, second, _ = shuffled_split(len(train), len(train) // 10, 0, seed)
+        train, valid = train[first.numpy()], train[second.numpy()]
+    for each, rows in zip(SPLITS, (train, valid, test), strict=True):
+        if not len(rows):
+            raise ValueError(f"{path} has no row for {each} by the column {name}: every split needs at least one")
+    return train, valid, test
+
+
+def _column(table: "pd.DataFrame", name: str, kind: str, train: np.ndarray) -> Column:
+    if kind != "category":
+        return Column(name, kind)
+    cells = table[name].iloc[train]
+    texts = {text for text in texts_of(cells) if text is not None}
+    return Column(name, kind, tuple(sorted(texts, key=float) if numbers_of(cells) is not None else sorted(texts)))
+
+
+def _likelihood(columns: list[Column], missing: bool) -> str:
+    kinds = {column.kind for column in columns}
+    return AUTO.get(kinds.pop(), "mixed") if len(kinds) == 1 and not missing else "mixed"
+
+
+def _check_missing(path: Path, missing: np.ndarray, columns: list[Column], train: np.ndarray, likelihood: str) -> None:
+    empty = np.flatnonzero(missing[train].all(0))
+    if len(empty):
+        name = columns[empty[0]].name
+        raise ValueError(f"{path} has no value in the training rows of the column {name}: set --columns {name}=drop")
+    if likelihood != "mixed" and missing.any():
+        row, place = np.argwhere(missing)[0]
+        raise ValueError(
+            f"{path} misses the cell in row {row} of the column {columns[place].name}, but the likelihood {likelihood} "
+            "needs all: choose the likelihood mixed, or fill it"
+        )
+
+
+def _doubts(table: "pd.DataFrame", columns: list[Column], x: np.ndarray, train: np.ndarray) -> Iterator[str]:
+    """What is likely not meant: columns with one value, and numbers that single precision does not tell apart."""
+    for place, column in enumerate(columns):
+        name, numbers = column.name, numbers_of(table[column.name])
+        if numbers is None:
+            continue
+        cells, rounded = numbers[train], x[train, place]
+        spread = np.nanstd(cells)
+        if spread <= 1e-12 * np.nanmax(np.abs(cells)):
+            yield f"the column {name} has one value in the training rows: set --columns {name}=drop"
+        elif column.kind == "real" and np.nanmax(np.abs(cells - rounded)) > COARSE * spread:
+            yield (
+                f"the column {name} has values near {np.nanmean(cells):.6g} that differ by about {spread:.2g}: single "
+                "precision rounds them, so subtract a constant"
+            )

@@ -1,0 +1,265 @@
+"""Custom tables: what is read from .csv, .parquet and .h5ad, kinds of columns, splits, and what is refused."""
+
+import math
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+import torch
+
+from vaepriors import data
+from vaepriors.app.experiment import Experiment, load_data
+from vaepriors.data.columns import describe_columns, encode
+from vaepriors.data.frames import read_frame
+
+N = 60
+
+
+def frame(**changes):
+    generator = np.random.default_rng(0)
+    columns = {
+        "age": 20 + 60 * generator.random(N),
+        "visits": generator.poisson(2, N),
+        "income": np.exp(10 + generator.normal(size=N)),
+        "smokes": generator.integers(0, 2, N),
+        "sex": np.where(generator.random(N) < 0.5, "f", "m"),
+    }
+    return pd.DataFrame(columns | changes)
+
+
+def written(path, table, **options):
+    if path.suffix == ".parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, **{"index": False} | options)
+    return str(path)
+
+
+def with_cells(column, cells):
+    """The table with other cells of a column, by row."""
+    table = frame()
+    table[column] = table[column].astype(object)
+    for row, cell in cells.items():
+        table.loc[row, column] = cell
+    return table
+
+
+def kinds(loaded):
+    return {column.name: column.kind for column in loaded.columns}
+
+
+GUESSED = {"age": "real", "visits": "count", "income": "positive", "smokes": "bit", "sex": "category"}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_kinds_are_guessed_and_rows_are_partitioned(tmp_path, suffix):
+    table = frame()
+    table.loc[7, "age"] = np.nan
+    table.loc[8, "sex"] = None
+    loaded = data.load(written(tmp_path / f"mine{suffix}", table))
+    assert kinds(loaded) == GUESSED
+    assert loaded.columns[4].categories == ("f", "m")
+    assert (loaded.likelihood, loaded.standardize) == ("mixed", True)
+    assert [len(loaded.train), len(loaded.valid), len(loaded.test)] == [48, 6, 6]
+    x = torch.cat([loaded.train, loaded.valid, loaded.test])
+    assert x.isnan().sum(0).tolist() == [1, 0, 0, 0, 1]
+    expected = table["visits"].to_numpy() + 1e3 * (table["sex"] == "m")
+    assert sorted((x[:, 1] + 1e3 * (x[:, 4] == 1)).tolist()) == sorted(expected)
+    assert describe_columns(loaded.columns)[0] == "real: age"
+
+
+def test_files_of_both_kinds_hold_the_same_data(tmp_path):
+    one, other = (data.load(written(tmp_path / f"mine{suffix}", frame())) for suffix in (".csv", ".parquet"))
+    assert one.digest() == other.digest()
+
+
+@pytest.mark.parametrize(
+    ("columns", "likelihood"),
+    [("age", "gaussian"), ("visits", "negative_binomial"), ("smokes", "bernoulli"), ("sex", "categorical")],
+)
+def test_columns_of_one_kind_have_its_likelihood(tmp_path, columns, likelihood):
+    table = frame()[[columns]].rename(columns={columns: "a"})
+    path = written(tmp_path / "mine.csv", pd.concat([table, table.rename(columns={"a": "b"})], axis=1))
+    assert data.load(path).likelihood == likelihood
+    table.loc[30, "a"] = None
+    assert (
+        data.load(
+            written(tmp_path / "mine.csv", pd.concat([table, table.rename(columns={"a": "b"})], axis=1))
+        ).likelihood
+        == "mixed"
+    )
+
+
+def test_kinds_are_set_and_columns_left_out(tmp_path):
+    path = written(tmp_path / "mine.csv", frame(visits=frame()["visits"] * 100), index=True)
+    loaded = load_data(Experiment(data=path, columns="visits=category,age=drop,income=real,smokes=count"))
+    assert kinds(loaded) == {"visits": "category", "income": "real", "smokes": "count", "sex": "category"}
+    assert loaded.columns[0].categories[:3] == ("0", "100", "200")
+    assert "Unnamed: 0 (drop), age (drop)" in loaded.summary()
+    with pytest.raises(ValueError, match=r"visits=mean.*real, positive"):
+        Experiment(columns="visits=mean")
+
+
+def test_a_likelihood_decides_about_kinds(tmp_path):
+    path = written(tmp_path / "mine.csv", frame()[["visits", "smokes"]])
+    assert data.load(path, likelihood="poisson").likelihood == "poisson"
+    assert kinds(data.load(path, likelihood="poisson")) == {"visits": "count", "smokes": "count"}
+    assert kinds(data.load(path, likelihood="student")) == {"visits": "real", "smokes": "real"}
+    assert data.load(path, likelihood="categorical").columns[1].categories == ("0", "1")
+
+
+def test_a_column_says_the_split(tmp_path):
+    fold = np.array(["train", "valid", "test"])[np.arange(N) % 3]
+    path = written(tmp_path / "mine.csv", frame(fold=fold))
+    loaded = data.load(path, columns="fold=split")
+    assert torch.equal(loaded.test[:, 1], torch.tensor(frame()["visits"].to_numpy()[2::3]).float())
+    assert "fold" not in kinds(loaded)
+    path = written(tmp_path / "mine.csv", frame(fold=np.where(fold == "valid", "train", fold)))
+    one, other = (data.load(path, seed, columns="fold=split") for seed in (0, 1))
+    assert [len(one.train), len(one.valid), len(one.test)] == [36, 4, 20]
+    assert torch.equal(one.test, other.test)
+    assert not torch.equal(one.valid, other.valid)
+
+
+def test_arrays_are_tables_for_the_likelihood_mixed(tmp_path):
+    x = frame()[["age", "visits"]].to_numpy()
+    x[5, 0] = np.nan
+    np.savez(tmp_path / "mine.npz", train=x[:40], valid=x[40:50], test=x[50:])
+    loaded = data.load(str(tmp_path / "mine.npz"), likelihood="mixed", columns="1=real")
+    assert kinds(loaded) == {"0": "real", "1": "real"}
+    assert torch.equal(loaded.test, torch.tensor(x[50:]).float())
+    assert loaded.train.isnan().sum() == 1
+    np.save(tmp_path / "mine.npy", x)
+    assert data.load(str(tmp_path / "mine.npy"), likelihood="mixed").likelihood == "mixed"
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_counts_of_cells_are_read(tmp_path, sparse):
+    counts = np.random.default_rng(0).poisson(1, (N, 4)).astype(np.float32)
+    cells = anndata.AnnData(scipy.sparse.csr_matrix(counts) if sparse else counts)
+    cells.var_names = ["g1", "g2", "g3", "g4"]
+    cells.obs["fold"] = np.where(np.arange(N) < 50, "train", "test")
+    cells.layers["log"] = np.log1p(counts)
+    cells.write_h5ad(tmp_path / "mine.h5ad")
+    path = str(tmp_path / "mine.h5ad")
+    loaded = data.load(path, columns="fold=split,g2=drop")
+    assert loaded.likelihood == "negative_binomial"
+    assert kinds(loaded) == dict.fromkeys(["g1", "g3", "g4"], "count")
+    np.testing.assert_array_equal(loaded.test, counts[50:][:, [0, 2, 3]])
+    logs = load_data(Experiment(data=path, layer="log"))
+    assert (logs.likelihood, logs.event_shape) == ("gaussian", (4,))
+    with pytest.raises(ValueError, match=r"no layer raw: choose one of \['log'\]"):
+        data.load(path, layer="raw")
+    with pytest.raises(ValueError, match="more than the limit"):
+        read_frame(tmp_path / "mine.h5ad", limit=1000)
+
+
+MISTAKES = [
+    (with_cells("age", {13: "old"}), {}, "'old' in row 13 of the column age among numbers"),
+    (with_cells("visits", {13: -2}), {"columns": "visits=count"}, "-2 in row 13 of the column visits, which is count"),
+    (with_cells("visits", {13: 0.5}), {"columns": "visits=count"}, "0.5 in row 13 of the column visits"),
+    (
+        with_cells("visits", {13: -2}),
+        {"likelihood": "poisson", "columns": "age=drop,income=drop,sex=drop"},
+        "-2 in row 13",
+    ),
+    (with_cells("income", {13: 0}), {"columns": "income=positive"}, "0 in row 13 of the column income.*above 0"),
+    (with_cells("smokes", {13: 2}), {"columns": "smokes=bit"}, "2 in row 13 of the column smokes"),
+    (with_cells("age", {13: math.inf}), {}, "inf in row 13 of the column age"),
+    (frame(), {"columns": "sex=real"}, "f in row 0 of the column sex|m in row 0 of the column sex"),
+    (frame(), {"likelihood": "gaussian"}, "in row 0 of the column sex, which is real"),
+    (frame(), {"likelihood": "gaussian", "columns": "sex=category"}, "sex as category, but the likelihood gaussian"),
+    (frame(), {"likelihood": "logistic256"}, "logistic256 is for images"),
+    (
+        with_cells("sex", dict.fromkeys(range(N))),
+        {"columns": "sex=category"},
+        "no value in the training rows of the column sex",
+    ),
+    (frame(name=[f"n{i}" for i in range(N)]), {}, "60 different texts in 60 rows of the column name.*name=drop"),
+    (frame(), {"columns": "weight=real"}, "no column weight, which columns names as real: it has age, visits"),
+    (frame(), {"columns": ",".join(f"{name}=drop" for name in GUESSED)}, "no column left"),
+    (frame(), {"columns": "sex=split"}, "in row 0 of the column sex, which is the split"),
+    (frame(fold="train"), {"columns": "fold=split"}, "no row for test by the column fold"),
+    (frame()[:0], {}, "has 0 rows"),
+    (with_cells("visits", {13: None}), {"likelihood": "mixed", "layer": "x"}, "layer is x, but .* no .h5ad"),
+    (
+        with_cells("age", {13: None})[["age", "income"]],
+        {"likelihood": "gaussian"},
+        "misses the cell in row 13 of the column age",
+    ),
+]
+
+
+@pytest.mark.parametrize(("table", "options", "words"), MISTAKES)
+def test_mistakes_are_named_with_column_and_row(tmp_path, table, options, words):
+    path = written(tmp_path / "mine.csv", table)
+    with pytest.raises(ValueError, match=words) as error:
+        data.load(path, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_category_that_no_training_row_has_is_refused(tmp_path):
+    table = frame(fold=["train"] * 40 + ["valid"] * 10 + ["test"] * 10)
+    table.loc[55, "sex"] = "x"
+    with pytest.raises(ValueError, match="category 'x' in row 55 of the column sex, but no training row has it"):
+        data.load(written(tmp_path / "mine.csv", table), columns="fold=split")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b,a\n1,2,3\n", "has the column a 2 times"),
+        ("a,b\n1,2\n3\n", "1 cells in row 1, but 2 columns"),
+        ("a,b\n1,2,3\n", "3 cells in row 0"),
+        ("", "0 rows|cannot be read"),
+        ('a,b\n"1,2\n', "cannot be read"),
+    ],
+)
+def test_damaged_texts(tmp_path, text, words):
+    path = tmp_path / "mine.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=words):
+        data.load(str(path))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".h5ad"])
+def test_files_that_are_no_tables(tmp_path, suffix):
+    path = tmp_path / f"mine{suffix}"
+    with pytest.raises(ValueError, match="does not exist"):
+        data.load(str(path))
+    path.write_bytes(b"\x80\xff\x00" * 99)
+    with pytest.raises(ValueError, match="cannot be read") as error:
+        data.load(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_does_not_fit_is_refused(tmp_path):
+    for suffix in (".csv", ".parquet"):
+        written(tmp_path / f"mine{suffix}", frame())
+        with pytest.raises(ValueError, match="limit of 1e"):
+            read_frame(tmp_path / f"mine{suffix}", limit=1e3)
+
+
+def test_options_of_tables_are_refused_for_other_data():
+    with pytest.raises(ValueError, match="columns is a=real, but digits is no custom file"):
+        data.load("digits", columns="a=real")
+    with pytest.raises(ValueError, match="layer is x"):
+        data.load("digits", layer="x")
+
+
+def test_values_that_single_precision_rounds_and_constant_columns_are_noted(tmp_path):
+    table = frame(time=1.6e9 + np.random.default_rng(0).normal(size=N), one=3.5)
+    doubts = " ".join(data.load(written(tmp_path / "mine.csv", table)).doubts)
+    assert "the column time has values near 1.6e+09" in doubts
+    assert "the column one has one value" in doubts
+
+
+def test_another_file_is_encoded_with_the_columns_of_the_first(tmp_path):
+    loaded = data.load(written(tmp_path / "mine.csv", frame()))
+    other = read_frame(tmp_path / "mine.csv").table[["sex", "income", "smokes", "visits", "age"]][:5]
+    x = encode(tmp_path / "other.csv", other, loaded.columns)
+    assert x[:, 1].tolist() == frame()["visits"][:5].tolist()
+    with pytest.raises(ValueError, match="has no column age, which the model needs"):
+        encode(tmp_path / "other.csv", other.drop(columns="age"), loaded.columns)
