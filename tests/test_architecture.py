@@ -15,7 +15,7 @@ FLOORS = [
     {"networks", "conditional"},
     {"data", "priors", "objectives"},
     {"optim"},
-    {"likelihood", "refinement", "analysis", "store"},
+    {"likelihood", "imputation", "refinement", "analysis", "store"},
     {"training", "annealing", "checking"},
     {"app"},
     {"papers", "estimator"},

@@ -1,4 +1,4 @@
-"""The command line: train, refit, evaluate, sample, report, compare, interpolate, data, reproduce.
+"""The command line: train, refit, evaluate, sample, impute, report, compare, interpolate, data, reproduce.
 
 A mistake of the user is one sentence on standard error and exit status 2, before any work. Ctrl-C leaves a run that
 `--resume` continues. What takes long to import is imported by the commands that need it.
@@ -343,6 +343,46 @@ def sample(
     return 0
 
 
+def impute(
+    run: tyro.conf.Positional[Path],
+    out: Path,
+    file: Path | None = None,
+    draws: int = 0,
+    samples: int = 1000,
+    which: Which = "best",
+    seed: int = 0,
+    model: CustomModel = None,
+) -> int:
+    """Fill the missing cells of a table by a trained model with the likelihood mixed.
+
+    Args:
+        run: Folder of the run.
+        out: The .csv to write. A missing number becomes its mean given the other cells of the row, rounded for counts;
+            a bit or category the most probable one.
+        file: A table with the columns of the model; that of the run unless given.
+        draws: Multiple imputations, which are written instead, as OUT-1.csv and so on; each draws the missing cells
+            given the others.
+        samples: Draws of z for each row.
+        seed: Seed of the draws.
+    """
+    from vaepriors.analysis.diagnosis import FEW_EFFECTIVE_SAMPLES
+    from vaepriors.app.imputation import impute_run
+
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed is {seed}: choose 0 to {2**63 - 1}")
+    paths, imputed = impute_run(_open(run, model), out, file, draws, samples, which, seed)
+    effective = imputed.effective_samples
+    if not len(effective):
+        console.print("no cell is missing: the table is as it was")
+    else:
+        mean, least = effective.mean().item(), effective.min().item()
+        console.print(f"{len(effective)} rows filled; effective samples {mean:.1f} on average, at least {least:.1f}")
+        if least < FEW_EFFECTIVE_SAMPLES:
+            console.print("some rows rest on few draws: give more --samples")
+    console.print("\n".join(map(str, paths)))
+    return 0
+
+
 def report(
     run: tyro.conf.Positional[Path],
     number: int = 2000,
@@ -533,6 +573,7 @@ def _run_command(arguments: Sequence[str], options: argparse.Namespace) -> int:
         "refit": refit,
         "evaluate": evaluate,
         "sample": sample,
+        "impute": impute,
         "report": report,
         "compare": compare,
         "interpolate": interpolate,

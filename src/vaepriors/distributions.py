@@ -14,7 +14,7 @@ Nine distributions. Log-densities are in nats and include all constants.
 
 They do not check the values of their parameters: a check reads the device, and a training step must not.
 
-`at_noise`, `auxiliary`, `factors`, `marginal_log_prob`, `noise_of`, `point_estimate`, `residual`,
+`at_noise`, `auxiliary`, `completed`, `factors`, `marginal_log_prob`, `noise_of`, `point_estimate`, `residual`,
 `rsample_and_log_prob` and `support_of` ask any distribution, also one of torch, for what not every distribution has.
 """
 
@@ -45,6 +45,7 @@ __all__ = [
     "Student",
     "at_noise",
     "auxiliary",
+    "completed",
     "factors",
     "marginal_log_prob",
     "naive_pixel_draws",
@@ -106,6 +107,16 @@ def residual(distribution: Distribution, value: Tensor) -> Tensor:
     """
     method = getattr(distribution, "residual", None)
     return value - distribution.mean if method is None else method(value)
+
+
+def completed(distribution: Distribution, value: Tensor) -> Tensor:
+    """Values with a number of the support in place of missing cells, if the distribution takes them.
+
+    >>> completed(DiagonalNormal(torch.ones(2), torch.ones(2)), torch.zeros(2))
+    tensor([0., 0.])
+    """
+    method = getattr(distribution, "completed", None)
+    return value if method is None else method(value)
 
 
 def support_of(distribution: Distribution) -> constraints.Constraint | None:

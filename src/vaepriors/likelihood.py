@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaepriors.conditional import AnyVAE, batches, check_condition, given
-from vaepriors.distributions import support_of
+from vaepriors.distributions import completed, support_of
 from vaepriors.limits import at_least_one, check_size
 from vaepriors.numerics import fixed_numerics
 from vaepriors.priors import VHP
@@ -159,6 +159,7 @@ def _check_data(model: VAE, x: Tensor) -> None:
     support: Any = support_of(likelihood)
     if support is None:
         return
+    x = completed(likelihood, x)
     inside = support.check(x).reshape(len(x), -1).all(-1) & x.isfinite().reshape(len(x), -1).all(-1)
     if not inside.all():
         wrong = x[~inside][0]

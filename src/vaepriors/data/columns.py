@@ -9,9 +9,12 @@ drop       left out: not guessed, but for a column without a name, which is the 
 split      train, valid or test for each row
 """
 
+import csv
+import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MISSING",
     "ROLES",
+    "csv_of",
     "describe_columns",
     "encode",
     "guess_kind",
@@ -33,6 +37,7 @@ __all__ = [
     "numbers_of",
     "parse_columns",
     "texts_of",
+    "values_of",
 ]
 
 ROLES = (*KINDS, "drop", "split")
@@ -199,6 +204,39 @@ def _codes(path: Path, cells: "pd.Series", column: Column) -> np.ndarray:
                 f"row has it: merge rare categories, remove such rows, or set --columns {column.name}=drop"
             )
     return np.array([code[text] for text in texts])
+
+
+def values_of(x: Tensor, columns: Sequence[Column]) -> dict[str, list[Any]]:
+    """The cells of each column as Python's values: numbers, whole numbers, categories; None for missing ones.
+
+    >>> values_of(torch.tensor([[0.5, 1.0], [torch.nan, 0.0]]), [Column("age"), Column("sex", "category", ("f", "m"))])
+    {'age': [0.5, None], 'sex': ['m', 'f']}
+    """
+    values: dict[str, list[Any]] = {}
+    for column, cells in zip(columns, x.cpu().float().T.tolist(), strict=True):
+        values[column.name] = [None if math.isnan(cell) else _value(cell, column) for cell in cells]
+    return values
+
+
+def _value(cell: float, column: Column) -> Any:
+    if column.kind == "category":
+        return column.categories[int(cell)]
+    return int(cell) if column.kind in ("count", "bit") else float(f"{cell:.7g}")
+
+
+def csv_of(x: Tensor, columns: Sequence[Column]) -> str:
+    """Rows as the text of a `.csv`.
+
+    >>> print(csv_of(torch.tensor([[0.5, 1.0]]), [Column("age"), Column("visits", "count")]), end="")
+    age,visits
+    0.5,1
+    """
+    file = io.StringIO()
+    lines = csv.writer(file, lineterminator="\n")
+    values = values_of(x, columns)
+    lines.writerow(values)
+    lines.writerows(zip(*values.values(), strict=True))
+    return file.getvalue()
 
 
 def describe_columns(columns: Sequence[Column]) -> list[str]:

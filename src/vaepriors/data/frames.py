@@ -17,12 +17,13 @@ import numpy as np
 
 from vaepriors.data.arrays import _check_file as check_file
 from vaepriors.data.arrays import _short as short
+from vaepriors.data.arrays import read_arrays
 from vaepriors.limits import REMEDY, in_words, memory_limit
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SUFFIXES", "Frame", "frame_of_arrays", "read_frame"]
+__all__ = ["SUFFIXES", "Frame", "as_written", "frame_of_arrays", "read_any", "read_frame"]
 
 SUFFIXES = (".csv", ".parquet", ".h5ad")
 CELL = 12  # bytes of a number, as read and as float32
@@ -77,6 +78,21 @@ def frame_of_arrays(arrays: dict[str, np.ndarray]) -> Frame:
     table.columns = [str(place) for place in range(table.shape[1])]
     fold = np.repeat(list(arrays), [len(x) for x in arrays.values()]) if len(arrays) > 1 else None
     return Frame(table, fold=fold)
+
+
+def read_any(path: Path, layer: str | None = None) -> Frame:
+    """The table of a file, or that of the arrays of a `.npy` or `.npz`."""
+    return frame_of_arrays(read_arrays(path)) if path.suffix.lower() in (".npy", ".npz") else read_frame(path, layer)
+
+
+def as_written(path: Path, table: "pd.DataFrame") -> "pd.DataFrame":
+    """The table with its cells as in the file: of a `.csv`, as texts."""
+    if path.suffix.lower() != ".csv":
+        return table
+    with _refusing_damage(path):
+        return _package("pandas", "tables", path).read_csv(
+            path, index_col=False, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
 
 
 def _package(name: str, extra: str, what: object) -> Any:

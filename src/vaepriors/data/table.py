@@ -115,8 +115,8 @@ def _kinds(path: Path, frame: Frame, given: dict[str, str], likelihood: str) -> 
     needed = KIND_OF.get(likelihood)
     kinds = {}
     for name in map(str, frame.table.columns):
-        usual = "drop" if is_index(name) else needed or frame.kind or guess_kind(path, name, frame.table[name])
-        kind = given.get(name, usual)
+        kind = given.get(name) or ("drop" if is_index(name) else needed or frame.kind)
+        kind = kind or guess_kind(path, name, frame.table[name])
         if needed and kind not in (needed, "drop", "split"):
             raise ValueError(
                 f"columns has {name} as {kind}, but the likelihood {likelihood} takes columns of the kind {needed}: "

@@ -100,6 +100,7 @@ class ColumnScaling(nn.Module):
     centre: Tensor
     low: Tensor
     high: Tensor
+    rounded: Tensor
     filler: Tensor
     order: Tensor
 
@@ -118,6 +119,7 @@ class ColumnScaling(nn.Module):
             "centre": (centre - mean) / scale,
             "low": torch.full_like(centre, -math.inf).where(number, 0),
             "high": torch.full_like(centre, math.inf).where(number, codes),
+            "rounded": is_["count"] | is_["bit"],
             "filler": is_["positive"].to(centre),  # a value of every support
             "order": torch.cat([places(columns, kind, device=device) for kind in KINDS]).argsort(),
         }
@@ -216,8 +218,7 @@ class Mixed(ShapedDistribution):
     def marginal_log_prob(self, value: Tensor) -> Tensor:
         """log p_j(x_j) of each cell, 0 of a missing one, of shape `(*sample, *batch, D)`."""
         self._check_event(value, "x")
-        missing = value.isnan()
-        x = torch.where(missing, self.scaling.filler, value)  # so that gradients are finite, too
+        missing, x = value.isnan(), self.completed(value)  # otherwise gradients would be NaN
         each = [p.log_prob(cells) for p, cells in zip(self.parts, self._split(x), strict=True)]
         return torch.where(missing, 0, self._joined(each))
 
@@ -243,6 +244,14 @@ class Mixed(ShapedDistribution):
         """x with these means, and the most probable codes."""
         pairs = zip(self.parts, expected, strict=True)
         return self._joined([each.argmax(-1).to(each) if isinstance(p, Codes) else each for p, each in pairs])
+
+    def whole(self, value: Tensor) -> Tensor:
+        """x with counts and bits rounded, as in the data."""
+        return torch.where(self.scaling.rounded, value.round(), value)
+
+    def completed(self, value: Tensor) -> Tensor:
+        """x with a value of the support in missing cells (see `distributions.completed`)."""
+        return torch.where(value.isnan(), self.scaling.filler, value)
 
     def residual(self, value: Tensor) -> Tensor:
         """The distance of each cell from its mean (see `distributions.residual`).

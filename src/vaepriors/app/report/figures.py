@@ -1,5 +1,6 @@
 """Figures of a latent space: units, the parts of the ELBO, codes beside draws of the prior."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vaepriors.analysis import ImpliedPosterior, Surgery
+from vaepriors.networks.mixed import Column
 from vaepriors.vae import VAE
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "coordinates",
     "histogram",
     "implied",
+    "marginals",
     "plane",
     "rate_distortion",
     "scatter",
@@ -182,6 +185,34 @@ def coordinates(data: Tensor, drawn: Tensor) -> Figure:
     axis.set(xlabel="coordinate")
     axis.legend()
     return figure
+
+
+def marginals(columns: Sequence[Column], data: Tensor, drawn: Tensor) -> Figure:
+    """Of a table: histograms of each column, of the observed cells and of draws of the model."""
+    rows = -(-len(columns) // 4)
+    figure = Figure(figsize=(10, 2.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, 4, squeeze=False).flatten()
+    for axis in axes[len(columns) :]:
+        axis.set_axis_off()
+    for place, (axis, column) in enumerate(zip(axes, columns, strict=False)):
+        pair = [x[:, place].cpu().double().numpy() for x in (data, drawn)]
+        pair = [x[np.isfinite(x)] for x in pair]
+        edges = _edges(column, np.concatenate(pair))
+        for colour, x in enumerate(pair):
+            axis.hist(x, edges, weights=np.full(len(x), 1 / max(1, len(x))), color=f"C{colour}", alpha=0.5)
+        axis.set(title=f"{column.name[:30]} ({column.kind})", xscale="log" if column.kind == "positive" else "linear")
+        if column.categories:
+            axis.set_xticks(range(len(column.categories)), [name[:12] for name in column.categories], rotation=30)
+    return figure
+
+
+def _edges(column: Column, x: np.ndarray) -> np.ndarray:
+    """Edges of the bins of a histogram: between whole values if they are few, otherwise up to the rare extremes."""
+    if column.kind in ("bit", "count", "category") and x.max() < 30:
+        return np.arange(x.max() + 2) - 0.5
+    low, high = np.quantile(x, [0.005, 0.995])
+    high = high if high > low else low + 1
+    return np.geomspace(low, high, 31) if column.kind == "positive" else np.linspace(low, high, 31)
 
 
 def components(series: dict[str, list[tuple[int, float]]], what: str) -> Figure:

@@ -12,7 +12,8 @@ from torch.distributions import Distribution
 
 from vaepriors.checkpoint import npy, write_atomically
 from vaepriors.conditional import AnyVAE, batches, given
-from vaepriors.data import LIKELIHOODS, Dataset
+from vaepriors.data import Dataset
+from vaepriors.data.columns import csv_of
 from vaepriors.distributions import point_estimate
 from vaepriors.priors import VampPrior
 
@@ -126,10 +127,10 @@ def by_condition(model: AnyVAE, dataset: Dataset) -> tuple[Tensor, list[str]]:
 def drawn_points(p: Distribution, dataset: Dataset) -> Tensor:
     """What the model draws, given z: means of p(x|z), or draws of it where a mean is not like the data.
 
-    A mean is missing for a PixelCNN, and for rows of bits, counts or categories it is not such a row. Images are shown
-    as means whatever their likelihood.
+    A mean is missing for a PixelCNN, and for rows of bits, counts or categories it is not such a row. Rows of a table
+    with named columns are draws, images are means whatever their likelihood.
     """
-    whole = LIKELIHOODS[dataset.likelihood].discrete and not dataset.has_images
+    whole = (dataset.family.discrete or bool(dataset.columns)) and not dataset.has_images
     return p.sample() if whole else point_estimate(p)
 
 
@@ -137,9 +138,10 @@ def drawn_points(p: Distribution, dataset: Dataset) -> Tensor:
 def write_pictures(
     folder: Path, model: AnyVAE, dataset: Dataset, number: int, condition: Tensor | None = None
 ) -> list[Path]:
-    """Write samples.npy, and for images samples.png, reconstructions.png and, for a VampPrior, pseudo_inputs.png.
+    """Write samples.npy and what shows them.
 
-    A reconstruction is below its test example. Samples are means or draws of p(x|z), as in `drawn_points`. Of a model
+    For tables it is samples.csv; for images samples.png, reconstructions.png and, for a VampPrior, pseudo_inputs.png. A
+    reconstruction is below its test example. Samples are means or draws of p(x|z), as in `drawn_points`. Of a model
     with conditions, those of the samples are in samples-conditions.npy, and by_condition.png has a row for each class.
 
     Args:
@@ -157,6 +159,9 @@ def write_pictures(
     for name, array in arrays.items():
         write_atomically(folder / f"{name}.npy", npy(array))
     written = [folder / f"{name}.npy" for name in arrays]
+    if dataset.columns:
+        write_atomically(folder / "samples.csv", csv_of(samples, dataset.columns).encode())
+        return [*written, folder / "samples.csv"]
     if not dataset.has_images:
         return written
     examples = dataset.test[: min(number, 30)].to(samples)

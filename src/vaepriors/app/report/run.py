@@ -26,6 +26,7 @@ from vaepriors.data import Dataset, classes_of_split
 from vaepriors.distributions import point_estimate
 from vaepriors.likelihood import Estimate, estimate
 from vaepriors.limits import at_least_one
+from vaepriors.networks.mixed import Column
 from vaepriors.numerics import fixed_numerics, seed_of
 from vaepriors.priors import TwoLevelPrior, VampPrior
 from vaepriors.reading import read_json
@@ -35,6 +36,7 @@ __all__ = ["Latent", "limits", "look", "report", "write_report"]
 
 PSEUDO = 48  # pseudo-inputs shown
 GENERATED = 16  # images of each
+COLUMNS = 24  # of a table shown
 
 
 class Latent(NamedTuple):
@@ -359,6 +361,9 @@ def _samples(subject: _Subject) -> Iterator[Part]:
     model, x = subject.model, subject.x
     number = 64 if subject.data.has_images else 500
     drawn_x, _ = draw(model, subject.data, number)
+    if subject.data.columns:
+        yield from _columns(subject.data, x, drawn_x)
+        return
     if not subject.data.has_images:
         alt = "Mean and standard deviation of each coordinate, of test examples and of draws of the model."
         yield "The data are vectors, not images: their coordinates are compared."
@@ -367,6 +372,31 @@ def _samples(subject: _Subject) -> Iterator[Part]:
     yield sheet("samples", grid(drawn_x, 16), "64 images drawn from the model.", "Drawn from the prior, decoded.")
     alt = "Test examples, each above its reconstruction."
     yield sheet("reconstructions", reconstructions(model, x[:20], subject.y), alt, alt)
+
+
+def _columns(data: Dataset, x: Tensor, drawn_x: Tensor) -> Iterator[Part]:
+    """The marginals of the columns of a table, in the test examples and in draws of the model."""
+    shown = data.columns[:COLUMNS]
+    yield f"The data are a table: {len(shown)} of its {len(data.columns)} columns are compared."
+    alt = "Histograms of columns: test examples in blue, draws of the model in orange."
+    yield drawn("samples", figures.marginals(shown, x, drawn_x), alt, alt)
+    rows = []
+    for place, column in enumerate(shown):
+        cells = [each[:, place] for each in (x, drawn_x)]
+        missing = f"{cells[0].isnan().double().mean().item():.1%}"
+        rows.append([column.name, column.kind, *(_marginal(each[~each.isnan()], column) for each in cells), missing])
+    yield page.Table("columns", rows, ["column", "kind", "test examples", "draws of the model", "missing"])
+
+
+def _marginal(cells: Tensor, column: Column) -> str:
+    """Mean and standard deviation of a column, or the shares of its most frequent categories."""
+    if not len(cells):
+        return "none"
+    if not column.categories:
+        return f"{cells.double().mean().item():.5g} ± {cells.double().std(correction=0).item():.3g}"
+    shares = torch.bincount(cells.long(), minlength=len(column.categories)) / len(cells)
+    first = shares.argsort(descending=True)[:4].tolist()
+    return ", ".join(f"{column.categories[code]} {shares[code]:.0%}" for code in first)
 
 
 def _pseudo_inputs(subject: _Subject) -> Iterator[Part]:

@@ -1,0 +1,86 @@
+"""The table of a run, or another one with the same columns, with its missing cells filled."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vaepriors.app.run import Run
+from vaepriors.checkpoint import write_atomically
+from vaepriors.conditional import unconditional
+from vaepriors.data.columns import encode, is_index, values_of
+from vaepriors.data.frames import as_written, read_any
+from vaepriors.imputation import Imputed, impute
+from vaepriors.numerics import fixed_numerics, seed_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+__all__ = ["impute_run"]
+
+
+@fixed_numerics()
+def impute_run(
+    run: Run,
+    out: Path,
+    file: Path | None = None,
+    draws: int = 0,
+    samples: int = 1000,
+    which: str = "best",
+    seed: int = 0,
+) -> tuple[list[Path], Imputed]:
+    """Write a table with its missing cells filled.
+
+    Args:
+        run: A run of a table with the likelihood `mixed`.
+        out: The `.csv` to write; multiple imputations get numbers, as `out-1.csv`.
+        file: The table; that of the run unless given. It has all columns of the model; others stay as they are.
+        draws, samples, which, seed: As for `vaepriors impute`.
+
+    Returns:
+        The files, and the cells.
+
+    Raises:
+        ValueError: If the run has another likelihood, a file exists already, or the table does not fit the model.
+    """
+    paths = [out] if not draws else [out.with_name(f"{out.stem}-{n}{out.suffix}") for n in range(1, draws + 1)]
+    _check_files(paths)
+    dataset, experiment = run.dataset(), run.experiment()
+    if not dataset.family.missing or not dataset.columns:
+        raise ValueError(
+            f"{run.folder} has the likelihood {dataset.likelihood}, which takes no missing cells: train on a table "
+            "with --likelihood mixed"
+        )
+    path = Path(experiment.data) if file is None else file
+    table = read_any(path, experiment.layer if path.suffix == ".h5ad" else None).table
+    x = encode(path, table, dataset.columns)
+    model, _ = run.model(dataset, which)
+    torch.manual_seed(seed_of(seed, "impute"))
+    imputed = impute(unconditional(model), x.to(next(model.parameters())), samples, draws)
+    written = as_written(path, table)
+    for each, rows in zip(paths, imputed.draws if draws else imputed.x[None], strict=True):
+        write_atomically(each, _filled(written, x.isnan(), values_of(rows, dataset.columns)).encode())
+    return paths, imputed
+
+
+def _check_files(paths: list[Path]) -> None:
+    for path in paths:
+        if path.suffix.lower() != ".csv":
+            raise ValueError(f"out is {path}: give a file that ends in .csv")
+        if path.exists():
+            raise ValueError(f"{path} exists already: choose another --out")
+        if not path.parent.is_dir():
+            raise ValueError(f"{path.parent} is no folder: choose another --out")
+
+
+def _filled(table: "pd.DataFrame", missing: "Tensor", values: dict[str, list[Any]]) -> str:
+    """The text of a table with these values in its missing cells."""
+    table = table.astype(object)
+    for place, (name, filled) in enumerate(values.items()):
+        cells, rows = table[name].tolist(), missing[:, place].nonzero().flatten().tolist()
+        words = any(str(cell).lower() in ("true", "false") for cell in cells)
+        for row in rows:
+            cells[row] = str(bool(filled[row])) if words and filled[row] in (0, 1) else filled[row]
+        table[name] = cells
+    return table.to_csv(index=False, header=["" if is_index(str(name)) else str(name) for name in table.columns])

@@ -1,0 +1,156 @@
+"""Missing cells filled: exact conditional means of a linear-Gaussian model, probabilities, draws, and the command."""
+
+import csv
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from vaepriors import VAE, StandardNormal, networks
+from vaepriors.imputation import impute
+from vaepriors.networks.heads import Network, SoftplusNormalHead
+from vaepriors.networks.mixed import Column, ColumnScaling, MixedHead, MixedView
+
+NAN = math.nan
+
+
+class Proposal(nn.Module):
+    """q(z|x) that does not know x: a standard normal that is twice as wide."""
+
+    def forward(self, x):
+        return torch.distributions.Independent(torch.distributions.Normal(x.new_zeros(*x.shape[:-1], 2), 2.0), 1)
+
+
+def linear_gaussian():
+    """p(x|z) = N(W z + b, diag s^2) in standardised units, behind columns with means and scales of their own."""
+    columns = [Column(name) for name in "abcd"]
+    mean, scale = torch.tensor([4000.0, 0.0, -1.0, 3.0]), torch.tensor([500.0, 0.001, 1.0, 2.0])
+    torch.manual_seed(0)
+    head = MixedHead(2, (4,), scaling=ColumnScaling(columns, mean, scale)).double()
+    model = VAE(Proposal(), head, StandardNormal(2)).double()
+    weight, bias = (t.detach().numpy() for t in (head.parameters_of_x.weight, head.parameters_of_x.bias))
+    noise = nn.functional.softplus(head.raw_scale).detach().numpy() + 1e-3
+    s = scale.double().numpy()
+    covariance = np.outer(s, s) * (weight @ weight.T + np.diag(noise**2))
+    return model, mean.double().numpy() + s * bias, covariance
+
+
+ROWS = torch.tensor([[4300, 0.002, NAN, 1], [NAN, NAN, 0.5, 2], [NAN] * 4, [4100, 0, 0, 0]], dtype=torch.float64)
+
+
+def test_imputed_means_are_the_conditional_means():
+    model, mean, covariance = linear_gaussian()
+    torch.manual_seed(1)
+    imputed = impute(model, ROWS, samples=200_000, draws=3000)
+    for number, row in enumerate(ROWS.numpy()):
+        m = np.isnan(row)
+        o = ~m
+        gain = covariance[np.ix_(m, o)] @ np.linalg.inv(covariance[np.ix_(o, o)])
+        expected = mean[m] + gain @ (row[o] - mean[o])
+        spread = np.sqrt(np.diag(covariance[np.ix_(m, m)] - gain @ covariance[np.ix_(o, m)]))
+        np.testing.assert_array_less(np.abs(imputed.x[number].numpy()[m] - expected), 0.03 * spread)
+        drawn = imputed.draws[:, number].numpy()[:, m]
+        np.testing.assert_array_less(np.abs(drawn.mean(0) - expected), 0.1 * spread)
+        np.testing.assert_allclose(drawn.std(0), spread, rtol=0.1)
+        assert np.array_equal(imputed.x[number].numpy()[o], row[o])
+    assert len(imputed.effective_samples) == 3
+    assert (imputed.effective_samples > 1000).all()
+
+
+def test_bits_counts_and_categories_are_the_most_probable_whole_values():
+    columns = [Column("sex", "category", ("f", "m", "x")), Column("visits", "count"), Column("smokes", "bit")]
+    scaling = ColumnScaling(columns, torch.zeros(3), torch.ones(3))
+    head = MixedHead(2, (3,), scaling=scaling)
+    head.parameters_of_x.weight.data.zero_()
+    head.parameters_of_x.bias.data = torch.tensor([math.log(2.6), 0.8, 0.1, 2.0, 0.3])  # count, bit, 3 categories
+    encoder = Network(MixedView(scaling, torch.arange(3)), networks.Encoder((8,), [4], 2, head=SoftplusNormalHead))
+    imputed = impute(VAE(encoder, head, StandardNormal(2)), torch.full((2, 3), NAN), samples=10, draws=500)
+    assert imputed.x.tolist() == [[1, 3, 1]] * 2
+    shares = torch.bincount(imputed.draws[:, 0, 0].long(), minlength=3) / 500
+    torch.testing.assert_close(shares, torch.tensor([0.1, 2.0, 0.3]).softmax(0), rtol=0, atol=0.08)
+
+
+def test_a_model_without_missing_cells_is_refused():
+    model = VAE(networks.Encoder((3,), [4], 2), networks.Decoder((3,), [4], 2), StandardNormal(2))
+    with pytest.raises(ValueError, match=r"mixed|finite|NaN"):
+        impute(model, torch.tensor([[0.0, NAN, 1.0]]))
+
+
+@pytest.fixture
+def folder(tmp_path, vaepriors):
+    """A run of a table with missing cells."""
+    generator = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "id": [f"p{n}" for n in range(60)],
+            "mass": generator.normal(4000, 500, 60).round(),
+            "visits": generator.poisson(3, 60),
+            "sex": generator.choice(["f", "m"], 60),
+            "ill": generator.choice([True, False], 60),
+        }
+    )
+    for row, name in ((3, "mass"), (4, "visits"), (5, "sex"), (6, "ill"), (6, "mass")):
+        table[name] = table[name].astype(object)
+        table.loc[row, name] = None
+    table.to_csv(tmp_path / "mine.csv")
+    options = ["--columns", "id=drop", "--hidden", "8", "--latent", "2", "--epochs", "2", "--accelerator", "cpu"]
+    assert vaepriors("train", "--data", tmp_path / "mine.csv", *options, "--out", tmp_path / "run") == 0
+    return tmp_path / "run"
+
+
+def cells(path):
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_the_command_fills_only_missing_cells(folder, vaepriors, capsys):
+    out = folder.parent / "filled.csv"
+    assert vaepriors("impute", folder, "--out", out, "--samples", "50") == 0
+    assert "4 rows filled" in capsys.readouterr().out
+    before, after = cells(folder.parent / "mine.csv"), cells(out)
+    filled = {(row, place) for row in range(61) for place in range(6) if before[row][place] != after[row][place]}
+    assert filled == {(4, 2), (5, 3), (6, 4), (7, 5), (7, 2)}
+    assert after[6][4] in ("f", "m")
+    assert after[7][5] in ("True", "False")
+    assert after[5][3].isdigit()
+    assert 2000 < float(after[4][2]) < 6000
+    assert vaepriors("impute", folder, "--out", out) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_multiple_imputations_of_another_file(folder, vaepriors, capsys):
+    other = folder.parent / "other.csv"
+    other.write_text("sex,mass,visits,ill\nf,,2,True\n,4000,,\n")
+    assert vaepriors("impute", folder, "--file", other, "--out", folder.parent / "new.csv", "--draws", "2") == 0
+    one, two = cells(folder.parent / "new-1.csv"), cells(folder.parent / "new-2.csv")
+    assert one[0] == two[0] == ["sex", "mass", "visits", "ill"]
+    assert one[1][1] != two[1][1]
+    assert not (folder.parent / "new.csv").exists()
+    other.write_text("sex,mass,visits,ill\nz,,2,True\n")
+    assert vaepriors("impute", folder, "--file", other, "--out", folder.parent / "next.csv") == 2
+    assert "'z' in row 0 of the column sex" in capsys.readouterr().err
+
+
+def test_draws_of_a_table_are_written_as_a_table_and_reported(folder, vaepriors):
+    assert vaepriors("sample", folder, "--number", "7") == 0
+    rows = cells(folder / "samples.csv")
+    assert rows[0] == ["mass", "visits", "sex", "ill"]
+    assert len(rows) == 8
+    assert {row[2] for row in rows[1:]} <= {"f", "m"}
+    assert all(row[1].isdigit() for row in rows[1:])
+    assert vaepriors("evaluate", folder, "--samples", "20") == 0
+    assert vaepriors("report", folder, "--number", "5") == 0
+    page = (folder / "report.html").read_text()
+    assert "visits" in page
+    assert "missing" in page
+
+
+def test_a_run_of_another_likelihood_is_refused(tmp_path, vaepriors, capsys):
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).normal(size=(30, 2)))
+    options = ["--hidden", "8", "--latent", "2", "--epochs", "1", "--accelerator", "cpu", "--out", tmp_path / "run"]
+    assert vaepriors("train", "--data", tmp_path / "mine.npy", *options) == 0
+    assert vaepriors("impute", tmp_path / "run", "--out", tmp_path / "out.csv") == 2
+    assert "has the likelihood gaussian, which takes no missing cells" in capsys.readouterr().err
