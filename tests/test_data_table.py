@@ -1,6 +1,7 @@
 """Custom tables: what is read from .csv, .parquet and .h5ad, kinds of columns, splits, and what is refused."""
 
 import math
+import sys
 
 import anndata
 import numpy as np
@@ -240,6 +241,17 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path):
         written(tmp_path / f"mine{suffix}", frame())
         with pytest.raises(ValueError, match="limit of 1e"):
             read_frame(tmp_path / f"mine{suffix}", limit=1e3)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "package"), [(".csv", "pandas"), (".parquet", "pyarrow.parquet"), (".h5ad", "anndata")]
+)
+def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, suffix, package):
+    (tmp_path / f"mine{suffix}").write_text("a\n1\n")
+    monkeypatch.setitem(sys.modules, package, None)
+    extra = "h5ad" if suffix == ".h5ad" else "tables"
+    with pytest.raises(ValueError, match=rf"needs {package}: install the extra, pip install 'vaepriors\[{extra}\]'"):
+        data.load(str(tmp_path / f"mine{suffix}"))
 
 
 def test_options_of_tables_are_refused_for_other_data():

@@ -97,6 +97,7 @@ class ColumnScaling(nn.Module):
     __call__: Callable[..., Tensor]
     positive: Tensor
     count: Tensor
+    category: Tensor
     centre: Tensor
     low: Tensor
     high: Tensor
@@ -116,6 +117,7 @@ class ColumnScaling(nn.Module):
         buffers = {
             "positive": is_["positive"],
             "count": is_["count"],
+            "category": is_["category"],
             "centre": (centre - mean) / scale,
             "low": torch.full_like(centre, -math.inf).where(number, 0),
             "high": torch.full_like(centre, math.inf).where(number, codes),
@@ -260,11 +262,10 @@ class Mixed(ShapedDistribution):
         other categories for a category. That of a missing cell is 0, and the others of its row are larger, so that
         the mean square is that of the observed cells.
         """
-        missing, columns = value.isnan(), self.scaling.columns
+        missing = value.isnan()
         each = self.scaling(value) - self.scaling(self.mean)
-        category = _is("category", columns, value.device)
-        each = torch.where(category, -torch.expm1(self.marginal_log_prob(value)), each)
-        share = (~missing).to(value).mean(-1, keepdim=True).clamp(min=1 / len(columns))
+        each = torch.where(self.scaling.category, -torch.expm1(self.marginal_log_prob(value)), each)
+        share = (~missing).to(value).mean(-1, keepdim=True).clamp(min=1 / value.shape[-1])
         return torch.where(missing, 0, each / share.sqrt())
 
 
@@ -292,7 +293,6 @@ class MixedHead(nn.Module):
     """
 
     __call__: Callable[..., Mixed]
-    of_real: Tensor
     of_positive: Tensor
     of_count: Tensor
     logits: Tensor
@@ -313,7 +313,9 @@ class MixedHead(nn.Module):
         one = math.log(math.e - 1)  # softplus of it is 1
         self.raw_scale = nn.Parameter(torch.full((normal,), one)) if normal else None
         self.log_dispersion = nn.Parameter(torch.zeros(number["count"])) if number["count"] else None
-        for kind in NUMBERS:
+        mean, unit, real = scaling.standardize.mean, scaling.standardize.scale, places(columns, "real", device=device)
+        self.of_real = Standardize(mean[real], unit[real])
+        for kind in ("positive", "count"):
             self.register_buffer(f"of_{kind}", places(columns, kind, device=device), persistent=False)
         self.register_buffer("logits", _table_of_logits(sizes, device), persistent=False)
 
@@ -328,9 +330,7 @@ class MixedHead(nn.Module):
         mean, unit = self.scaling.standardize.mean, self.scaling.standardize.scale
         scale = None if self.raw_scale is None else F.softplus(self.raw_scale) + 1e-3
         if real.shape[-1] and scale is not None:
-            of = self.of_real
-            each = Normal(real, scale[: len(of)], validate_args=False)
-            yield Standardized(each, Standardize(mean[of], unit[of]))
+            yield Standardized(Normal(real, scale[: real.shape[-1]], validate_args=False), self.of_real)
         if positive.shape[-1] and scale is not None:
             of = self.of_positive
             loc = (mean[of] + unit[of] * positive).clamp(-LARGEST_LOG, LARGEST_LOG)

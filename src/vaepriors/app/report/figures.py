@@ -212,7 +212,7 @@ def _edges(column: Column, x: np.ndarray) -> np.ndarray:
         return np.arange(x.max() + 2) - 0.5
     low, high = np.quantile(x, [0.005, 0.995])
     high = high if high > low else low + 1
-    return np.geomspace(low, high, 31) if column.kind == "positive" else np.linspace(low, high, 31)
+    return np.geomspace(low, high, 21) if column.kind == "positive" else np.linspace(low, high, 21)
 
 
 def components(series: dict[str, list[tuple[int, float]]], what: str) -> Figure:
