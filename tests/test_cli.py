@@ -114,7 +114,7 @@ def sentence(capsys):
         ("--epochs 9223372036854775808", ["epochs is 9223372036854775808", "at most"]),
         ("--devices 5000 --batch-size 5000", ["devices is 5000", "processors"]),
         ("--data missing.npy", ["missing.npy", "does not exist"]),
-        ("--data digits.csv", ["digits.csv", ".npy or .npz"]),
+        ("--data digits.txt", ["digits.txt", ".npy, .npz"]),
         ("--out file", ["file", "--out"]),
         ("--save-every nan", ["save_every is nan", "0 or more"]),
         ("--save-every -1", ["save_every is -1.0", "0 or more"]),
