@@ -29,6 +29,13 @@ def test_an_option_belongs_to_the_entries_that_have_it():
                     Experiment(prior=prior, **{name: value})
 
 
+def test_a_model_is_given_what_its_data_have():
+    with pytest.raises(ValueError, match="nothing as conditions"):
+        build(Experiment(condition="labels"), load("digits"))
+    with pytest.raises(ValueError, match="10 classes as conditions"):
+        build(Experiment(), load("digits", condition="labels"))
+
+
 def test_an_entry_gets_its_own_defaults_and_others_get_none():
     assert [Experiment(prior=prior).components for prior in ("mog", "standard", "vhp")] == [500, None, None]
     assert Experiment(prior="mog") == Experiment(prior="mog", components=500)

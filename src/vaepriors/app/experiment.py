@@ -393,6 +393,11 @@ def build(experiment: Experiment, dataset: Dataset) -> tuple[AnyVAE, Objective]:
     >>> model.prior.encoder is model.encoder
     True
     """
+    if bool(experiment.condition) != bool(dataset.conditions):
+        raise ValueError(
+            f"condition is {experiment.condition}, but {dataset.name} has "
+            f"{dataset.given_in_words() or 'nothing'} as conditions: load the data with the same condition"
+        )
     setting = Setting(experiment, dataset)
     model = custom.build_custom(setting) if custom.is_custom(experiment.model) else _build_model(setting)
     if experiment.init == "glorot":

@@ -149,16 +149,16 @@ class Dataset:
         drawn = " (binarised at each visit)" if self.dynamic else " (standardised)" if self.standardize else ""
         return (
             f"{self.name}: {sum(sizes)} {kind} {' x '.join(map(str, self.event_shape))}{stored} -> {self.likelihood}"
-            f"{drawn}, split {'/'.join(map(str, sizes))}{self._given()}"
+            f"{drawn}, split {'/'.join(map(str, sizes))}{f', given {self.given_in_words()}' if self.conditions else ''}"
         )
 
-    def _given(self) -> str:
-        """The conditions in words, for the summary."""
+    def given_in_words(self) -> str:
+        """What a model is given of each point, such as `3 classes and 2 covariates`; empty without conditions."""
         if not self.conditions:
             return ""
-        covariates = self.conditions["train"].shape[-1] - len(self.classes)
-        classes = [f"{len(self.classes)} classes"] * bool(self.classes)
-        return f", given {' and '.join(classes + [f'{covariates} covariates'] * bool(covariates))}"
+        covariates, classes = self.conditions["train"].shape[-1] - len(self.classes), len(self.classes)
+        parts = [f"{classes} class{'es' * (classes > 1)}"] * bool(classes)
+        return " and ".join(parts + [f"{covariates} covariate{'s' * (covariates > 1)}"] * bool(covariates))
 
     def digest(self) -> str:
         """SHA-256 of the points, their shapes, the likelihood, whether it is dynamic, and conditions; computed once."""

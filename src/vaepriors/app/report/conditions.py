@@ -26,13 +26,12 @@ def conditions(model: AnyVAE, data: Dataset, x: Tensor) -> Iterator[Part]:
     """
     if not data.conditions:
         return
-    classes, covariates = data.classes, data.conditions["train"].shape[-1] - len(data.classes)
-    parts = [f"a class of {len(classes)}"] * bool(classes) + [f"{covariates} covariates"] * bool(covariates)
-    yield f"The model is given {' and '.join(parts)} of each point."
+    classes = data.classes
+    yield f"The model is given the conditions of each point: {data.given_in_words()}."
     if classes and len(x) >= 4:
         yield in_words(measure_information(model, data, x))
-    elif covariates:
-        yield "How much the codes tell about the conditions is measured for classes, by four test examples or more."
+    else:
+        yield "What the codes tell about the conditions is measured only for classes, by four test examples or more."
     if not data.has_images:
         return
     images, names = by_condition(model, data)
