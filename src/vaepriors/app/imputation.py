@@ -7,9 +7,8 @@ import torch
 
 from vaepriors.app.run import Run
 from vaepriors.checkpoint import write_atomically
-from vaepriors.conditional import unconditional
 from vaepriors.data.columns import encode, is_index, values_of
-from vaepriors.data.frames import as_written, read_any
+from vaepriors.data.frames import as_written, read_frame
 from vaepriors.imputation import Imputed, impute
 from vaepriors.numerics import fixed_numerics, seed_of
 
@@ -53,11 +52,11 @@ def impute_run(
             "with --likelihood mixed"
         )
     path = Path(experiment.data) if file is None else file
-    table = read_any(path, experiment.layer if path.suffix == ".h5ad" else None).table
+    table = read_frame(path, experiment.layer if path.suffix == ".h5ad" else None).table
     x = encode(path, table, dataset.columns)
-    model, _ = run.model(dataset, which)
+    model: Any = run.model(dataset, which)[0]  # a table has no conditions
     torch.manual_seed(seed_of(seed, "impute"))
-    imputed = impute(unconditional(model), x.to(next(model.parameters())), samples, draws)
+    imputed = impute(model, x.to(next(model.parameters())), samples, draws)
     written = as_written(path, table)
     for each, rows in zip(paths, imputed.draws if draws else imputed.x[None], strict=True):
         write_atomically(each, _filled(written, x.isnan(), values_of(rows, dataset.columns)).encode())

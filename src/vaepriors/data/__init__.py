@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -219,13 +219,13 @@ def load(
         raise ValueError(f"unknown likelihood {likelihood!r}: choose one of auto, {', '.join(LIKELIHOODS)}")
     if is_file(name):
         path = Path(os.path.expanduser(name))
-        if path.suffix.lower() in frames.SUFFIXES:
-            _check_options(path, stream, condition)
-            return table.load(path, seed, likelihood, standardize=standardize, columns=columns, layer=layer)
-        if layer is not None:
-            raise ValueError(f"layer is {layer}, but {path} is no .h5ad and has no layers: leave it out")
-        options: Any = {"condition": condition, "standardize": standardize, "stream": stream, "columns": columns}
-        return own.load(path, seed, likelihood, **options)
+        is_table = likelihood == "mixed" or columns is not None or layer is not None
+        if not is_table and path.suffix.lower() not in frames.SUFFIXES:
+            return own.load(path, seed, likelihood, condition=condition, standardize=standardize, stream=stream)
+        if condition is not None or stream == "yes":
+            what = f"condition is {condition}" if stream != "yes" else "stream is yes"
+            raise ValueError(f"{what}, but {path} is read as a table, which has none: leave it out")
+        return table.load(path, seed, likelihood, standardize=standardize, columns=columns, layer=layer)
     entry = _entry(name)
     if columns is not None or layer is not None:
         what = "layer" if columns is None else "columns"
@@ -252,16 +252,6 @@ def is_file(name: str) -> bool:
     """
     folder = name not in CATALOGUE and os.path.isdir(os.path.expanduser(name))
     return folder or Path(name).suffix.lower() in (".npy", ".npz", *frames.SUFFIXES)
-
-
-def _check_options(path: Path, stream: str, condition: str | None) -> None:
-    """Refuse options that tables do not have."""
-    if stream == "yes":
-        raise ValueError(f"{path} is read into memory as a whole: leave stream out, it is for .npy files")
-    if condition is not None:
-        raise ValueError(
-            f"{path} has no {condition} for a condition: save an .npz with train_labels or train_covariates"
-        )
 
 
 def absolute(name: str) -> str:
@@ -296,7 +286,7 @@ def _entry(name: str) -> Entry:
     if os.sep in name or "." in name:
         kinds = ", ".join((".npy", ".npz", *frames.SUFFIXES))
         state = f"is none of {kinds}" if os.path.exists(os.path.expanduser(name)) else "does not exist"
-        raise ValueError(f"{name!r} looks like a path but {state}: custom data are a file {kinds}")
+        raise ValueError(f"{name!r} looks like a path but {state}: custom data are a file {kinds}, or a folder of .npy files")
     hint = f"did you mean {' or '.join(map(repr, close))}? " if (close := _similar(name)) else ""
     raise ValueError(f"unknown data set {name!r}: {hint}Known are {', '.join(CATALOGUE)}, and the path of a file")
 

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vaepriors.data.arrays import SPLITS, read_arrays
 from vaepriors.data.arrays import _check_file as check_file
 from vaepriors.data.arrays import _short as short
-from vaepriors.data.arrays import read_arrays
 from vaepriors.limits import REMEDY, in_words, memory_limit
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SUFFIXES", "Frame", "as_written", "frame_of_arrays", "read_any", "read_frame"]
+__all__ = ["SUFFIXES", "Frame", "as_written", "read_frame"]
 
 SUFFIXES = (".csv", ".parquet", ".h5ad")
 CELL = 12  # bytes of a number, as read and as float32
@@ -46,7 +46,7 @@ class Frame(NamedTuple):
 
 
 def read_frame(path: Path, layer: str | None = None, limit: float | None = None) -> Frame:
-    """Read a table.
+    """Read a table. The columns of arrays `(N, D)` in a `.npy` or `.npz` are named 0, 1, ...
 
     Args:
         path: The file.
@@ -60,6 +60,8 @@ def read_frame(path: Path, layer: str | None = None, limit: float | None = None)
     """
     check_file(path)
     suffix = path.suffix.lower()
+    if suffix in (".npy", ".npz") and layer is None:
+        return _frame_of_arrays(path, read_arrays(path, limit))
     if layer is not None and suffix != ".h5ad":
         raise ValueError(f"layer is {layer}, but {path} is no .h5ad and has no layers: leave it out")
     limit = memory_limit(0.5) if limit is None else limit
@@ -71,18 +73,16 @@ def read_frame(path: Path, layer: str | None = None, limit: float | None = None)
     return frame
 
 
-def frame_of_arrays(arrays: dict[str, np.ndarray]) -> Frame:
-    """The arrays `(N, D)` of a `.npy` or `.npz` as a table whose columns are named 0, 1, ..."""
-    pandas = _package("pandas", "tables", "columns of arrays")
-    table = pandas.DataFrame(np.concatenate(list(arrays.values())))
+def _frame_of_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Frame:
+    pandas = _package("pandas", "tables", f"{path} as a table")
+    splits = {name: arrays[name] for name in SPLITS if name in arrays}
+    if any(x.ndim != 2 or x.shape[1] != arrays["train"].shape[1] for x in splits.values()):
+        shapes = {name: x.shape for name, x in splits.items()}
+        raise ValueError(f"{path} holds {shapes}: columns and the likelihood mixed are for tables, (N, D)")
+    table = pandas.DataFrame(np.concatenate(list(splits.values())))
     table.columns = [str(place) for place in range(table.shape[1])]
-    fold = np.repeat(list(arrays), [len(x) for x in arrays.values()]) if len(arrays) > 1 else None
+    fold = np.repeat(list(splits), [len(x) for x in splits.values()]) if len(splits) > 1 else None
     return Frame(table, fold=fold)
-
-
-def read_any(path: Path, layer: str | None = None) -> Frame:
-    """The table of a file, or that of the arrays of a `.npy` or `.npz`."""
-    return frame_of_arrays(read_arrays(path)) if path.suffix.lower() in (".npy", ".npz") else read_frame(path, layer)
 
 
 def as_written(path: Path, table: "pd.DataFrame") -> "pd.DataFrame":

@@ -33,7 +33,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaepriors.data import table
 from vaepriors.data.arrays import (
     EXTRAS,
     SPLITS,
@@ -47,7 +46,6 @@ from vaepriors.data.arrays import (
 )
 from vaepriors.data.conditions import check_covariates, check_labels, condition_on
 from vaepriors.data.dataset import LIKELIHOODS, Dataset, binarize_rows, check_known, in_words, shuffled_split
-from vaepriors.data.frames import frame_of_arrays
 from vaepriors.data.rows import Convert, Points, Rows, Streamed, as_tensor, is_bytes, middles, shares, unchanged
 from vaepriors.data.shards import Shards, find_shards
 from vaepriors.data.survey import Block, Facts, survey, survey_files
@@ -72,7 +70,6 @@ def load(
     condition: str | None = None,
     standardize: bool = True,
     stream: str = "auto",
-    columns: str | None = None,
 ) -> Dataset:
     """Load a user's `.npy` or `.npz`, or a folder of `.npy` files.
 
@@ -88,14 +85,12 @@ def load(
         condition: What a model is to be given: `labels`, `covariates` or `both`.
         standardize: Whether a model by name standardises the columns of real vectors.
         stream: Whether training points stay on disk: `yes`, `no`, or `auto`, if they do not fit the limit.
-        columns: Kinds of columns, named 0, 1, ..., as in `vaepriors.data.table`; with them, or for the likelihood
-            `mixed`, the arrays are read as a table.
 
     Raises:
         ValueError: If a file is missing, damaged, encrypted, pickled or too large, or its arrays have other names,
             shapes or types than above, or values that the likelihood does not take, or not what a model is to be given.
     """
-    source = _Source(path, seed, likelihood, standardize, columns)
+    source = _Source(path, seed, likelihood, standardize)
     if not os.path.isdir(path) and is_packed(path):
         if stream == "yes":
             raise ValueError(f"{path} is a .npz, which is not read from disk batch by batch: save .npy files instead")
@@ -118,12 +113,9 @@ class _Source:
     seed: int
     likelihood: str
     standardize: bool
-    columns: str | None
 
     def load(self, arrays: dict[str, np.ndarray], condition: str | None) -> Dataset:
         """The data set of arrays in memory."""
-        if self.columns is not None or self.likelihood == "mixed":
-            return self._table(arrays, condition)
         taken = _take_extras(self.path, arrays)
         headers = {name: Header(x.shape, x.dtype) for name, x in arrays.items()}
         blocks = {name: _blocks(name, x) for name, x in arrays.items()}
@@ -146,8 +138,6 @@ class _Source:
 
     def stream(self, splits: dict[str, Shards]) -> Dataset:
         """The data set of files whose training points stay on disk; the points are the same as in memory."""
-        if self.columns is not None:
-            raise ValueError(f"columns is {self.columns}, but {self.path} is read from disk: choose --stream no")
         entry = LIKELIHOODS.get(self.likelihood)
         if entry is not None and not entry.streams:  # `auto` chooses none of these
             raise ValueError(
@@ -168,17 +158,6 @@ class _Source:
         train = Streamed(splits["train"], convert, places["train"][1], last)
         stored = f"{_stored(headers, last)}, read from disk"
         return self._dataset((train, valid, test), facts, (chosen, dynamic), stored, {})
-
-    def _table(self, arrays: dict[str, np.ndarray], condition: str | None) -> Dataset:
-        """The data set of a table whose columns have kinds."""
-        if condition is not None:
-            raise ValueError(f"condition is {condition}, but {self.path} is read by kinds of columns: leave one out")
-        arrays = {name: array for name, array in arrays.items() if name in SPLITS}
-        if any(x.ndim != 2 or x.shape[1] != arrays["train"].shape[1] for x in arrays.values()):
-            shapes = {name: x.shape for name, x in arrays.items()}
-            raise ValueError(f"{self.path} holds {shapes}: columns and the likelihood mixed are for tables, (N, D)")
-        options: Any = {"standardize": self.standardize, "columns": self.columns}
-        return table.dataset_of(self.path, frame_of_arrays(arrays), self.seed, self.likelihood, **options)
 
     def _dataset(
         self, splits: Splits, facts: Facts, chosen: tuple[str, bool], stored: str, extras: dict[str, dict[str, Tensor]]

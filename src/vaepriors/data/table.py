@@ -21,7 +21,7 @@ from vaepriors.networks.mixed import Column
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["dataset_of", "load"]
+__all__ = ["load"]
 
 KIND_OF = {  # of all columns, by likelihood
     "gaussian": "real",
@@ -46,7 +46,7 @@ def load(
     columns: str | None = None,
     layer: str | None = None,
 ) -> Dataset:
-    """Load a user's `.csv`, `.parquet` or `.h5ad`.
+    """Load a user's `.csv`, `.parquet` or `.h5ad`, or the arrays `(N, D)` of a `.npy` or `.npz`, as a table.
 
     Args:
         path: The file.
@@ -61,15 +61,7 @@ def load(
         ValueError: If the file cannot be read, a cell does not fit the kind of its column, a column has no value in the
             training rows, or a category is in no training row.
     """
-    frame = read_frame(path, layer, limit)
-    return dataset_of(path, frame, seed, likelihood, standardize=standardize, columns=columns)
-
-
-def dataset_of(
-    path: Path, frame: Frame, seed: int, likelihood: str, *, standardize: bool, columns: str | None
-) -> Dataset:
-    """The data set of a frame; see `load`."""
-    given = {} if columns is None else parse_columns(columns)
+    frame, given = read_frame(path, layer, limit), {} if columns is None else parse_columns(columns)
     _check_given(path, frame, given)
     kinds = _kinds(path, frame, given, likelihood)
     train, valid, test = (torch.from_numpy(rows) for rows in _split(path, frame, given, seed))
