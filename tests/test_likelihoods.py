@@ -154,6 +154,34 @@ def test_the_dispersion_is_that_of_the_variance():
     torch.testing.assert_close(each.variance, mean + mean**2 / head.log_dispersion.exp())
 
 
+@pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
+def test_size_factors_multiply_the_means(likelihood):
+    x, h = rows(likelihood), features(40)
+    total = x.sum(1).mean().item()
+    torch.manual_seed(0)
+    sized = HEADS[likelihood].build(x, size_factors="total")(4, (3,))(h)
+    torch.manual_seed(0)
+    plain = HEADS[likelihood].build(x)(4, (3,))(h)
+    torch.testing.assert_close(sized.mean, plain.mean)
+    torch.testing.assert_close(sized.variance, plain.variance)
+    factor = x.sum(1, keepdim=True).clamp(min=1) / total
+    torch.testing.assert_close(sized.given(factor.log()).mean, factor * plain.mean)
+    torch.testing.assert_close(sized.log_prob(x), sized.given(factor.log()).log_prob(x))
+    usual = torch.tensor([[total, 0, 0]])
+    torch.testing.assert_close(sized.log_prob(usual), plain.log_prob(usual))
+    assert sized.expand((2, 40)).log_prob(x).shape == (2, 40)
+    assert sized.sample((5,)).shape == (5, 40, 3)
+
+
+def test_size_factors_are_an_option_of_counts():
+    data = dataset("poisson")
+    model, _ = build(Experiment(size_factors="total", latent=2, hidden=(4,)), data)
+    assert model.decoder.head.total == pytest.approx(data.train.sum(1).mean().item())
+    assert model(data.train, 3).log_likelihood.isfinite().all()
+    with pytest.raises(ValueError, match="size_factors is total"):
+        build(Experiment(size_factors="total", latent=2, hidden=(4,)), dataset("gaussian"))
+
+
 @pytest.mark.parametrize("model", ["vae", "hvae", "mlp"])
 def test_encoders_see_counts_as_logarithms_and_pseudo_inputs_too(model):
     data = dataset("poisson")

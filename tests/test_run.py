@@ -55,14 +55,15 @@ FLOW = Experiment(prior="flow", transforms=2, bins=4)
 TILTED = Experiment(prior="snis", base="flow", flow="maf", transforms=2, proposals=16)
 RESAMPLED = Experiment(model="mlp", posterior_scale=0.05, prior="resampled", base="vamp", components=7, truncation=5)
 EXEMPLAR = Experiment(prior="exemplar", exemplars=7, data="mine.npy", likelihood="student", df=3.0)
+SIZED = Experiment(data="mine.npy", likelihood="poisson", size_factors="total")
 COUNTS = Experiment(data="mine.h5ad", likelihood="multinomial", total=7, columns="a=drop", layer="raw")
-COUNTS = Experiment(data="mine.npy", likelihood="multinomial", total=7)
 GIVEN = Experiment(condition="labels", prior="vamp", pseudo_conditions="own")
 WEIGHTED = Experiment(objective="iwae", samples=5, estimator="dreg", lr_stages=8, adam_eps=1e-4)
 
 
 def test_an_experiment_comes_back_as_it_was(tmp_path):
-    default, others = Experiment(), (OTHER, HIERARCHICAL, WEIGHTED, FLOW, TILTED, RESAMPLED, EXEMPLAR, COUNTS, GIVEN)
+    default = Experiment()
+    others = (OTHER, HIERARCHICAL, WEIGHTED, FLOW, TILTED, RESAMPLED, EXEMPLAR, COUNTS, GIVEN, SIZED)
     told_apart = lambda name: any(getattr(other, name) != getattr(default, name) for other in others)  # noqa: E731
     assert all(told_apart(field.name) for field in dataclasses.fields(Experiment))
     for number, other in enumerate(others):

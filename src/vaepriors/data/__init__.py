@@ -286,7 +286,7 @@ def _entry(name: str) -> Entry:
     if os.sep in name or "." in name:
         kinds = ", ".join((".npy", ".npz", *frames.SUFFIXES))
         state = f"is none of {kinds}" if os.path.exists(os.path.expanduser(name)) else "does not exist"
-        raise ValueError(f"{name!r} looks like a path but {state}: custom data are a file {kinds}, or a folder of .npy files")
+        raise ValueError(f"{name!r} looks like a path but {state}: custom data are a file {kinds}, or a folder of .npy")
     hint = f"did you mean {' or '.join(map(repr, close))}? " if (close := _similar(name)) else ""
     raise ValueError(f"unknown data set {name!r}: {hint}Known are {', '.join(CATALOGUE)}, and the path of a file")
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -96,14 +96,30 @@ def student(train: Tensor, *, df: Annotated[float, "positive"] = 4.0) -> Callabl
     return partial(StudentHead, df=df)
 
 
-def poisson(train: Tensor) -> Callable[..., nn.Module]:
-    """Counts, with the variance of a Poisson distribution"""
-    return PoissonHead
+SizeFactors = Literal["one", "total"]
 
 
-def negative_binomial(train: Tensor) -> Callable[..., nn.Module]:
+def poisson(train: Tensor, *, size_factors: SizeFactors = "one") -> Callable[..., nn.Module]:
+    """Counts, with the variance of a Poisson distribution
+
+    Args:
+        size_factors: Size factor of each row, which multiplies the means of poisson and negative_binomial: one, or
+            total, that of the row over the mean total of the training rows. log p(x) is given the factors then.
+    """
+    return _with_factors(PoissonHead, train, size_factors)
+
+
+def negative_binomial(train: Tensor, *, size_factors: SizeFactors = "one") -> Callable[..., nn.Module]:
     """Counts, with a learned dispersion for each column"""
-    return NegativeBinomialHead
+    return _with_factors(NegativeBinomialHead, train, size_factors)
+
+
+def _with_factors(head: Callable[..., nn.Module], train: Tensor, size_factors: str) -> Callable[..., nn.Module]:
+    return partial(head, total=max(1.0, _mean_total(train))) if size_factors == "total" else head
+
+
+def _mean_total(train: Tensor) -> float:
+    return train.flatten(1).sum(1, dtype=torch.float64).mean().item()
 
 
 def multinomial(train: Tensor, *, total: Annotated[int, "positive"] | None = None) -> Callable[..., nn.Module]:
@@ -115,8 +131,7 @@ def multinomial(train: Tensor, *, total: Annotated[int, "positive"] | None = Non
     """
     if total is not None and total > LARGEST_COUNT:
         raise ValueError(f"total is {total}: at most {LARGEST_COUNT} is possible")
-    mean = round(train.flatten(1).sum(1, dtype=torch.float64).mean().item())
-    return partial(MultinomialHead, total=max(1, mean) if total is None else total)
+    return partial(MultinomialHead, total=max(1, round(_mean_total(train))) if total is None else total)
 
 
 def categorical(train: Tensor) -> Callable[..., nn.Module]:
