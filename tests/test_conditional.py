@@ -217,10 +217,11 @@ def test_what_all_priors_share_is_computed_once():
 
 
 def test_conditions_of_pseudo_inputs_are_one_each():
-    with pytest.raises(ValueError, match="4 pseudo_inputs, but 3 conditions"):
-        VampPrior(
-            Call(lambda x, y: DiagonalNormal(x, torch.ones_like(x))), torch.rand(4, 2), conditions=torch.eye(3, 2)
-        )
+    encoder = Call(lambda x, y: DiagonalNormal(x, torch.ones_like(x)))
+    with pytest.raises(ValueError, match=r"4 exemplars.*\(5, 2\)"):
+        ExemplarPrior(encoder, torch.rand(4, 2), 3, conditions=torch.zeros(5, 2))
+    with pytest.raises(ValueError, match=r"4 pseudo_inputs.*\(3, 2\)"):
+        VampPrior(encoder, torch.rand(4, 2), conditions=torch.eye(3, 2))
 
 
 # Training

@@ -71,6 +71,27 @@ def test_a_refitted_run_keeps_the_conditions(vaepriors, train_given, tmp_path):
         assert own.equal(source)
 
 
+CODE = """
+from torch import nn
+from vaepriors import ConditionalVAE, Ignoring, StandardNormal, networks
+
+def make(data, latent=2):
+    encoder = networks.Appended(networks.Encoder((16 + 3,), [4], latent), 3, view=nn.Flatten(-3))
+    decoder = networks.Appended(networks.Decoder(data.event_shape, [4], latent + 3), 3)
+    return ConditionalVAE(encoder, decoder, Ignoring(StandardNormal(latent)))
+"""
+
+
+def test_a_custom_model_is_given_conditions(vaepriors, labelled, in_folder, capsys):
+    (in_folder / "given_models.py").write_text(CODE)
+    named = ["--model", "given_models:make"]
+    options = [*named, "--data", labelled, "--epochs", "1", "--accelerator", "cpu", "--batch-size", "10"]
+    assert vaepriors("train", "--condition", "labels", "--out", "a", *options) == 0
+    assert vaepriors("evaluate", "a", "--samples", "3", *named) == 0
+    assert vaepriors("train", "--out", "b", *options) == 2
+    assert "return a vaepriors.VAE" in capsys.readouterr().err
+
+
 MISTAKES = {
     "no class": (["--pseudo-conditions", "own", "--prior", "vamp"], "add condition labels"),
     "few components": (["--condition", "labels", *OWN, "--components", "2"], "3 classes"),

@@ -35,6 +35,9 @@ def test_labels_are_one_hot_classes_and_covariates_follow(write):
     assert "given 3 classes and 2 covariates" in data.summary()
     assert load(write(), condition="covariates").conditions["test"].shape == (3, 2)
     assert condition_of(data, (5, 0.5, 2)).tolist() == [0, 0, 1, 0.5, 2]
+    assert not data.doubts
+    large = load(write(train_covariates=np.full((6, 2), 1000.0)), condition="covariates")
+    assert "1e+03 in column 0" in large.doubts[0]
     for values, word in (((3, 0, 0), "0, 1, 5"), ((5,), "2 covariates")):
         with pytest.raises(ValueError, match=word):
             condition_of(data, values)

@@ -152,7 +152,8 @@ class VampPrior(nn.Module):
         else:
             self.register_buffer("pseudo_inputs", pseudo_inputs)
         self.logits = nn.Parameter(pseudo_inputs.new_zeros(len(pseudo_inputs))) if weighted else None
-        _check_diagonal_normal(encoder, (self.inputs(),) if conditions is None else (self.inputs(), conditions()))
+        given = None if conditions is None else conditions()
+        _check_diagonal_normal(encoder, _paired(self.inputs(), given, "pseudo_inputs"))
 
     def inputs(self) -> Tensor:
         """The clamped pseudo-inputs in the units of the data, of shape `(K, *event)`."""
@@ -160,13 +161,16 @@ class VampPrior(nn.Module):
         return u if self.scaling is None else self.scaling.inverse(u)
 
     def forward(self) -> NormalMixture:
-        q = self.posteriors(slice(None))
+        q = self.encoder(*self._seen())
         return NormalMixture(q.mean, q.stddev, self.logits)
 
     def posteriors(self, components: slice) -> Distribution:
         """The components q(z|u) of some pseudo-inputs."""
-        conditions = () if self.conditions is None else (self.conditions()[components],)
-        return self.encoder(self.inputs()[components], *conditions)
+        return self.encoder(*(each[components] for each in self._seen()))
+
+    def _seen(self) -> tuple[Tensor, ...]:
+        """What the encoder sees: the clamped pseudo-inputs, and their conditions if there are some."""
+        return (self.inputs(),) if self.conditions is None else (self.inputs(), self.conditions())
 
     @torch.no_grad()
     def clamped_share(self) -> Tensor:
@@ -187,6 +191,18 @@ class _Fixed(nn.Module):
 
     def forward(self) -> Tensor:
         return self.value
+
+
+def _paired(x: Tensor, conditions: Tensor | None, name: str) -> tuple[Tensor, ...]:
+    """The inputs of an encoder, with a condition for each if there are some."""
+    if conditions is None:
+        return (x,)
+    if conditions.dim() != 2 or len(conditions) != len(x):
+        raise ValueError(
+            f"there are {len(x)} {name}, but conditions of shape {tuple(conditions.shape)}: give ({len(x)}, c), one "
+            "for each"
+        )
+    return x, conditions
 
 
 def _check_events(x: Tensor, name: str, least: int = 1, missing: bool = False) -> None:
@@ -232,9 +248,7 @@ def _check_diagonal_normal(encoder: nn.Module, inputs: tuple[Tensor, ...]) -> No
 @torch.no_grad()
 def _vectors(encoder: nn.Module, inputs: tuple[Tensor, ...], name: str, *moments: str) -> Distribution:
     """q(z|x) of the argument `name`, refused if it is not over one vector for each event or lacks a moment."""
-    x, *conditions = inputs
-    if any(len(c) != len(x) for c in conditions):
-        raise ValueError(f"there are {len(x)} {name}, but {len(conditions[0])} conditions: give one for each")
+    x = inputs[0]
     try:
         with eval_mode(encoder):
             q: Distribution = encoder(*inputs)
@@ -309,7 +323,7 @@ class ExemplarPrior(nn.Module):
         _check_events(exemplars, "exemplars", least=2, missing=True)
         if not 2 <= samples <= len(exemplars):
             raise ValueError(f"samples is {samples}: choose 2 to {len(exemplars)}, the number of exemplars")
-        inputs = (exemplars,) if conditions is None else (exemplars, conditions)
+        inputs = _paired(exemplars, conditions, "exemplars")
         incomplete = exemplars.flatten(1).isnan().any(1)
         looked_at = torch.cat([torch.arange(2, device=exemplars.device), incomplete.nonzero().flatten()[:1]])
         _vectors(encoder, tuple(each[looked_at] for each in inputs), "exemplars", "mean")

@@ -18,6 +18,7 @@ __all__ = ["CONDITIONS", "check_covariates", "check_labels", "classes_of_split",
 
 CONDITIONS = ("labels", "covariates", "both")
 MOST_CLASSES = 10_000
+LARGE = 30.0  # the root mean square of a column of covariates
 
 
 def condition_on(dataset: Dataset, kind: str, rows: Mapping[str, Tensor] | None = None) -> Dataset:
@@ -39,6 +40,7 @@ def condition_on(dataset: Dataset, kind: str, rows: Mapping[str, Tensor] | None 
     if kind not in CONDITIONS:
         raise ValueError(f"unknown condition {kind!r}: choose one of {', '.join(CONDITIONS)}")
     parts: list[dict[str, Tensor]] = []
+    doubts = list(dataset.doubts)
     classes: tuple[int, ...] = ()
     if kind in ("labels", "both"):
         classes, one_hot = _one_hot(dataset, rows or {})
@@ -46,8 +48,9 @@ def condition_on(dataset: Dataset, kind: str, rows: Mapping[str, Tensor] | None 
     if kind in ("covariates", "both"):
         _check_present(dataset, "covariates", dataset.covariates)
         parts.append(dataset.covariates)
+        doubts += _far_from_a_unit_scale(dataset.covariates["train"])
     conditions = {split: torch.cat([part[split] for part in parts], -1) for split in SPLITS}
-    return replace(dataset, conditions=conditions, classes=classes)
+    return replace(dataset, conditions=conditions, classes=classes, doubts=tuple(doubts))
 
 
 def condition_of(dataset: Dataset, values: tuple[float, ...]) -> Tensor:
@@ -108,6 +111,19 @@ def check_covariates(what: str, covariates: Tensor) -> None:
     if len(bad):
         row, column = bad[0].tolist()
         raise ValueError(f"{what} has {covariates[row, column].item()} in row {row}, column {column}: repair it")
+
+
+def _far_from_a_unit_scale(covariates: Tensor) -> list[str]:
+    """A sentence about the first column whose values are large."""
+    scale = covariates.double().square().mean(0).sqrt()
+    far = (scale > LARGE).nonzero()
+    if not len(far):
+        return []
+    column = int(far[0])
+    return [
+        f"covariates have values of about {scale[column].item():.3g} in column {column}, which networks see unchanged: "
+        "scale them to about 1"
+    ]
 
 
 def _check_present(dataset: Dataset, kind: str, values: Mapping[str, Tensor]) -> None:
