@@ -115,7 +115,13 @@ def negative_binomial(train: Tensor, *, size_factors: SizeFactors = "one") -> Ca
 
 
 def _with_factors(head: Callable[..., nn.Module], train: Tensor, size_factors: str) -> Callable[..., nn.Module]:
-    return partial(head, total=max(1.0, _mean_total(train))) if size_factors == "total" else head
+    if size_factors == "one":
+        return head
+    if getattr(train, "streamed", False):
+        raise ValueError(
+            "size_factors is total, but the totals of points that stay on disk are not known: choose --stream no"
+        )
+    return partial(head, total=max(1.0, _mean_total(train[:])))
 
 
 def _mean_total(train: Tensor) -> float:
