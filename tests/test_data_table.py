@@ -157,6 +157,23 @@ def test_counts_of_cells_are_read(tmp_path, sparse):
         read_frame(tmp_path / "mine.h5ad", limit=1000)
 
 
+def test_columns_are_conditions_and_go_with_their_rows(tmp_path):
+    table = frame(site=np.where(np.arange(N) % 3 == 0, "a", "b"))
+    options = {"columns": "site=label,age=covariate", "condition": "both", "seed": 3}
+    loaded = data.load(written(tmp_path / "mine.csv", table), **options)
+    assert kinds(loaded) == {"visits": "count", "income": "positive", "smokes": "bit", "sex": "category"}
+    for split in ("train", "valid", "test"):
+        rows = [int((table["income"] - income.item()).abs().argmin()) for income in getattr(loaded, split)[:, 1]]
+        given = np.stack([table["site"][rows] == "a", table["site"][rows] == "b", table["age"][rows]], 1)
+        np.testing.assert_allclose(loaded.conditions[split], given.astype(np.float32))
+    cells = anndata.AnnData(frame()[["visits", "smokes"]].to_numpy(np.float32))
+    cells.obs["batch"] = pd.Categorical(table["site"])
+    cells.write_h5ad(tmp_path / "mine.h5ad")
+    given = data.load(str(tmp_path / "mine.h5ad"), columns="batch=label", condition="labels")
+    assert given.classes == (0, 1)
+    assert sum(y[:, 0].sum() for y in given.conditions.values()) == 20
+
+
 MISTAKES = [
     (with_cells("age", {13: "old"}), {}, "'old' in row 13 of the column age among numbers"),
     (with_cells("visits", {13: -2}), {"columns": "visits=count"}, "-2 in row 13 of the column visits, which is count"),
@@ -184,6 +201,11 @@ MISTAKES = [
     (frame(), {"columns": "sex=split"}, "in row 0 of the column sex, which is the split"),
     (frame(fold="train"), {"columns": "fold=split"}, "no row for test by the column fold"),
     (frame()[:0], {}, "has 0 rows"),
+    (frame(), {"columns": "age=label"}, "the column age has .* in row 0: labels are whole numbers"),
+    (frame(), {"columns": "sex=covariate"}, "texts in the column sex, which is covariate"),
+    (with_cells("sex", {13: None}), {"columns": "sex=label"}, "misses the cell in row 13 of the column sex"),
+    (frame(), {"condition": "labels"}, "no labels, .* a table in columns of the kind label"),
+    (frame(), {"columns": "sex=label,visits=label"}, "several columns as label: choose one of sex, visits"),
     (with_cells("visits", {13: None}), {"likelihood": "mixed", "layer": "x"}, "layer is x, but .* no .h5ad"),
     (
         with_cells("age", {13: None})[["age", "income"]],

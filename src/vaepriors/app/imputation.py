@@ -7,6 +7,7 @@ import torch
 
 from vaepriors.app.run import Run
 from vaepriors.checkpoint import write_atomically
+from vaepriors.conditional import unconditional
 from vaepriors.data.columns import encode, is_index, values_of
 from vaepriors.data.frames import as_written, read_frame
 from vaepriors.imputation import Imputed, impute
@@ -54,7 +55,7 @@ def impute_run(
     path = Path(experiment.data) if file is None else file
     table = read_frame(path, experiment.layer if path.suffix == ".h5ad" else None).table
     x = encode(path, table, dataset.columns)
-    model: Any = run.model(dataset, which)[0]  # a table has no conditions
+    model = unconditional(run.model(dataset, which)[0])
     torch.manual_seed(seed_of(seed, "impute"))
     imputed = impute(model, x.to(next(model.parameters())), samples, draws)
     written = as_written(path, table)

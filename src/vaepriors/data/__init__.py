@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -222,10 +222,10 @@ def load(
         is_table = likelihood == "mixed" or columns is not None or layer is not None
         if not is_table and path.suffix.lower() not in frames.SUFFIXES:
             return own.load(path, seed, likelihood, condition=condition, standardize=standardize, stream=stream)
-        if condition is not None or stream == "yes":
-            what = f"condition is {condition}" if stream != "yes" else "stream is yes"
-            raise ValueError(f"{what}, but {path} is read as a table, which has none: leave it out")
-        return table.load(path, seed, likelihood, standardize=standardize, columns=columns, layer=layer)
+        if stream == "yes":
+            raise ValueError(f"stream is yes, but {path} is read as a table, into memory: leave it out")
+        options: Any = {"condition": condition, "standardize": standardize, "columns": columns, "layer": layer}
+        return table.load(path, seed, likelihood, **options)
     entry = _entry(name)
     if columns is not None or layer is not None:
         what = "layer" if columns is None else "columns"

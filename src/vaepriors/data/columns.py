@@ -5,8 +5,10 @@ count      whole numbers from 0 or 1 on
 positive   numbers above 0 whose logarithm is less skewed
 real       other numbers
 category   texts; the codes 0, 1, ... are the sorted categories of the training rows
-drop       left out: not guessed, but for a column without a name, which is the index of a table of pandas
+drop       left out: not guessed, except for a column without a name, which is the index of a table of pandas
 split      train, valid or test for each row
+label      the class that a model is given, a text or a whole number; see `vaepriors.data.conditions`
+covariate  a number that a model is given
 """
 
 import csv
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MISSING",
+    "OUTSIDE",
     "ROLES",
     "csv_of",
     "describe_columns",
@@ -40,7 +43,8 @@ __all__ = [
     "values_of",
 ]
 
-ROLES = (*KINDS, "drop", "split")
+OUTSIDE = ("drop", "split", "label", "covariate")  # not modelled
+ROLES = (*KINDS, *OUTSIDE)
 MISSING = -1  # the code of a missing category
 MOSTLY = 0.5  # a column with more numbers than this among its texts is one of numbers
 DISTINCT = 0.5  # a column of texts with more categories than this share of its rows has none
@@ -64,8 +68,10 @@ def parse_columns(text: str) -> dict[str, str]:
         if kinds.get(name, kind) != kind:
             raise ValueError(f"columns has {name} as {kinds[name]} and as {kind}: choose one")
         kinds[name] = kind
-    if list(kinds.values()).count("split") > 1:
-        raise ValueError(f"columns has several columns as split: choose one of {', '.join(kinds)}")
+    for role in ("split", "label"):
+        names = [name for name, kind in kinds.items() if kind == role]
+        if len(names) > 1:
+            raise ValueError(f"columns has several columns as {role}: choose one of {', '.join(names)}")
     return kinds
 
 

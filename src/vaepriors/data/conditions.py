@@ -131,7 +131,8 @@ def _check_present(dataset: Dataset, kind: str, values: Mapping[str, Tensor]) ->
     if missing:
         raise ValueError(
             f"{dataset.name} has no {kind}, so a model cannot be given them: a custom .npz has them as "
-            f"{', '.join(f'{split}_{kind}' for split in SPLITS)}; leave condition out, or choose other data"
+            f"{', '.join(f'{split}_{kind}' for split in SPLITS)}, a table in columns of the kind {kind[:-1]}; leave "
+            "condition out, or choose other data"
         )
 
 

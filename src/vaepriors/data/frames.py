@@ -1,7 +1,8 @@
 """Tables of a user's `.csv`, `.parquet` or `.h5ad`, as data frames of pandas.
 
 pandas and pyarrow are in the extra `tables`, anndata is in the extra `h5ad`. Of an `.h5ad`, the table is X or a layer,
-its columns are the variables, and the columns of `obs` can only choose the split. A sparse matrix becomes a dense one.
+its columns are the variables, and those of `obs` can be the split, a label or covariates. A sparse matrix becomes a
+dense one.
 """
 
 import csv
@@ -34,7 +35,7 @@ class Frame(NamedTuple):
 
     Attributes:
         table: The columns that can be modelled.
-        other: Columns that can only choose the split, of as many rows.
+        other: Columns that can be the split, a label or covariates, of as many rows.
         kind: The kind of all columns, if it is known.
         fold: The split of each row, if the file has it.
     """

@@ -7,13 +7,14 @@ unless a column of the kind `split` says train, valid or test; without valid, a 
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from vaepriors.data.arrays import SPLITS
-from vaepriors.data.columns import encode, guess_kind, is_index, numbers_of, parse_columns, texts_of
+from vaepriors.data.columns import OUTSIDE, encode, guess_kind, is_index, numbers_of, parse_columns, texts_of
+from vaepriors.data.conditions import check_covariates, check_labels, condition_on
 from vaepriors.data.dataset import LIKELIHOODS, Dataset, shuffled_split
 from vaepriors.data.frames import Frame, read_frame
 from vaepriors.networks.mixed import Column
@@ -42,6 +43,7 @@ def load(
     likelihood: str = "auto",
     limit: float | None = None,
     *,
+    condition: str | None = None,
     standardize: bool = True,
     columns: str | None = None,
     layer: str | None = None,
@@ -53,6 +55,8 @@ def load(
         seed: Seed of a random split.
         likelihood: `auto`, or a name in `vaepriors.data.LIKELIHOODS`, as above.
         limit: The most bytes that it may take, as in `read_frame`.
+        condition: What a model is to be given: `labels`, `covariates` or `both`, of columns of the kinds `label` and
+            `covariate`.
         standardize: Whether a model by name standardises numbers.
         columns: Kinds that differ from the guesses, as `age=count,id=drop`; `split` is one, too.
         layer: The layer of an `.h5ad`; X unless given.
@@ -66,9 +70,7 @@ def load(
     kinds = _kinds(path, frame, given, likelihood)
     train, valid, test = (torch.from_numpy(rows) for rows in _split(path, frame, given, seed))
     table = frame.table
-    chosen = [
-        _column(table, name, kind, train.numpy()) for name, kind in kinds.items() if kind not in ("drop", "split")
-    ]
+    chosen = [_column(table, name, kind, train.numpy()) for name, kind in kinds.items() if kind not in OUTSIDE]
     if not chosen:
         raise ValueError(f"{path} has no column left: leave out fewer in --columns")
     x = encode(path, table, chosen)
@@ -76,8 +78,12 @@ def load(
         likelihood = _likelihood(chosen, bool(x.isnan().any()))
     _check_missing(path, x.isnan().numpy(), chosen, train.numpy(), likelihood)
     scaled = standardize and (likelihood == "mixed" or LIKELIHOODS[likelihood].real)
-    left_out = ", ".join(f"{name} ({kind})" for name, kind in kinds.items() if kind in ("drop", "split"))
-    return Dataset(
+    left_out = ", ".join(f"{name} ({kind})" for name, kind in kinds.items() if kind in OUTSIDE)
+    rows = dict(zip(SPLITS, (train, valid, test), strict=True))
+    beside: Any = {
+        kind: {split: y[of] for split, of in rows.items()} for kind, y in _beside(path, frame, given).items()
+    }
+    dataset = Dataset(
         path.name,
         x[train],
         x[valid],
@@ -87,14 +93,63 @@ def load(
         doubts=tuple(_doubts(table, chosen, x.numpy(), train.numpy())),
         standardize=scaled,
         columns=tuple(chosen),
+        **beside,
     )
+    return dataset if condition is None else condition_on(dataset, condition, rows)
+
+
+def _beside(path: Path, frame: Frame, given: dict[str, str]) -> dict[str, Any]:
+    """Labels and covariates of all rows, from the columns of these kinds."""
+    beside = {}
+    names = {role: [name for name, kind in given.items() if kind == role] for role in ("label", "covariate")}
+    for name in names["label"]:
+        beside["labels"] = _labels(path, name, _cells(frame, name))
+    if names["covariate"]:
+        beside["covariates"] = torch.stack(
+            [_numbers(path, name, _cells(frame, name)) for name in names["covariate"]], 1
+        )
+    return beside
+
+
+def _labels(path: Path, name: str, cells: "pd.Series") -> torch.Tensor:
+    """Whole numbers as they are; of texts, the place of each among all in their order."""
+    _check_complete(path, name, cells)
+    numbers = numbers_of(cells)
+    if numbers is None:
+        numbers = np.unique(texts_of(cells).astype(str), return_inverse=True)[1].astype(np.float64)
+    labels = torch.from_numpy(numbers)
+    check_labels(f"{path}: the column {name}", labels)
+    return labels.long()
+
+
+def _numbers(path: Path, name: str, cells: "pd.Series") -> torch.Tensor:
+    _check_complete(path, name, cells)
+    numbers = numbers_of(cells)
+    if numbers is None:
+        raise ValueError(f"{path} holds texts in the column {name}, which is covariate: set it as label or drop")
+    covariates = torch.from_numpy(numbers).float()
+    check_covariates(f"{path}: the column {name}", covariates[:, None])
+    return covariates
+
+
+def _check_complete(path: Path, name: str, cells: "pd.Series") -> None:
+    if cells.isna().any():
+        row = int(cells.isna().to_numpy().argmax())
+        raise ValueError(f"{path} misses the cell in row {row} of the column {name}, which is a condition: fill it")
+
+
+def _cells(frame: Frame, name: str) -> "pd.Series":
+    """A column of the table, or of those beside it."""
+    source = frame.table if name in frame.table.columns else frame.other
+    assert source is not None
+    return source[name]
 
 
 def _check_given(path: Path, frame: Frame, given: dict[str, str]) -> None:
-    """Refuse a column that the table does not have; only the split can be a column beside it."""
+    """Refuse a column that the table does not have; one beside it can only be outside of the model."""
     beside = [] if frame.other is None else [str(name) for name in frame.other.columns]
     for name, kind in given.items():
-        if name not in frame.table.columns and not (kind == "split" and name in beside):
+        if name not in frame.table.columns and not (kind in OUTSIDE and name in beside):
             known = [*frame.table.columns, *beside]
             some = ", ".join(map(str, known[:12])) + (", ..." if len(known) > 12 else "")
             raise ValueError(f"{path} has no column {name}, which columns names as {kind}: it has {some}")
@@ -109,7 +164,7 @@ def _kinds(path: Path, frame: Frame, given: dict[str, str], likelihood: str) -> 
     for name in map(str, frame.table.columns):
         kind = given.get(name) or ("drop" if is_index(name) else needed or frame.kind)
         kind = kind or guess_kind(path, name, frame.table[name])
-        if needed and kind not in (needed, "drop", "split"):
+        if needed and kind not in (needed, *OUTSIDE):
             raise ValueError(
                 f"columns has {name} as {kind}, but the likelihood {likelihood} takes columns of the kind {needed}: "
                 "choose the likelihood mixed, or leave one out"
@@ -123,9 +178,7 @@ def _split(path: Path, frame: Frame, given: dict[str, str], seed: int) -> tuple[
     number, name = len(frame.table), next((name for name, kind in given.items() if kind == "split"), None)
     fold = frame.fold
     if name is not None:
-        source = frame.table if name in frame.table.columns else frame.other
-        assert source is not None
-        fold = texts_of(source[name])
+        fold = texts_of(_cells(frame, name))
     if fold is None:
         tenth = number // 10
         train, valid, test = (rows.numpy() for rows in shuffled_split(number, tenth, tenth, seed))
