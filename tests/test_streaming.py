@@ -77,6 +77,16 @@ def test_points_on_disk_are_those_in_memory(tmp_path, array, likelihood, names):
     assert len(there.train.shards.paths) == (3 if "a.npy" in names else 1)
 
 
+def test_points_are_selected_as_from_a_tensor_whatever_the_default_device(tmp_path):
+    train = Streamed(Shards([saved(tmp_path, REAL)]), order=GENERATOR.permutation(60))
+    points = train[:]
+    with torch.device("meta"):  # as where the memory of a model is estimated
+        for rows in (0, -1, slice(3, 40, 5), slice(-2, None)):
+            assert torch.equal(train[rows], points[rows])
+    with pytest.raises(IndexError):
+        train[60]
+
+
 def test_the_digest_is_of_the_numbers_and_not_of_the_files(tmp_path):
     one = own.load(saved(tmp_path / "one", LEVELS), stream="yes")
     parts = own.load(saved(tmp_path / "parts", LEVELS, ("a.npy", "b.npy")), stream="yes")
@@ -205,6 +215,14 @@ def test_a_recorded_step_sees_each_batch(tmp_path):
     step = Graphed(lambda rows: source.points[rows].sum(), aside=lambda call: call(), record=record)
     sums = [step(batch).item() for batch in source.batches(rows)]
     assert sums == LEVELS.reshape(6, -1).sum(1).tolist()
+
+
+def test_counts_on_disk_are_trained_and_their_size_factors_refused(tmp_path, vaepriors, capsys):
+    options = ["--data", saved(tmp_path / "data", COUNTS), "--likelihood", "poisson", "--hidden", "4", "--latent", "2"]
+    options += ["--epochs", "1", "--accelerator", "cpu", "--out", tmp_path / "run"]
+    assert vaepriors("train", *options, "--stream", "yes", "--size-factors", "total") == 2
+    assert "--stream no" in capsys.readouterr().err
+    assert vaepriors("train", *options, "--stream", "yes") == 0
 
 
 def test_a_prior_that_needs_all_examples_is_refused(tmp_path, vaepriors, capsys):

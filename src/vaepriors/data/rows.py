@@ -119,14 +119,14 @@ class Streamed:
         return len(self.shards) if self.order is None else len(self.order)
 
     def __getitem__(self, rows: Tensor | slice | int) -> Tensor:
-        if isinstance(rows, int):
-            return self[torch.tensor([rows % len(self)])][0]
-        if isinstance(rows, slice):
-            start, stop, step = rows.indices(len(self))
-            size = 8 * len(range(start, stop, step)) * self.shape[1:].numel()
-            check_size(f"loading {size // 8 // self.shape[1:].numel()} points that are read from disk", size)
-            rows = torch.arange(start, stop, step)
-        return self.convert(self.read(rows))
+        if isinstance(rows, Tensor):
+            return self.convert(self.read(rows))
+        if isinstance(rows, int):  # by NumPy, because torch's default device may be another
+            return self.convert(self._stored(np.array([range(len(self))[rows]])))[0]
+        chosen = np.arange(len(self))[rows]
+        size = 8 * len(chosen) * self.shape[1:].numel()
+        check_size(f"loading {len(chosen)} points that are read from disk", size)
+        return self.convert(self._stored(chosen))
 
     def read(self, rows: Tensor) -> Tensor:
         """Some rows as they are stored, on the CPU.
@@ -134,8 +134,10 @@ class Streamed:
         Raises:
             ValueError: If a file has changed since it was opened first.
         """
-        places = rows.numpy() if self.order is None else self.order[rows.numpy()]
-        return as_tensor(self.shards.read(places), self.channels_last)
+        return self._stored(rows.numpy())
+
+    def _stored(self, rows: np.ndarray) -> Tensor:
+        return as_tensor(self.shards.read(rows if self.order is None else self.order[rows]), self.channels_last)
 
     def __repr__(self) -> str:
         return f"Streamed({self.shards.dtype} {tuple(self.shape)})"
