@@ -1,7 +1,7 @@
 """Inputs for `fuzzing`, as Hypothesis draws them.
 
 options    of every command, with values far from sense
-files      custom arrays of any type and shape, whole or damaged
+files      custom arrays of any type and shape, and tables, whole or damaged
 runs       the folder of a finished run with one of its files damaged
 """
 
@@ -235,16 +235,31 @@ def archives(draw: st.DrawFn) -> bytes:
     return bytes(whole)
 
 
+MORE = ("", "--prior vamp", "--model conv", "--objective rewo --kappa 1", "--likelihood mixed", "--columns c0=drop")
+NUMBERS = ("0", "1", "2", "7", "1.5", "-3", "4000", "", "nan", "inf", "1e400", "0x1", "1_000")
+WORDS = ("x", "y", "True", "False", "", "None", "é", '"', '"a,b"', "1,2", "\0", "2020-01-01")
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> bytes:
+    """A .csv: columns of numbers, of words, or of both, some of them with odd names."""
+    kinds = (NUMBERS[:4], NUMBERS[:6], NUMBERS, WORDS[:2], WORDS[:5], WORDS, NUMBERS + WORDS)
+    columns = draw(st.lists(st.sampled_from((*3 * kinds[:2], *kinds)), max_size=4))
+    names = [draw(st.sampled_from((*6 * (f"c{place}",), "c0", "", "a b"))) for place in range(len(columns))]
+    lines = [draw(st.tuples(*map(st.sampled_from, columns))) for _ in range(draw(st.sampled_from((0, 1, 9, 30))))]
+    return "\n".join(map(",".join, (names, *lines))).encode()
+
+
 @st.composite
 def files(draw: st.DrawFn) -> Trial:
     """Training on a custom file, whole or with some of its bytes cut off or flipped."""
-    suffix = draw(st.sampled_from((".npy", ".npy", ".npz", ".npz", ".NPY")))
-    usual_one = (any_array().map(npy), archives())[suffix == ".npz"]
+    suffix = draw(st.sampled_from((".npy", ".npy", ".npz", ".npz", ".NPY", ".csv", ".csv", ".parquet", ".h5ad")))
+    usual_one = {".npz": archives(), ".csv": tables()}.get(suffix, any_array().map(npy))
     whole = draw((*5 * (usual_one,), archives(), st.sampled_from(BROKEN))[draw(st.integers(0, 6))])
     harm = draw(st.sampled_from((*6 * ("none",), "cut", "flip", "append")))
     where = draw(FRACTION)
     data = {"none": whole, "cut": cut(whole, where), "flip": flipped(whole, where), "append": whole + b"more"}[harm]
-    more = draw(st.sampled_from(("", "--prior vamp", "--model conv", "--objective rewo --kappa 1"))).split()
+    more = draw(st.sampled_from(MORE)).split()
     words = ("train", *as_words(usual("train") | {"data": (f"mine{suffix}",)}), *more)
     return Trial(words, ((f"mine{suffix}", data),))
 
