@@ -100,10 +100,9 @@ def train(options: dict[str, Any], data: Dataset, seed: int, epochs: int) -> tup
         model, objective, data, epochs=epochs, lr=1e-3, warmup=100, patience=100, seed=seed, accelerator="cpu"
     )
     model = outcome.load_best(model)
+    x, y = (torch.cat([of[split] for split in ("valid", "test", "train")]) for of in (vars(data), data.conditions))
     with torch.no_grad():
-        codes = [
-            model.encoder(getattr(data, split), data.conditions[split]).mean for split in ("valid", "test", "train")
-        ]
+        codes = model.encoder(x, y).mean
     log_p = estimate(model, data.test, 2000, condition=data.conditions["test"]).log_likelihood.mean().item()
     return log_p, codes.numpy()
 
