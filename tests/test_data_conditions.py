@@ -1,6 +1,10 @@
 """Labels and covariates of a user's file and of the catalogue, as conditions."""
 
+import warnings
+
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -89,6 +93,56 @@ def test_an_unknown_class_of_a_split_by_seed_is_named_by_its_row_in_the_file(tmp
     row = int(plain.labels["valid"][0])  # each label is its row
     with pytest.raises(ValueError, match=f"class {row} in row {row}"):
         load(str(tmp_path / "mine.npz"), condition="labels")
+
+
+def table(**changes):
+    number = 30
+    columns = {"a": np.arange(number) / 7, "b": np.arange(number) ** 0.5, "age": np.arange(number) % 5}
+    return pd.DataFrame(columns | {"site": np.array(["north", "south", "east"] * 10, object)} | changes)
+
+
+COLUMNS = "site=label,age=covariate"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".h5ad"])
+def test_columns_of_a_table_are_conditions(tmp_path, suffix):
+    path = tmp_path / f"mine{suffix}"
+    if suffix == ".csv":
+        table().to_csv(path, index=False)
+    else:
+        x = table()[["a", "b"]].to_numpy(np.float32)
+        obs = table()[["site", "age"]].set_index(pd.Index(map(str, range(30))))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            anndata.AnnData(x, obs=obs).write_h5ad(path)
+    data = load(str(path), columns=COLUMNS, condition="both")
+    assert data.event_shape == (2,)
+    assert data.classes == ("east", "north", "south")
+    names = {split: [data.classes[row] for row in y[:, :3].argmax(1)] for split, y in data.conditions.items()}
+    for split in SIZES:
+        rows = (getattr(data, split)[:, 0] * 7).round().long()  # a tells the row
+        assert names[split] == table()["site"][rows.tolist()].tolist()
+        assert data.conditions[split][:, 3].tolist() == (rows % 5).tolist()
+    assert condition_of(data, ("south", "2.5")).tolist() == [0, 0, 1, 2.5]
+    assert load(
+        str(path), columns=COLUMNS.replace("site", "age").replace("age=covariate", "site=drop"), condition="labels"
+    ).classes == (0, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "columns", "words"),
+    [
+        ({"site": ["north", None] * 15}, COLUMNS, "misses the cell in row 1 of the column site"),
+        ({"site": list(range(30))}, COLUMNS, "the class .* in row .*, which the training set does not have"),
+        ({}, "site=covariate", "site"),
+        ({}, "site=label,age=label", "several columns as label"),
+        ({}, "age=covariate", "has no labels.*kind label"),
+    ],
+)
+def test_columns_that_cannot_be_conditions_are_refused(tmp_path, changes, columns, words):
+    table(**changes).to_csv(tmp_path / "mine.csv", index=False)
+    with pytest.raises(ValueError, match=words):
+        load(str(tmp_path / "mine.csv"), columns=columns, condition="labels")
 
 
 def test_data_sets_of_a_program_are_checked():

@@ -308,7 +308,7 @@ def sample(
     number: int = 64,
     which: Which = "best",
     seed: int = 0,
-    condition: tuple[float, ...] = (),
+    condition: tuple[str, ...] = (),
     model: CustomModel = None,
 ) -> int:
     """Draw from a trained model; also draw reconstructions, pseudo-inputs and the curves of the training.

@@ -5,7 +5,7 @@ covariates   real numbers, taken unchanged
 both         the one-hot class, then the covariates
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -41,7 +41,7 @@ def condition_on(dataset: Dataset, kind: str, rows: Mapping[str, Tensor] | None 
         raise ValueError(f"unknown condition {kind!r}: choose one of {', '.join(CONDITIONS)}")
     parts: list[dict[str, Tensor]] = []
     doubts = list(dataset.doubts)
-    classes: tuple[int, ...] = ()
+    classes: tuple[int | str, ...] = ()
     if kind in ("labels", "both"):
         classes, one_hot = _one_hot(dataset, rows or {})
         parts.append(one_hot)
@@ -53,7 +53,7 @@ def condition_on(dataset: Dataset, kind: str, rows: Mapping[str, Tensor] | None 
     return replace(dataset, conditions=conditions, classes=classes, doubts=tuple(doubts))
 
 
-def condition_of(dataset: Dataset, values: tuple[float, ...]) -> Tensor:
+def condition_of(dataset: Dataset, values: Sequence[float | str]) -> Tensor:
     """The y of a class, of covariates, or of a class followed by covariates, of shape `(c,)`.
 
     Raises:
@@ -70,10 +70,13 @@ def condition_of(dataset: Dataset, values: tuple[float, ...]) -> Tensor:
     if len(values) != bool(classes) + covariates:
         parts = ["a class"] * bool(classes) + [f"{covariates} covariates"] * bool(covariates)
         raise ValueError(f"condition is {_in_words(values)}: give {' and '.join(parts)}")
-    if classes and values[0] not in classes:
+    if classes and str(values[0]) not in map(str, classes):
         raise ValueError(f"condition is {_in_words(values)}: choose a class of {_few(classes)}")
-    one_hot = [float(values[0] == each) for each in classes]
-    return torch.tensor([*one_hot, *values[bool(classes) :]])
+    one_hot = [float(str(values[0]) == str(each)) for each in classes]
+    try:
+        return torch.tensor([*one_hot, *map(float, values[bool(classes) :])])
+    except ValueError as error:
+        raise ValueError(f"condition is {_in_words(values)}: covariates are numbers ({error})") from error
 
 
 def classes_of_split(dataset: Dataset, split: str) -> Tensor | None:
@@ -136,7 +139,7 @@ def _check_present(dataset: Dataset, kind: str, values: Mapping[str, Tensor]) ->
         )
 
 
-def _one_hot(dataset: Dataset, rows: Mapping[str, Tensor]) -> tuple[tuple[int, ...], dict[str, Tensor]]:
+def _one_hot(dataset: Dataset, rows: Mapping[str, Tensor]) -> tuple[tuple[int | str, ...], dict[str, Tensor]]:
     """The classes of train, and the one-hot class of each point."""
     _check_present(dataset, "labels", dataset.labels)
     for split in SPLITS:
@@ -147,6 +150,7 @@ def _one_hot(dataset: Dataset, rows: Mapping[str, Tensor]) -> tuple[tuple[int, .
             f"{dataset.name} has {len(classes)} different labels in {len(dataset.train)} training points, more than "
             f"{MOST_CLASSES} classes: give fewer classes, or covariates"
         )
+    name_of = dataset.label_names.__getitem__ if dataset.label_names else int
     one_hot = {}
     for split in SPLITS:
         labels = dataset.labels[split].long()
@@ -155,17 +159,17 @@ def _one_hot(dataset: Dataset, rows: Mapping[str, Tensor]) -> tuple[tuple[int, .
             place = int(unknown[0])
             row = int(rows[split][place]) if split in rows else place
             raise ValueError(
-                f"{dataset.name}: {split} has the class {int(labels[place])} in row {row}, which the training set does "
-                "not have: remove such rows, or add the class to train"
+                f"{dataset.name}: {split} has the class {name_of(int(labels[place]))} in row {row}, which the training "
+                "set does not have: remove such rows, or add the class to train"
             )
         one_hot[split] = F.one_hot(torch.searchsorted(classes, labels), len(classes)).float()
-    return tuple(classes.tolist()), one_hot
+    return tuple(map(name_of, classes.tolist())), one_hot
 
 
-def _in_words(values: tuple[float, ...]) -> str:
-    return " ".join(f"{value:g}" for value in values)
+def _in_words(values: Sequence[float | str]) -> str:
+    return " ".join(map(str, values))
 
 
-def _few(classes: tuple[int, ...]) -> str:
+def _few(classes: Sequence[int | str]) -> str:
     shown = ", ".join(map(str, classes[:20]))
     return shown if len(classes) <= 20 else f"{shown}, ..."

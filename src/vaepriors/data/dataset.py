@@ -50,7 +50,8 @@ class Dataset:
         covariates: Real numbers of each point, of shape `(N, c)`, by split; used only as conditions.
         conditions: What a conditional model is given of each point: y, floats of shape `(N, c)`, by split. Empty for
             models without conditions. `condition_on` makes them from labels or covariates.
-        classes: The labels of the classes, if the first numbers of y are a one-hot class.
+        classes: The labels of the classes, or their names, if the first numbers of y are a one-hot class.
+        label_names: The names of the labels 0, 1, ..., if they have names.
         segments: Draws points that are stick figures: `(N, D)` -> `(N, lines, 2, 3)`, the two ends of each line.
         pseudo: Mean and standard deviation of the VampPrior's initial pseudo-inputs (Tomczak & Welling, 2018); by
             default these are training images plus noise.
@@ -83,7 +84,8 @@ class Dataset:
     labels: dict[str, Tensor] = field(default_factory=dict, repr=False)
     covariates: dict[str, Tensor] = field(default_factory=dict, repr=False)
     conditions: dict[str, Tensor] = field(default_factory=dict, repr=False)
-    classes: tuple[int, ...] = field(default=(), repr=False)
+    classes: tuple[int | str, ...] = field(default=(), repr=False)
+    label_names: tuple[str, ...] = field(default=(), repr=False)
     segments: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
     stored: str = field(default="", repr=False)
     content: str = field(default="", repr=False)

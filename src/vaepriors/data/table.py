@@ -80,9 +80,6 @@ def load(
     scaled = standardize and (likelihood == "mixed" or LIKELIHOODS[likelihood].real)
     left_out = ", ".join(f"{name} ({kind})" for name, kind in kinds.items() if kind in OUTSIDE)
     rows = dict(zip(SPLITS, (train, valid, test), strict=True))
-    beside: Any = {
-        kind: {split: y[of] for split, of in rows.items()} for kind, y in _beside(path, frame, given).items()
-    }
     dataset = Dataset(
         path.name,
         x[train],
@@ -93,33 +90,34 @@ def load(
         doubts=tuple(_doubts(table, chosen, x.numpy(), train.numpy())),
         standardize=scaled,
         columns=tuple(chosen),
-        **beside,
+        **_beside(path, frame, given, rows),
     )
     return dataset if condition is None else condition_on(dataset, condition, rows)
 
 
-def _beside(path: Path, frame: Frame, given: dict[str, str]) -> dict[str, Any]:
-    """Labels and covariates of all rows, from the columns of these kinds."""
-    beside = {}
+def _beside(path: Path, frame: Frame, given: dict[str, str], rows: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Labels, with the names of those that are texts, and covariates of each split, from the columns of these kinds."""
+    beside: dict[str, Any] = {}
     names = {role: [name for name, kind in given.items() if kind == role] for role in ("label", "covariate")}
     for name in names["label"]:
-        beside["labels"] = _labels(path, name, _cells(frame, name))
+        labels, beside["label_names"] = _labels(path, name, _cells(frame, name))
+        beside["labels"] = {split: labels[of] for split, of in rows.items()}
     if names["covariate"]:
-        beside["covariates"] = torch.stack(
-            [_numbers(path, name, _cells(frame, name)) for name in names["covariate"]], 1
-        )
+        columns = [_numbers(path, name, _cells(frame, name)) for name in names["covariate"]]
+        beside["covariates"] = {split: torch.stack(columns, 1)[of] for split, of in rows.items()}
     return beside
 
 
-def _labels(path: Path, name: str, cells: "pd.Series") -> torch.Tensor:
-    """Whole numbers as they are; of texts, the place of each among all in their order."""
+def _labels(path: Path, name: str, cells: "pd.Series") -> tuple[torch.Tensor, tuple[str, ...]]:
+    """Whole numbers as they are; of texts, the place of each among all in their order, and all."""
     _check_complete(path, name, cells)
     numbers = numbers_of(cells)
     if numbers is None:
-        numbers = np.unique(texts_of(cells).astype(str), return_inverse=True)[1].astype(np.float64)
+        texts, places = np.unique(texts_of(cells).astype(str), return_inverse=True)
+        return torch.from_numpy(places).long(), tuple(texts.tolist())
     labels = torch.from_numpy(numbers)
     check_labels(f"{path}: the column {name}", labels)
-    return labels.long()
+    return labels.long(), ()
 
 
 def _numbers(path: Path, name: str, cells: "pd.Series") -> torch.Tensor:

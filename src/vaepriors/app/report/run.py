@@ -430,7 +430,7 @@ def _pseudo_inputs(subject: _Subject) -> Iterator[Part]:
         yield _opening(model, top, k, percent_in_words(rank[k].item()), subject.data.classes)
 
 
-def _opening(model: AnyVAE, top: VampPrior, k: int, percent: str, classes: tuple[int, ...]) -> Opening:
+def _opening(model: AnyVAE, top: VampPrior, k: int, percent: str, classes: tuple[int | str, ...]) -> Opening:
     """A pseudo-input, which opens to images generated from it; with conditions, given its own."""
     u, number = top.inputs()[k : k + 1], k + 1
     z = top.posteriors(slice(k, k + 1)).sample((GENERATED,)).squeeze(1)
