@@ -8,6 +8,7 @@ from torch.distributions import Independent, Normal
 from reference import Call, D, L, LinearGaussian, fit_of_samples
 from vaepriors import analysis, networks
 from vaepriors.annealing import Annealing
+from vaepriors.app.cost import gflop_per_step
 from vaepriors.app.experiment import MODELS, Experiment, build
 from vaepriors.conditional import ConditionalVAE, Ignoring, PerClass, PseudoConditions
 from vaepriors.data import Dataset, condition_on
@@ -260,6 +261,11 @@ def test_a_new_prior_is_fitted_while_the_networks_stand_still():
     before = [p.clone() for p in model.encoder.parameters()]
     fit(model, PriorFit(), data, epochs=1, accelerator="cpu")
     assert all(torch.equal(p, b) for p, b in zip(model.encoder.parameters(), before, strict=True))
+
+
+def test_the_cost_of_a_conditional_model_is_known_without_its_data():
+    given = Experiment(condition="labels", prior="vamp", components=2, pseudo_conditions="own", hidden=(4,))
+    assert gflop_per_step(given) == gflop_per_step(Experiment(prior="vamp", components=2, hidden=(4,)))
 
 
 # What the latent space does

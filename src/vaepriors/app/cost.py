@@ -43,7 +43,7 @@ class _Counts(NamedTuple):
 
 
 def _shape_of(experiment: Experiment) -> Experiment:
-    """The experiment with nothing but what decides its operations."""
+    """The experiment with nothing but what decides its operations; conditions, which add few, are left out."""
     form = data.CATALOGUE[experiment.data].form
     like = next(name for name, entry in data.CATALOGUE.items() if entry.form[1:3] == form[1:3])
     rest: Any = {
@@ -52,6 +52,8 @@ def _shape_of(experiment: Experiment) -> Experiment:
         "warmup": 0,
         "patience": 0,
         "epoch_steps": None,
+        "condition": None,
+        "pseudo_conditions": None,
         "lr": 1e-3,
         "lr_stages": 1,
         "init": "he",
