@@ -224,6 +224,7 @@ def npz(**arrays):
         (npz(train=REAL, valid=REAL[:0], test=REAL), ".npz", r"valid is empty"),
         (npy(REAL[:9]), ".npy", r"valid is empty"),
         (npy(REAL[:0]), ".npy", r"train is empty"),
+        (npy(REAL[0, 0]), ".npy", r"vectors are \(N, D\), images"),
         (npy(REAL[:, 0]), ".npy", r"float64 \(50,\).*vectors are \(N, D\), images \(N, H, W\)"),
         (npy(WITH_NAN), ".npy", r"holds NaN or infinity in 1 of \d+ points"),
         (npy(SIGNALLING), ".npy", r"holds NaN or infinity in 1 of \d+ points"),

@@ -41,8 +41,8 @@ def rewo(setting: Setting, *, kappa: Positive, nu: Positive = 1.0) -> Objective:
     """ELBO under a bound on the reconstruction error (Klushyn et al. 2019, algorithm 1)
 
     Args:
-        kappa: Bound on the root mean squared reconstruction error per dimension: 0.18 for MNIST and 0.02 for the
-            pendulum in the paper.
+        kappa: Bound on the root mean squared reconstruction error per dimension (of standardised columns in units of
+            their standard deviations): 0.18 for MNIST and 0.02 for the pendulum in the paper.
         nu: Speed of the weight of the divergence.
     """
     return REWO(kappa, nu, samples=setting.experiment.samples)

@@ -7,6 +7,7 @@ The support of x follows from the likelihood:
     gaussian      any finite x; the same for student
     poisson       x in {0, 1, 2, ...}; the same for negative_binomial and multinomial
     categorical   x in {0, ..., C - 1}, with C of each column, or channel, from train
+    mixed         as the kind of each column says; NaN is a missing cell (see `vaepriors.networks.mixed`)
 
 Dynamic binarisation (Salakhutdinov & Murray, 2008) draws x ~ Bernoulli(probability) at every visit of a training point.
 Validation and test points are drawn once, with a seed that never changes, so all runs are evaluated on the same bits.

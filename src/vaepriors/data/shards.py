@@ -37,7 +37,7 @@ class Shards:
                 raise ValueError(f"{path} holds {header}, but {paths[0].name} {first}: all need one type and row shape")
         self.dtype, self.row_shape = first.dtype, first.shape[1:]
         self.row_size = self.dtype.itemsize * int(np.prod(self.row_shape, dtype=np.int64))
-        self.ends = np.cumsum([header.shape[0] for header in self.headers])
+        self.ends = np.cumsum([next(iter(header.shape), 0) for header in self.headers])  # a number has no shape
 
     def __len__(self) -> int:
         return int(self.ends[-1])
