@@ -42,7 +42,12 @@ def test_labels_are_one_hot_classes_and_covariates_follow(write):
     assert not data.doubts
     large = load(write(train_covariates=np.full((6, 2), 1000.0)), condition="covariates")
     assert "1e+03 in column 0" in large.doubts[0]
-    for values, word in (((3, 0, 0), "0, 1, 5"), ((5,), "2 covariates")):
+    for values, word in (
+        ((3, 0, 0), "0, 1, 5"),
+        ((5,), "2 covariates"),
+        ((5, "x", 1), "'x'"),
+        ((5, "nan", 1), "finite"),
+    ):
         with pytest.raises(ValueError, match=word):
             condition_of(data, values)
 

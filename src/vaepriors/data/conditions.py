@@ -74,9 +74,12 @@ def condition_of(dataset: Dataset, values: Sequence[float | str]) -> Tensor:
         raise ValueError(f"condition is {_in_words(values)}: choose a class of {_few(classes)}")
     one_hot = [float(str(values[0]) == str(each)) for each in classes]
     try:
-        return torch.tensor([*one_hot, *map(float, values[bool(classes) :])])
+        y = torch.tensor([*one_hot, *map(float, values[bool(classes) :])])
     except ValueError as error:
         raise ValueError(f"condition is {_in_words(values)}: covariates are numbers ({error})") from error
+    if not y.isfinite().all():
+        raise ValueError(f"condition is {_in_words(values)}: covariates are finite numbers")
+    return y
 
 
 def classes_of_split(dataset: Dataset, split: str) -> Tensor | None:
