@@ -115,3 +115,8 @@ def test_a_replaced_choice_brings_its_own_defaults_and_keeps_what_was_given():
     assert Experiment(prior="vamp", components=7).replace(prior="mog", seed=1).components == 7
     with pytest.raises(ValueError, match="components is 7"):
         Experiment(prior="vamp", components=7).replace(prior="standard")
+
+
+def test_numbers_that_a_training_would_round_to_zero_are_refused():
+    with pytest.raises(ValueError, match="adam_eps is 1e-320: a positive number is needed"):
+        Experiment(adam_eps=1e-320)

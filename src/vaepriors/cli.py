@@ -76,8 +76,8 @@ def train(
         check_start(experiment, run)
     dataset = _read(experiment, run)
     if first:
-        _show(dataset)
         check_memory(experiment, dataset, fabric.device)  # as `fit` does, but before other processes start
+        _show(dataset)
     fabric.launch()
     call = functools.partial(fit, experiment, dataset, run, fabric, save_every=save_every, snapshots=snapshots)
     return _follow(call, run, dataset, fabric.is_global_zero, tensorboard)

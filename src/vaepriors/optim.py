@@ -50,7 +50,7 @@ def adam(
     Raises:
         ValueError: If the objective trains no parameter of this model.
 
-    >>> from vaepriors import networks, objectives, priors
+    >>> from vaepriors import VAE, networks, objectives, priors
     >>> model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2), priors.StandardNormal(2))
     >>> optimizer = adam(model, objectives.ELBO(), lr=1e-3)
     """

@@ -19,6 +19,7 @@ must be given. The value of an option `base` is another entry of the table: with
 
 import difflib
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
@@ -341,7 +342,7 @@ def check_value(name: str, value: Any, kind: Any) -> None:
             _check_whole(name, value, limit)
         elif isinstance(limit, Length):
             _check_sizes(name, value, limit)
-        elif limit == "positive" and not 0 < value < float("inf"):
+        elif limit == "positive" and not sys.float_info.min <= value < float("inf"):  # less becomes 0 in a training
             raise ValueError(f"{name} is {value}: a positive number is needed")
 
 
