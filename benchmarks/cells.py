@@ -138,6 +138,7 @@ def accuracies(codes: Array, batch: Array, types: Array) -> dict[str, float]:
 
 
 def measure(file: Path, seeds: int, epochs: int) -> dict[str, Any]:
+    here = session(0, torch.device("cpu"))
     counts, types = read(file)
     found: dict[str, list[dict[str, float]]] = {}
     for seed in range(seeds):
@@ -152,7 +153,7 @@ def measure(file: Path, seeds: int, epochs: int) -> dict[str, Any]:
             log_p, codes = train(options, data, seed, epochs)
             found.setdefault(name, []).append({"log_p": log_p, **accuracies(codes, batch[order], types[order])})
             print(seed, name, found[name][-1], flush=True)
-    return {"session": session(0, torch.device("cpu")), "file": file.name, "epochs": epochs, "rows": found}
+    return {"session": here, "file": file.name, "epochs": epochs, "rows": found}
 
 
 def table(recorded: dict[str, Any]) -> str:
