@@ -59,7 +59,10 @@ def by_vae(table: pd.DataFrame, seed: int, **options: Any) -> pd.DataFrame:
 
 
 def by_imputer(table: pd.DataFrame, seed: int, imputer: Any) -> pd.DataFrame:
-    """The table filled by an imputer of numbers."""
+    """The table filled by an imputer of numbers, which sees a category as one-hot numbers but the first.
+
+    With the first, the others would tell each of them, and regressions would see nothing else.
+    """
     numbers = table[NUMBERS].astype(float)
     mean, scale = numbers.mean(), numbers.std()
     parts = [(numbers - mean) / scale]
@@ -67,13 +70,14 @@ def by_imputer(table: pd.DataFrame, seed: int, imputer: Any) -> pd.DataFrame:
         one_hot = pd.get_dummies(table[name]).astype(float)
         one_hot[table[name].isna().to_numpy()] = np.nan
         parts.append(one_hot)
-    filled = imputer.fit_transform(pd.concat(parts, axis=1).to_numpy())
+    filled = imputer.fit_transform(pd.concat([parts[0], *(part.iloc[:, 1:] for part in parts[1:])], axis=1).to_numpy())
     result = pd.DataFrame(filled[:, : len(NUMBERS)], columns=NUMBERS) * scale + mean
     place = len(NUMBERS)
     for name, one_hot in zip(CATEGORIES, parts[1:], strict=True):
-        codes = filled[:, place : place + one_hot.shape[1]].argmax(1)
+        others = filled[:, place : place + one_hot.shape[1] - 1]
+        codes = np.column_stack([1 - others.sum(1), others]).argmax(1)
         result[name] = np.asarray(one_hot.columns)[codes]
-        place += one_hot.shape[1]
+        place += others.shape[1]
     return result
 
 
