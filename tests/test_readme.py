@@ -176,6 +176,13 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     assert f"VampPrior is {in_words(hvae.refined_paired)} nats better than the standard prior" in page
     assert f"flow is {in_words(flow.paired)} nats better than the standard prior in the VAE, by refined" in page
     assert f"posteriors {in_words(flow.refined_paired)} (one seed" in page
+    gains = {}
+    for name in ("vamp", "exemplar", "refit-flow", "refit-vamp"):
+        (row,) = papers.select("priors", [f"caltech101-vae-{name}"])
+        gains[name] = papers.summarize(row, ROOT / "results").refined_paired
+    assert min(gains["exemplar"][0], gains["refit-flow"][0]) > 2 * gains["vamp"][0]
+    assert "gain more than twice as much" in README
+    assert gains["refit-vamp"][0] < 0
     areas = json.loads((ROOT / "results" / "benchmarks" / "anomaly.json").read_text())["areas"]
     vae, vamp, forest, mixture, pca = (f"{sum(each) / len(each):.2f}" for each in areas.values())
     guide = " ".join(GUIDE.split())
