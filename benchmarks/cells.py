@@ -169,6 +169,11 @@ def table(recorded: dict[str, Any]) -> str:
     return markdown_table(titles, lines)
 
 
+def rendered(page: str) -> str:
+    """The page with the table of the recorded numbers."""
+    return between_marks(page, "cells", table(json.loads(RECORDED.read_text())))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--file", type=Path)
@@ -180,9 +185,7 @@ def main() -> None:
     if options.file is not None:
         write_json(options.out, measure(options.file, options.seeds, options.epochs))
     if options.render:
-        recorded = json.loads(RECORDED.read_text())
-        text = between_marks(PAGE.read_text(), "cells", table(recorded))
-        write_atomically(PAGE, text.encode())
+        write_atomically(PAGE, rendered(PAGE.read_text()).encode())
 
 
 if __name__ == "__main__":

@@ -123,6 +123,11 @@ def table_of(recorded: dict[str, Any]) -> str:
     return markdown_table(["filled by", "error of numbers", "wrong categories"], lines)
 
 
+def rendered(page: str) -> str:
+    """The page with the table of the recorded numbers."""
+    return between_marks(page, "penguins", table_of(json.loads(RECORDED.read_text())))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
@@ -130,8 +135,7 @@ def main() -> None:
     parser.add_argument("--render", action="store_true")
     options = parser.parse_args()
     if options.render:
-        text = between_marks(PAGE.read_text(), "penguins", table_of(json.loads(RECORDED.read_text())))
-        write_atomically(PAGE, text.encode())
+        write_atomically(PAGE, rendered(PAGE.read_text()).encode())
     else:
         write_json(options.out, measure(options.seeds))
 

@@ -4,11 +4,17 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import anndata
+import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 
+import cells
 import likelihood
 import ours
+import penguins
 import priors
 import samples
 import speed
@@ -155,6 +161,32 @@ def test_the_page_shows_the_recorded_steps_of_the_priors():
 def test_the_page_shows_the_recorded_likelihoods():
     page = (ROOT / "docs" / "speed.md").read_text()
     assert likelihood.rendered(page) == page
+
+
+@pytest.mark.parametrize("benchmark", [cells, penguins])
+def test_the_guide_shows_the_recorded_tables(benchmark):
+    page = (ROOT / "docs" / "guide.md").read_text()
+    assert benchmark.rendered(page) == page
+
+
+def test_counts_of_cells_come_back_from_scaled_logarithms(tmp_path):
+    counts = np.array([[0, 1, 2], [5, 1, 0]])
+    table = anndata.AnnData(scipy.sparse.csr_matrix(np.log1p(counts * [[0.3], [7.0]]).astype(np.float32)))
+    table.obs["bulk_labels"] = ["a", "b"]
+    table.raw = table
+    table.write_h5ad(tmp_path / "cells.h5ad")
+    whole, types = cells.read(tmp_path / "cells.h5ad")
+    assert whole.tolist() == counts.tolist()
+    assert types.tolist() == ["a", "b"]
+
+
+def test_filling_by_numbers_keeps_what_is_there():
+    table = pd.DataFrame({name: [1.0, 2.0, 3.0, None] for name in penguins.NUMBERS})
+    for name in penguins.CATEGORIES:
+        table[name] = ["a", "b", None, "b"]
+    filled = penguins.METHODS["mean, most frequent"](table, 0)
+    assert filled["year"].tolist() == [1, 2, 3, 2]
+    assert filled["sex"].tolist() == ["a", "b", "b", "b"]
 
 
 def test_effective_samples_are_counted_by_the_second():

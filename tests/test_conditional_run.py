@@ -1,5 +1,7 @@
 """Runs whose model is given a condition: training, resuming, drawing, evaluating, reporting."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -117,9 +119,13 @@ def test_commands_that_know_no_conditions_say_so(vaepriors, train_given, train, 
     assert train(tmp_path / "b", "--epochs", "1") == 0
     for words, *command in (
         ("interpolate is only for", "interpolate", tmp_path / "a"),
-        ("simulated 0", "evaluate", tmp_path / "a", "--method", "ais"),
+        ("simulated 0", "evaluate", tmp_path / "a", "--method", "ais", "--simulated", "3"),
         ("class of 2, 3, 7", "sample", tmp_path / "a", "--condition", "4", "0"),
         ("has no conditions", "sample", tmp_path / "b", "--condition", "4"),
     ):
         assert vaepriors(*command) == 2
         assert words in capsys.readouterr().err
+    annealed = ["--method", "ais", "--chains", "2", "--temperatures", "2", "--number", "2"]
+    assert vaepriors("evaluate", tmp_path / "a", *annealed) == 0
+    (path,) = (tmp_path / "a").glob("evaluation-*.json")
+    assert json.loads(path.read_text())["simulated"] == 0

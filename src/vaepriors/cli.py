@@ -264,11 +264,11 @@ def evaluate(
     from vaepriors.app.records import few_samples, method_in_words
 
     folder = _open(run, model)
-    given = {"samples": samples, "refine_steps": refine_steps, "chains": chains, "temperatures": temperatures}
-    _, values = method_of(method, **given, simulated=simulated)
+    given: Any = {"refine_steps": refine_steps, "chains": chains, "temperatures": temperatures, "simulated": simulated}
+    _, values = method_of(method, samples=samples, **given)
     with counting_bar(console, method_in_words({"method": method, **values})) as progress:
         options = (split, number, chunk, which, seed, accelerator, progress, prior_samples, devices)
-        result = evaluate_run(folder, values.pop("samples", None), *options, method=method, **values)
+        result = evaluate_run(folder, samples, *options, method=method, **given)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         console.print(_table(folder, result))
         for sentence in diagnose({}, effective_samples=few_samples(result)):

@@ -93,7 +93,7 @@ def evaluate_run(
         Paused: If it stopped because of `until`.
         Busy: If another process works in the folder.
     """
-    estimator, chosen = method_of(method, samples=samples, **options)
+    estimator, chosen = _method_for(run, method, samples=samples, **options)
     fabric = open_devices(accelerator, devices)
     if os.environ.get("LOCAL_RANK", "0") == "0":  # the others are started by the first, which holds it then
         run.check_free()
@@ -116,6 +116,14 @@ def evaluate_run(
         if fabric.is_global_zero:
             write_record(run, result, log_likelihood)
     return result
+
+
+def _method_for(run: Run, method: str, **options: int | None) -> tuple[Method, dict[str, Any]]:
+    """The method with its options; a model with conditions draws no examples of its own unless it is told to."""
+    estimator, chosen = method_of(method, **options)
+    if chosen.get("simulated") and options.get("simulated") is None and run.experiment().condition:
+        chosen["simulated"] = 0
+    return estimator, chosen
 
 
 def _load(
