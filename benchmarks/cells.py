@@ -140,20 +140,20 @@ def accuracies(codes: Array, batch: Array, types: Array) -> dict[str, float]:
 def measure(file: Path, seeds: int, epochs: int) -> dict[str, Any]:
     here = session(0, torch.device("cpu"))
     counts, types = read(file)
-    found: dict[str, list[dict[str, float]]] = {}
+    rows: dict[str, list[dict[str, float]]] = {}
     for seed in range(seeds):
         generator = np.random.default_rng(seed)
         thinned, batch = thin(counts, generator)
         data, order = dataset(thinned, batch, generator)
         scaled = np.log1p(thinned / thinned.sum(1, keepdims=True) * np.median(thinned.sum(1)))
         components = PCA(10, random_state=0).fit_transform(scaled)[order]
-        found.setdefault("PCA of log(1 + scaled count)", []).append(accuracies(components, batch[order], types[order]))
-        found.setdefault("independent genes", []).append({"log_p": plain(data)})
+        rows.setdefault("PCA of log(1 + scaled count)", []).append(accuracies(components, batch[order], types[order]))
+        rows.setdefault("independent genes", []).append({"log_p": plain(data)})
         for name, options in MODELS.items():
             log_p, codes = train(options, data, seed, epochs)
-            found.setdefault(name, []).append({"log_p": log_p, **accuracies(codes, batch[order], types[order])})
-            print(seed, name, found[name][-1], flush=True)
-    return {"session": here, "file": file.name, "epochs": epochs, "rows": found}
+            rows.setdefault(name, []).append({"log_p": log_p, **accuracies(codes, batch[order], types[order])})
+            print(seed, name, rows[name][-1], flush=True)
+    return {"session": here, "file": file.name, "epochs": epochs, "rows": rows}
 
 
 def table(recorded: dict[str, Any]) -> str:

@@ -112,7 +112,7 @@ def case(name: str, speeds: list[float], first: list[float]) -> dict[str, Any]:
 
 
 def sparse(path: Path, images: int) -> None:
-    """A file of so many images of zeros, which takes no room on the disk."""
+    """A file of images of zeros, which takes no room on the disk."""
     with path.open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (images, *SHAPE)}
         np.lib.format.write_array_header_1_0(file, header)

@@ -119,7 +119,7 @@ def evaluate_run(
 
 
 def _method_for(run: Run, method: str, **options: int | None) -> tuple[Method, dict[str, Any]]:
-    """The method with its options; a model with conditions draws no examples of its own unless it is told to."""
+    """The method with its options. For a model with conditions, it simulates no examples unless asked."""
     estimator, chosen = method_of(method, **options)
     if chosen.get("simulated") and options.get("simulated") is None and run.experiment().condition:
         chosen["simulated"] = 0

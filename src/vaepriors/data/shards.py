@@ -85,8 +85,8 @@ class Shards:
         Raises:
             ValueError: If a file has changed since it was opened first.
         """
-        found = np.empty((len(rows), *self.row_shape), self.dtype)
-        view, size = _bytes(found), self.row_size
+        stored = np.empty((len(rows), *self.row_shape), self.dtype)
+        view, size = _bytes(stored), self.row_size
         files = np.searchsorted(self.ends, rows, side="right")
         for number in np.unique(files).tolist():
             places = np.flatnonzero(files == number)
@@ -96,7 +96,7 @@ class Shards:
                 for place, start in zip((places * size).tolist(), starts.tolist(), strict=True):
                     if os.preadv(file, [view[place : place + size]], start) != size:
                         raise self._changed(number)
-        return found
+        return stored
 
     def blocks(self) -> Iterator[tuple[Path, int, np.ndarray]]:
         """All rows, some at a time: the file, the number of the first row in it, and the rows."""
@@ -161,17 +161,17 @@ def find_shards(path: Path) -> dict[str, Shards]:
         return {"train": Shards([path])}
     files = _files(path)
     splits = {name: [file for file in files if file.stem == name] for name in SPLITS}
-    for name, found in splits.items():
-        if found and _files(path / name):
+    for name, paths in splits.items():
+        if paths and _files(path / name):
             raise ValueError(f"{path} holds both {name}.npy and the folder {name}: move one of them elsewhere")
-        found += _files(path / name)
-    splits = {name: found for name, found in splits.items() if found}
+        paths += _files(path / name)
+    splits = {name: paths for name, paths in splits.items() if paths}
     others = [file for file in files if file.stem not in SPLITS]
     if splits and others:
         raise ValueError(f"{path} holds {others[0].name} beside {', '.join(splits)}: move one of them elsewhere")
     if not files and not splits:
         raise ValueError(f"{path} is a folder without a .npy file: save arrays there with numpy.save")
-    return {name: Shards(found) for name, found in (splits or {"train": files}).items()}
+    return {name: Shards(paths) for name, paths in (splits or {"train": files}).items()}
 
 
 def _files(folder: Path) -> list[Path]:
