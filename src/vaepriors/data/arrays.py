@@ -35,7 +35,7 @@ class Header(NamedTuple):
         return math.prod(self.shape)
 
     def __str__(self) -> str:
-        return f"{self.dtype} {_short(self.shape)}"
+        return f"{self.dtype} {short(self.shape)}"
 
 
 class _Member(NamedTuple):
@@ -73,7 +73,7 @@ def is_packed(path: Path) -> bool:
     Raises:
         ValueError: If it is no readable file.
     """
-    _check_file(path)
+    check_file(path)
     with refusing_damage(path), path.open("rb") as file:
         return file.read(2) == b"PK"
 
@@ -84,7 +84,7 @@ def header_of(path: Path) -> Header:
     Raises:
         ValueError: If the file is missing, damaged, cut short or pickled.
     """
-    _check_file(path)
+    check_file(path)
     with refusing_damage(path):
         size = path.stat().st_size
     return _header(path, _Member(lambda: path.open("rb"), size))
@@ -101,7 +101,7 @@ def _read_members(path: Path, members: dict[str, _Member], limit: float | None) 
     return arrays
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
     """Refuse what is not a regular file, without opening it: opening a FIFO would wait for ever."""
     try:
         mode = os.stat(path).st_mode
@@ -123,7 +123,7 @@ def refusing_damage(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} cannot be opened ({error.strerror}): give yourself the permission to read") from error
     except Exception as error:  # damage makes zipfile, zlib and the parser of headers raise nearly anything
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise _damaged(path, _short(reason)) from error
+        raise _damaged(path, short(reason)) from error
 
 
 def _damaged(path: Path, reason: str) -> ValueError:
@@ -133,7 +133,7 @@ def _damaged(path: Path, reason: str) -> ValueError:
     )
 
 
-def _short(text: object) -> str:
+def short(text: object) -> str:
     """Text from a file, cut to fit into a sentence."""
     words = str(text)
     return words if len(words) <= 150 else f"{words[:150]}..."
@@ -143,7 +143,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, _Member]:
     members = {}
     remedy = "write the file with numpy.savez or numpy.savez_compressed"
     for info in archive.infolist():
-        name, member = info.filename.removesuffix(".npy"), _short(repr(info.filename))
+        name, member = info.filename.removesuffix(".npy"), short(repr(info.filename))
         if name == info.filename:
             raise ValueError(f"{path} holds {member}, which is not an array: {remedy}")
         if name in members:
@@ -206,7 +206,7 @@ def _check_extras(path: Path, kind: str, points: dict[str, Header], extras: dict
 def _check_points(path: Path, headers: dict[str, Header]) -> None:
     if set(headers) not in ({"train"}, {"train", "test"}, set(SPLITS)):
         raise ValueError(
-            f"{path} holds the arrays {_short(sorted(headers))}: name them train, valid and test, or give train alone "
+            f"{path} holds the arrays {short(sorted(headers))}: name them train, valid and test, or give train alone "
             "to have it split 0.8 / 0.1 / 0.1, or train and test to have valid split from train"
         )
     shapes_and_types = {name: str(header) for name, header in headers.items()}

@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vaepriors.data.arrays import SPLITS, read_arrays
-from vaepriors.data.arrays import _check_file as check_file
-from vaepriors.data.arrays import _short as short
+from vaepriors.data.arrays import SPLITS, check_file, read_arrays, short
 from vaepriors.limits import REMEDY, in_words, memory_limit
 
 if TYPE_CHECKING:
