@@ -182,6 +182,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RECORDED)
     parser.add_argument("--render", action="store_true")
     options = parser.parse_args()
+    if options.file is None and not options.render:
+        parser.error("give --file, or --render")
     if options.file is not None:
         write_json(options.out, measure(options.file, options.seeds, options.epochs))
     if options.render:
