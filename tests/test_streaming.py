@@ -1,5 +1,6 @@
 """Training sets that stay on disk: the same points, batches and weights as in memory, and what bad files get."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -326,3 +327,19 @@ def test_files_are_checked_again_only_if_they_have_changed(tmp_path):
     assert count()[0] == 1
     os.utime(path, (0, 1))
     assert count()[1].sha256 != first[1].sha256
+
+
+def test_points_that_are_looked_at_keep_their_conditions(tmp_path, monkeypatch):
+    path = saved(tmp_path, np.arange(60, dtype=np.float32)[:, None])
+    points = data.load(str(path), likelihood="gaussian", stream="yes")
+    values = {split: getattr(points, split)[:] for split in ("train", "valid", "test")}
+    given = dataclasses.replace(
+        points,
+        classes=(0, 1),
+        conditions={split: torch.cat([x % 2 == 0, x % 2 == 1], 1).float() for split, x in values.items()},
+    )
+    monkeypatch.setattr("vaepriors.data.dataset.SUBSET", 4 * 7)
+    x, condition, groups = given.fixed_train()
+    assert len(x) == 7
+    assert torch.equal(groups, x[:, 0].long() % 2)
+    assert torch.equal(condition.argmax(1), groups)

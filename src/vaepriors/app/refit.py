@@ -18,7 +18,6 @@ from vaepriors.app.experiment import PRIORS, Data, Experiment, Machine, Model, l
 from vaepriors.app.origin import Origin, measure_surgery, origin
 from vaepriors.app.run import Run
 from vaepriors.app.train import make_fabric, prepare
-from vaepriors.data import classes_of_split
 from vaepriors.training import Callback, Outcome
 
 if TYPE_CHECKING:
@@ -97,8 +96,8 @@ def refit(
     _copy(model, training.model)
     with run.lock(fabric.is_global_zero, create=True):
         if fabric.is_global_zero and not run.has("last"):
-            x, groups = dataset.fixed_train(), classes_of_split(dataset, "train")
-            surgery, number = measure_surgery(model, x, condition=dataset.conditions.get("train"), groups=groups)
+            x, condition, groups = dataset.fixed_train()
+            surgery, number = measure_surgery(model, x, condition=condition, groups=groups)
             about: Origin = {
                 "run": source.folder.resolve().name,
                 "epoch": values["epoch"],

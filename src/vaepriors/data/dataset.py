@@ -17,7 +17,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,14 @@ SPLITS = ("train", "valid", "test")
 BLOCK = 10_000  # points that become numbers at a time, to be checked
 SUBSET = 2**28  # bytes of training points that are looked at, of those that stay on disk
 MOST = 100_000  # rows of a table from which the moments of its columns are computed
+
+
+class Fixed(NamedTuple):
+    """Training points that do not change, with their conditions and the numbers of their classes; None without any."""
+
+    x: Tensor
+    condition: Tensor | None
+    groups: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +113,7 @@ class Dataset:
 
     @functools.cached_property
     def _moments(self) -> Moments:
-        some = self._some(MOST)
+        some = self.train[self._some(MOST)]
         return column_moments(some, self.columns) if self.likelihood == "mixed" else moments(some)
 
     @property
@@ -118,21 +126,24 @@ class Dataset:
         """Whether the training points stay on disk."""
         return getattr(self.train, "streamed", False)
 
-    def fixed_train(self) -> Tensor:
+    def fixed_train(self) -> "Fixed":
         """The training points as an evaluation sees them: probabilities become pixels once.
 
         Of points that stay on disk it is a random subset of a quarter of a GiB.
         """
-        x = self._some(max(2, SUBSET // (4 * self.event_shape.numel()))) if self.streamed else self.train[:]
-        return binarize_once(x) if self.dynamic else x
+        rows = self._some(max(2, SUBSET // (4 * self.event_shape.numel()))) if self.streamed else slice(None)
+        x, y = self.train[rows], self.conditions.get("train")
+        y = None if y is None else y[rows]
+        classes = len(self.classes)
+        groups = y[:, :classes].argmax(-1) if y is not None and classes else None
+        return Fixed(binarize_once(x) if self.dynamic else x, y, groups)
 
-    def _some(self, most: int) -> Tensor:
-        """The training points; of more than `most` a random subset, which never changes."""
+    def _some(self, most: int) -> Tensor | slice:
+        """The rows of all training points; of more than `most` those of a random subset, which never changes."""
         number = len(self.train)
         if number <= most:
-            return self.train[:]
-        rows = np.random.default_rng(0).choice(number, most, replace=False, shuffle=False)
-        return self.train[torch.from_numpy(np.sort(rows))]
+            return slice(None)
+        return torch.from_numpy(np.sort(np.random.default_rng(0).choice(number, most, replace=False, shuffle=False)))
 
     @property
     def has_images(self) -> bool:

@@ -1,6 +1,7 @@
 """The section of a report about what a model is given, and what its codes still tell about it."""
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -52,13 +53,14 @@ def in_words(information: Information) -> str:
 @torch.no_grad()
 def measure_information(model: AnyVAE, data: Dataset, x: Tensor) -> Information:
     """What the codes of the first test examples tell about their classes."""
-    y = {split: each.to(x) for split, each in data.conditions.items()}
-    at, one = next(batches(model, x, y["test"], 1))
+    train, of_train, groups = (cast(Tensor, each).to(x.device) for each in data.fixed_train())
+    y = data.conditions["test"].to(x)
+    at, one = next(batches(model, x, y, 1))
     most, draws = MOST[len(levels(at.encoder(one)))]
-    rows = torch.randperm(len(data.train))[:most]
-    train = data.fixed_train()[rows].to(x)
-    x = x[:draws]
-    of_train, of_test = (each[:, : len(data.classes)].argmax(-1) for each in (y["train"][rows], y["test"][: len(x)]))
+    rows = torch.randperm(len(train))[:most].to(x.device)
+    x, y = x[:draws], y[: len(x)][:draws]
     return class_information(
-        model, Labelled(train, of_train, y["train"][rows]), Labelled(x, of_test, y["test"][: len(x)])
+        model,
+        Labelled(train[rows].to(x), groups[rows], of_train[rows].to(x)),
+        Labelled(x, y[:, : len(data.classes)].argmax(-1), y),
     )

@@ -22,7 +22,7 @@ from vaepriors.app.report.page import Opening, Part, drawn, sheet
 from vaepriors.app.report.pictures import draw, grid, reconstructions
 from vaepriors.app.run import Run
 from vaepriors.conditional import AnyVAE, batches, given
-from vaepriors.data import Dataset, classes_of_split
+from vaepriors.data import Dataset
 from vaepriors.distributions import point_estimate
 from vaepriors.likelihood import Estimate, estimate
 from vaepriors.limits import at_least_one
@@ -161,9 +161,8 @@ def report(
 
 def _measure(model: AnyVAE, data: Dataset, x: Tensor, seed: int) -> tuple[Estimate, Latent]:
     """The ELBO of test examples by one draw each, and the latent space."""
-    train = data.fixed_train()
-    y, of_train = data.conditions.get("test"), data.conditions.get("train")
-    groups = classes_of_split(data, "train")
+    train, of_train, groups = data.fixed_train()
+    y = data.conditions.get("test")
     latent = look(model, x, train, seed, condition=y, train_condition=of_train, groups=groups)
     return estimate(model, x, samples=1, condition=_as(y, x)), latent
 
