@@ -7,7 +7,7 @@ READY := .venv/ready
 
 DEMO := runs/demo
 
-.PHONY: demo test lint types unit fuzz kills results mistakes benchmark gpu gpu-tests clean
+.PHONY: demo test docs lint types unit fuzz kills results mistakes benchmark gpu gpu-tests clean
 
 demo: $(READY)
 	$(BIN)/vaepriors train --out $(DEMO) --resume --data digits --model hvae --prior vamp --components 200 \
@@ -27,6 +27,11 @@ types: $(READY)
 
 unit: $(READY)
 	$(BIN)/python -m pytest
+
+# the reference of the library, with formulas: docs/api/index.html
+docs: $(READY)
+	$(BIN)/python -m pdoc --docformat google --math --output-directory docs/api \
+		vaepriors vaepriors.checking vaepriors.estimator vaepriors.imputation
 
 # thousands of odd inputs; every failure with a command that shows it
 EXAMPLES ?= 2000

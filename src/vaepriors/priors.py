@@ -8,11 +8,11 @@ components approximate it (Tomczak & Welling 2018, section 3):
 |---|---|
 | `StandardNormal` | $N(z; 0, I)$ |
 | `MixtureOfGaussians` | $\frac1K \sum_k N(z; \mu_k, \mathrm{diag}\,\sigma_k^2)$, both free |
-| `VampPrior` | $\sum_k w_k\, q(z|u_k)$: pseudo-inputs $u_k$ learned, or fixed training examples |
+| `VampPrior` | $\sum_k w_k\, q(z \mid u_k)$: pseudo-inputs $u_k$ learned, or fixed training examples |
 | `ExemplarPrior` | $\frac1N \sum_n N(z; \mu(x_n), \sigma^2 I)$ over all N training examples |
-| `VHP` | $\int p(z|u)\, N(u; 0, I)\, du$: a VAE over z |
+| `VHP` | $\int p(z \mid u)\, N(u; 0, I)\, du$: a VAE over z |
 | `SNIS`, `Resampled` | a base prior, weighted by a learned energy (see `vaepriors.energy`) |
-| `TwoLevelPrior` | $p(z_2)\, p(z_1|z_2)$, with any of these as $p(z_2)$ |
+| `TwoLevelPrior` | $p(z_2)\, p(z_1 \mid z_2)$, with any of these as $p(z_2)$ |
 
 A call computes the components once; keep the distribution while the parameters do not change.
 """
