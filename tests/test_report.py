@@ -24,11 +24,15 @@ from vaepriors.app.experiment import MODELS, Experiment, build
 from vaepriors.app.interpolation import interpolate_run
 from vaepriors.app.records import write_record
 from vaepriors.app.report import figures
+from vaepriors.app.report.about import duration_in_words
 from vaepriors.app.report.compare import COLUMNS, compare, notes, rows, write_comparison
 from vaepriors.app.report.curves import write_curves
+from vaepriors.app.report.draws import percent_in_words
+from vaepriors.app.report.latent_space import limits
 from vaepriors.app.report.page import drawn
 from vaepriors.app.report.paths import write_interpolations
-from vaepriors.app.report.run import duration_in_words, limits, look, percent_in_words, write_report
+from vaepriors.app.report.run import write_report
+from vaepriors.app.report.subject import look
 from vaepriors.app.run import Run
 from vaepriors.app.train import fit
 from vaepriors.data import Dataset, binarize_once

@@ -11,10 +11,11 @@ import torch
 from vaepriors.analysis import Surgery, diagnose
 from vaepriors.app.records import OPTIONS, Record, command, few_samples, method_in_words, records_of, without_examples
 from vaepriors.app.report import figures, page
+from vaepriors.app.report.evaluations import likelihood_of
 from vaepriors.app.report.likelihoods import by_kind, common_kind, paired_difference
 from vaepriors.app.report.page import Part, drawn, sheet
 from vaepriors.app.report.pictures import draw, grid
-from vaepriors.app.report.run import likelihood_of, look
+from vaepriors.app.report.subject import look
 from vaepriors.app.run import Run
 from vaepriors.data import classes_of_split
 from vaepriors.numerics import seed_of

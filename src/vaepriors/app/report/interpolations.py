@@ -1,0 +1,71 @@
+"""The section about interpolations."""
+
+import shlex
+from collections.abc import Iterator
+from typing import Any, Literal, TypedDict
+
+from vaepriors.app.report import page
+from vaepriors.app.report.page import Part
+from vaepriors.app.report.subject import Subject
+from vaepriors.app.run import Run
+from vaepriors.reading import read_json
+
+__all__ = ["interpolated", "interpolations"]
+
+
+def interpolations(subject: Subject) -> Iterator[Part]:
+    """How smooth the interpolations are, and their pictures; nothing without a folder."""
+    run = subject.run
+    if run is None:
+        return
+    result = interpolated(run)
+    if result is None:
+        yield f"None yet: run {_command('interpolate', run)}."
+        return
+    words = {"graph": "along paths", "graph_resampled": "along 50 points of them", "straight": "along straight lines"}
+    rows = [[words[name], f"{v['mean']:.4f} ± {v['sd']:.4f}"] for name, v in result["smoothness"].items()]
+    yield (
+        f"Through {result['graphs']} graphs of {result['nodes']} draws of the prior, each joined to its "
+        f"{result['neighbors']} nearest; {result['pairs_without_path']} of {result['graphs'] * result['pairs']} pairs "
+        "have no path. Lower is smoother."
+    )
+    for name, alt in (
+        ("interpolation", "Interpolations: along the path above the straight line, for each pair."),
+        ("graph", "The graph of draws of the prior in the latent plane, with some paths."),
+    ):
+        if (run / f"{name}.png").is_file():
+            yield page.Picture(name, (run / f"{name}.png").read_bytes(), alt, alt)
+    yield page.Table("smoothness", rows, ["smoothness (lower is smoother)", "mean ± standard deviation"])
+
+
+def interpolated(run: Run) -> dict[str, Any] | None:
+    """The result of `interpolate`; None if it has not been called.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    file, remedy = run / "interpolation.json", f"interpolate again: {_command('interpolate', run)}"
+    return read_json(file, Measured, remedy, more=True) if file.is_file() else None
+
+
+class Smoothness(TypedDict):
+    """Over pairs."""
+
+    mean: float
+    sd: float
+
+
+class Measured(TypedDict):
+    """What a report needs of interpolation.json."""
+
+    nodes: int
+    neighbors: int
+    graphs: int
+    pairs: int
+    pairs_without_path: int
+    smoothness: dict[Literal["graph", "graph_resampled", "straight"], Smoothness]
+
+
+def _command(name: str, run: Run) -> str:
+    """A command on a run, as one types it into a shell."""
+    return shlex.join(["vaepriors", name, str(run.folder)])
