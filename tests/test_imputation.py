@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from vaepriors import VAE, StandardNormal, networks
+from vaepriors import VAE, ConditionalVAE, Ignoring, StandardNormal, networks
+from vaepriors.app.run import Run
+from vaepriors.data.frames import read_frame
+from vaepriors.data.table import encode_conditions
 from vaepriors.imputation import impute
 from vaepriors.networks.heads import Network, SoftplusNormalHead
 from vaepriors.networks.mixed import Column, ColumnScaling, MixedHead, MixedView
@@ -24,28 +27,37 @@ class Proposal(nn.Module):
         return torch.distributions.Independent(torch.distributions.Normal(x.new_zeros(*x.shape[:-1], 2), 2.0), 1)
 
 
-def linear_gaussian():
-    """p(x|z) = N(W z + b, diag s^2) in standardised units, behind columns with means and scales of their own."""
+def linear_gaussian(given=0):
+    """p(x|z, y) = N(W z + V y + b, diag s^2) in standardised units, behind columns with means and scales of their own.
+
+    Returns the model, the mean of each row, and the covariance.
+    """
     columns = [Column(name) for name in "abcd"]
     mean, scale = torch.tensor([4000.0, 0.0, -1.0, 3.0]), torch.tensor([500.0, 0.001, 1.0, 2.0])
     torch.manual_seed(0)
-    head = MixedHead(2, (4,), scaling=ColumnScaling(columns, mean, scale)).double()
-    model = VAE(Proposal(), head, StandardNormal(2)).double()
+    head = MixedHead(2 + given, (4,), scaling=ColumnScaling(columns, mean, scale)).double()
     weight, bias = (t.detach().numpy() for t in (head.parameters_of_x.weight, head.parameters_of_x.bias))
     noise = nn.functional.softplus(head.raw_scale).detach().numpy() + 1e-3
     s = scale.double().numpy()
-    covariance = np.outer(s, s) * (weight @ weight.T + np.diag(noise**2))
-    return model, mean.double().numpy() + s * bias, covariance
+    covariance = np.outer(s, s) * (weight[:, :2] @ weight[:, :2].T + np.diag(noise**2))
+    means = mean.double().numpy() + s * (bias + CONDITIONS[:, :given].numpy() @ weight[:, 2:].T)
+    if not given:
+        return VAE(Proposal(), head, StandardNormal(2)).double(), means, covariance
+    model = ConditionalVAE(Ignoring(Proposal()), networks.Appended(head, given), Ignoring(StandardNormal(2)))
+    return model.double(), means, covariance
 
 
 ROWS = torch.tensor([[4300, 0.002, NAN, 1], [NAN, NAN, 0.5, 2], [NAN] * 4, [4100, 0, 0, 0]], dtype=torch.float64)
+CONDITIONS = torch.tensor([[3.0, 0.0], [-2.0, 1.0], [4.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
 
 
-def test_imputed_means_are_the_conditional_means():
-    model, mean, covariance = linear_gaussian()
+@pytest.mark.parametrize("given", [0, 2])
+def test_imputed_means_are_the_conditional_means(given):
+    model, means, covariance = linear_gaussian(given)
     torch.manual_seed(1)
-    imputed = impute(model, ROWS, samples=200_000, draws=3000)
-    for number, row in enumerate(ROWS.numpy()):
+    y = CONDITIONS if given else None
+    imputed = impute(model, ROWS, samples=200_000, draws=3000, condition=y)
+    for number, (row, mean) in enumerate(zip(ROWS.numpy(), means, strict=True)):
         m = np.isnan(row)
         o = ~m
         gain = covariance[np.ix_(m, o)] @ np.linalg.inv(covariance[np.ix_(o, o)])
@@ -58,6 +70,13 @@ def test_imputed_means_are_the_conditional_means():
         assert np.array_equal(imputed.x[number].numpy()[o], row[o])
     assert len(imputed.effective_samples) == 3
     assert (imputed.effective_samples > 1000).all()
+
+
+def test_each_row_needs_its_condition():
+    model, _, _ = linear_gaussian(given=2)
+    for y in (None, CONDITIONS[:3]):
+        with pytest.raises(ValueError, match="the y of each x"):
+            impute(model, ROWS, condition=y)
 
 
 def test_bits_counts_and_categories_are_the_most_probable_whole_values():
@@ -154,3 +173,47 @@ def test_a_run_of_another_likelihood_is_refused(tmp_path, vaepriors, capsys):
     assert vaepriors("train", "--data", tmp_path / "mine.npy", *options) == 0
     assert vaepriors("impute", tmp_path / "run", "--out", tmp_path / "out.csv") == 2
     assert "has the likelihood gaussian, which takes no missing cells" in capsys.readouterr().err
+
+
+@pytest.fixture
+def given_species(tmp_path, vaepriors):
+    """A run of a table with missing cells, given the species, and covariates, of each row."""
+    generator = np.random.default_rng(0)
+    table = pd.DataFrame({"mass": generator.normal(4000, 500, 60).round(), "length": generator.normal(40, 5, 60)})
+    table["year"], table["species"] = generator.normal(size=60).round(2), generator.choice(["a", "b", "c"], 60)
+    table.loc[3, "mass"] = None
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    options = ["--columns", "year=covariate,species=label", "--condition", "both", "--hidden", "8", "--latent", "2"]
+    options += ["--epochs", "1", "--accelerator", "cpu", "--out", tmp_path / "run"]
+    assert vaepriors("train", "--data", tmp_path / "mine.csv", *options) == 0
+    return tmp_path / "run"
+
+
+def test_each_row_is_filled_given_its_own_condition(given_species, vaepriors, capsys):
+    folder, out = given_species.parent, given_species.parent / "filled.csv"
+    assert vaepriors("impute", given_species, "--out", out, "--samples", "50") == 0
+    before, after = cells(folder / "mine.csv"), cells(out)
+    assert [row for row in range(61) if before[row] != after[row]] == [4]
+    other = folder / "other.csv"
+    text = "species,year,mass,length\nb,0.5,,40\na,0.5,,40\nb,0.5,,40\n"
+    other.write_text(text)
+    assert vaepriors("impute", given_species, "--file", other, "--out", folder / "new.csv") == 0
+    rows = cells(folder / "new.csv")
+    dataset = Run(given_species).dataset()
+    y = encode_conditions(other, read_frame(other), dataset, "year=covariate,species=label")
+    assert y.tolist() == [[0, 1, 0, 0.5], [1, 0, 0, 0.5], [0, 1, 0, 0.5]]
+    assert rows[1][2] != rows[2][2]
+    for number, (old, new, words) in enumerate(MISTAKES):
+        other.write_text(text.replace(old, new, 1))
+        refused = folder / f"refused-{number}.csv"
+        assert vaepriors("impute", given_species, "--file", other, "--out", refused) == 2
+        assert words in capsys.readouterr().err
+        assert not refused.exists()
+
+
+MISTAKES = [
+    ("b,0.5", ",0.5", "misses the cell in row 0 of the column species"),
+    ("b,0.5", "b,", "misses the cell in row 0 of the column year"),
+    ("b,0.5", "d,0.5", "the class 'd' in row 0 of the column species"),
+    ("year", "age", "has no column year"),
+]

@@ -359,7 +359,7 @@ def impute(
         run: Folder of the run.
         out: The .csv to write. A missing number becomes its mean given the other cells of the row, rounded for counts;
             a bit or category the most probable one.
-        file: A table with the columns of the model; that of the run unless given.
+        file: A table with the columns of the model, and of its conditions; that of the run unless given.
         draws: Multiple imputations, which are written instead, as OUT-1.csv and so on; each draws the missing cells
             given the others.
         samples: Draws of z for each row.

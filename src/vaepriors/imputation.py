@@ -6,7 +6,7 @@ $$\tilde w_k \propto p(x_o|z_k)\, p(z_k) / q(z_k|x_o), \qquad
   p(x_m|x_o) \approx \sum_k \tilde w_k\, p(x_m|z_k),$$
 
 which is exact for infinitely many draws (Mattei & Frellsen 2019, MIWAE). Its mean is a single imputation. Multiple ones
-draw k by the weights, and then $x_m$ from $p(x_m|z_k)$.
+draw k by the weights, and then $x_m$ from $p(x_m|z_k)$. A conditional model has y throughout: $p(x_m|x_o, y)$.
 """
 
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vaepriors.conditional import AnyVAE, check_condition, given
 from vaepriors.distributions import rsample_and_log_prob
 from vaepriors.likelihood import check_sizes
 from vaepriors.limits import at_least_one
@@ -38,7 +39,15 @@ class Imputed(NamedTuple):
 
 
 @torch.no_grad()
-def impute(model: VAE, x: Tensor, samples: int = 1000, draws: int = 0, *, chunk: int | None = None) -> Imputed:
+def impute(
+    model: AnyVAE,
+    x: Tensor,
+    samples: int = 1000,
+    draws: int = 0,
+    *,
+    chunk: int | None = None,
+    condition: Tensor | None = None,
+) -> Imputed:
     """Fill the missing cells of rows; the observed ones stay as they are.
 
     Args:
@@ -47,20 +56,25 @@ def impute(model: VAE, x: Tensor, samples: int = 1000, draws: int = 0, *, chunk:
         samples: Draws of z for each row.
         draws: Multiple imputations of each row.
         chunk: Pairs of a row and a draw that are decoded at a time.
+        condition: The y of each row, of shape `(N, c)`, for a `ConditionalVAE`.
 
     Raises:
-        ValueError: If `samples` is less than 1, `draws` is negative, or the decoder returns another distribution.
+        ValueError: If `samples` is less than 1, `draws` is negative, conditions are missing or not those of the model,
+            or the decoder returns another distribution.
     """
     at_least_one(samples=samples)
+    check_condition(model, condition, len(x))
     if draws < 0:
         raise ValueError(f"draws is {draws}: it cannot be negative")
     incomplete = x.isnan().any(1).nonzero().flatten()
     filled, drawn, effective = x.clone(), x.expand(draws, *x.shape).clone(), [x.new_zeros(0)]
+    y = None if condition is None else condition.to(x)
     size = max(1, check_sizes(model, x, samples, chunk) // samples)
     with eval_mode(model):
-        model = model.given(prior=model.prior())
+        model = model.hold_prior()
         for rows in incomplete.split(size):
-            filled[rows], drawn[:, rows], ess = _impute(model, x[rows], samples, draws)
+            at = given(model, None if y is None else y[rows])
+            filled[rows], drawn[:, rows], ess = _impute(at, x[rows], samples, draws)
             effective.append(ess)
     return Imputed(filled, drawn, torch.cat(effective))
 

@@ -7,9 +7,9 @@ import torch
 
 from vaepriors.app.run import Run
 from vaepriors.checkpoint import write_atomically
-from vaepriors.conditional import unconditional
 from vaepriors.data.columns import encode, is_index, values_of
 from vaepriors.data.frames import as_written, read_frame
+from vaepriors.data.table import encode_conditions
 from vaepriors.imputation import Imputed, impute
 from vaepriors.numerics import fixed_numerics, seed_of
 
@@ -35,7 +35,8 @@ def impute_run(
     Args:
         run: A run of a table with the likelihood `mixed`.
         out: The `.csv` to write; multiple imputations get numbers, as `out-1.csv`.
-        file: The table; that of the run unless given. It has all columns of the model; others stay as they are.
+        file: The table; that of the run unless given. It has all columns of the model, those of its conditions
+            included; others stay as they are.
         draws, samples, which, seed: As for `vaepriors impute`.
 
     Returns:
@@ -53,12 +54,13 @@ def impute_run(
             "with --likelihood mixed"
         )
     path = Path(experiment.data) if file is None else file
-    table = read_frame(path, experiment.layer if path.suffix == ".h5ad" else None).table
-    x = encode(path, table, dataset.columns)
-    model = unconditional(run.model(dataset, which)[0])
+    frame = read_frame(path, experiment.layer if path.suffix == ".h5ad" else None)
+    x = encode(path, frame.table, dataset.columns)
+    y = encode_conditions(path, frame, dataset, experiment.columns) if dataset.conditions else None
+    model, _ = run.model(dataset, which)
     torch.manual_seed(seed_of(seed, "impute"))
-    imputed = impute(model, x.to(next(model.parameters())), samples, draws)
-    written = as_written(path, table)
+    imputed = impute(model, x.to(next(model.parameters())), samples, draws, condition=y)
+    written = as_written(path, frame.table)
     for each, rows in zip(paths, imputed.draws if draws else imputed.x[None], strict=True):
         write_atomically(each, _filled(written, x.isnan(), values_of(rows, dataset.columns)).encode())
     return paths, imputed

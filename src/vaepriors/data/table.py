@@ -5,12 +5,13 @@ counts, bits or categories, and no cell is missing; otherwise it is `mixed`. Row
 unless a column of the kind `split` says train, valid or test; without valid, a tenth of train becomes valid by seed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from vaepriors.data.arrays import SPLITS
 from vaepriors.data.columns import OUTSIDE, encode, guess_kind, is_index, numbers_of, parse_columns, texts_of
@@ -22,7 +23,7 @@ from vaepriors.networks.mixed import Column
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["load"]
+__all__ = ["encode_conditions", "load"]
 
 KIND_OF = {  # of all columns, by likelihood
     "gaussian": "real",
@@ -93,6 +94,39 @@ def load(
         **_beside(path, frame, given, rows),
     )
     return dataset if condition is None else condition_on(dataset, condition, rows)
+
+
+def encode_conditions(path: Path, frame: Frame, dataset: Dataset, columns: str | None) -> torch.Tensor:
+    """The conditions of each row of a table, as those of a data set, of shape `(N, c)`.
+
+    Args:
+        path, frame: The table.
+        dataset: The data set, which knows the classes.
+        columns: The kinds of columns that it was loaded with.
+
+    Raises:
+        ValueError: If the table lacks a column of the conditions, or a cell of it is missing, no finite number, or a
+            class that the data set does not have.
+    """
+    given = {} if columns is None else parse_columns(columns)
+    numbers = dataset.conditions["train"].shape[-1] - len(dataset.classes)
+    needed = {"label": bool(dataset.classes), "covariate": numbers > 0}
+    names = {role: [name for name, kind in given.items() if kind == role and needed[role]] for role in needed}
+    _check_given(path, frame, {name: role for role in names for name in names[role]})
+    one_hot = [_one_hot(path, name, _cells(frame, name), dataset.classes) for name in names["label"]]
+    return torch.cat(one_hot + [_numbers(path, name, _cells(frame, name))[:, None] for name in names["covariate"]], 1)
+
+
+def _one_hot(path: Path, name: str, cells: "pd.Series", classes: Sequence[int | str]) -> torch.Tensor:
+    _check_complete(path, name, cells)
+    texts, code = texts_of(cells), {str(each): place for place, each in enumerate(classes)}
+    for row, text in enumerate(texts):
+        if text not in code:
+            raise ValueError(
+                f"{path} has the class {text[:80]!r} in row {row} of the column {name}, which no training row has: "
+                "remove such rows"
+            )
+    return F.one_hot(torch.tensor([code[text] for text in texts]), len(classes)).float()
 
 
 def _beside(path: Path, frame: Frame, given: dict[str, str], rows: dict[str, torch.Tensor]) -> dict[str, Any]:
