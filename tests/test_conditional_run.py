@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from conftest import TINY
+from vaepriors.app.interpolation import interpolate_run
 from vaepriors.app.run import Run
 
 OWN = ["--prior", "vamp", "--components", "5", "--pseudo-conditions", "own"]
@@ -55,11 +57,32 @@ def test_a_run_is_evaluated_drawn_and_reported_given_its_conditions(vaepriors, t
     trained = Run(folder).dataset().conditions["train"].numpy()
     assert all((row == trained).all(1).any() for row in rows)
     assert (folder / "by_condition.png").is_file()
+    graph = ["--nodes", "40", "--neighbors", "12", "--graphs", "1", "--pairs", "1"]
+    assert vaepriors("interpolate", folder, *graph, "--condition", "3", "0.5") == 0
+    assert json.loads((folder / "interpolation.json").read_text())["condition"] == ["3", "0.5"]
     assert vaepriors("report", folder) == 0
     page = (folder / "report.html").read_text()
+    assert "All are given 3 0.5" in page
     assert "I(z; y)" in page
     assert "2; 3; 7" in page
     assert "log p(x)" in page
+
+
+def test_an_interpolation_joins_examples_of_the_class_and_is_given_the_condition(train_given, tmp_path):
+    assert train_given(tmp_path / "a", *OWN, "--epochs", "1") == 0
+    run = Run(tmp_path / "a")
+    dataset = run.dataset()
+    model, _ = run.model(dataset)
+    _, (first,) = interpolate_run(run, nodes=40, neighbors=12, graphs=1, pairs=1, condition=("3", "0.5"))
+    own = dataset.conditions["test"][[1, 4]]  # the test examples of the class 3
+    ends = dataset.test[[1, 4]]
+    order = [0, 1] if first.ends[0].equal(ends[0]) else [1, 0]
+    assert first.ends.equal(ends[order])
+    with torch.no_grad():
+        codes = model(own[order]).encoder(first.ends).mean
+        decoded = model(torch.tensor([0, 1, 0, 0.5])).decoder(first.path).mean
+    torch.testing.assert_close(first.path[[0, -1]], codes)
+    torch.testing.assert_close(first.decoded, decoded)
 
 
 def test_a_refitted_run_keeps_the_conditions(vaepriors, train_given, tmp_path):
@@ -114,11 +137,13 @@ def test_a_mistake_is_a_sentence_before_any_work(vaepriors, labelled, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
-def test_commands_that_know_no_conditions_say_so(vaepriors, train_given, train, tmp_path, capsys):
+def test_a_condition_that_a_command_does_not_take_is_refused(vaepriors, train_given, train, tmp_path, capsys):
     assert train_given(tmp_path / "a", "--epochs", "1") == 0
     assert train(tmp_path / "b", "--epochs", "1") == 0
     for words, *command in (
-        ("interpolate is only for", "interpolate", tmp_path / "a"),
+        ("--condition with that of the paths", "interpolate", tmp_path / "a"),
+        ("1 test example of the class 7", "interpolate", tmp_path / "a", "--condition", "7", "0"),
+        ("has no conditions", "interpolate", tmp_path / "b", "--condition", "7"),
         ("simulated 0", "evaluate", tmp_path / "a", "--method", "ais", "--simulated", "3"),
         ("class of 2, 3, 7", "sample", tmp_path / "a", "--condition", "4", "0"),
         ("has no conditions", "sample", tmp_path / "b", "--condition", "4"),

@@ -450,6 +450,7 @@ def interpolate(
     pairs: int = 100,
     which: Which = "best",
     seed: int = 0,
+    condition: tuple[str, ...] = (),
     model: CustomModel = None,
 ) -> int:
     """Interpolate between test examples along shortest paths in graphs of prior samples, and measure the smoothness.
@@ -461,6 +462,8 @@ def interpolate(
         graphs: How many graphs.
         pairs: How many pairs of test examples for each graph.
         seed: Seed of nodes and pairs.
+        condition: Of a model with conditions: the class of all paths and examples, the covariates of all paths, or a
+            class and then covariates.
     """
     from rich.table import Table
 
@@ -470,7 +473,8 @@ def interpolate(
     folder = _open(run, model)
     with folder.lock():
         with counting_bar(console, "pairs") as progress:
-            result, first = interpolate_run(folder, nodes, neighbors, graphs, pairs, which, seed, progress)
+            options = (nodes, neighbors, graphs, pairs, which, seed, progress, condition)
+            result, first = interpolate_run(folder, *options)
         paths = write_interpolations(folder.folder, first, folder.dataset()) if first else []
     table = Table(
         "path", "smoothness (lower is smoother)", title=f"{result['nodes']} nodes, {result['neighbors']} neighbours"

@@ -1,6 +1,6 @@
 """Interpolations of a run: paths in the latent space between test examples, decoded and measured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -10,7 +10,8 @@ from torch import Tensor
 from vaepriors.analysis.paths import Graph, NoPath, resample, smoothness, straight
 from vaepriors.app.run import Run
 from vaepriors.checkpoint import write_json
-from vaepriors.conditional import unconditional
+from vaepriors.conditional import AnyVAE, given
+from vaepriors.data import Dataset, condition_of
 from vaepriors.distributions import point_estimate
 from vaepriors.limits import at_least_one, check_size
 from vaepriors.numerics import seed_of
@@ -23,6 +24,17 @@ POINTS = 50  # of a resampled path, and of a straight line
 
 
 DEFAULTS = {"pendulum": (1000, 18), "cmu_motion": (2530, 15), "faces": (10_000, 18), "chairs": (8637, 18)}
+
+
+Progress = Callable[[int, int], None]
+
+
+class _Examples(NamedTuple):
+    """Test examples that paths join, with their own conditions, and the condition that the paths are given."""
+
+    x: Tensor  # (N, *event)
+    own: Tensor | None = None  # (N, c)
+    y: Tensor | None = None  # (c,)
 
 
 class Interpolation(NamedTuple):
@@ -44,7 +56,8 @@ def interpolate_run(
     pairs: int = 100,
     which: str = "best",
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
+    condition: Sequence[float | str] = (),
 ) -> tuple[dict[str, Any], list[Interpolation]]:
     """Interpolate between random pairs of test examples and measure the smoothness; write interpolation.json.
 
@@ -52,6 +65,8 @@ def interpolate_run(
         run: The run.
         nodes, neighbors, graphs, pairs, which, seed: As for `vaepriors interpolate`.
         progress: Called with the number of pairs done and their total.
+        condition: Of a model with conditions: the class of all paths, their covariates, or both. The prior and the
+            decoder are given it; the ends are test examples of the class, each encoded with its own condition.
 
     Returns:
         What interpolation.json holds, and the interpolations of the first graph. The smoothness (lower is smoother) is
@@ -59,43 +74,63 @@ def interpolate_run(
         points on it at equal distances (`graph_resampled`), and of 50 points on the straight line (`straight`).
 
     Raises:
-        ValueError: If an option is out of range, the test set has one example, or no pair has a path.
+        ValueError: If an option is out of range, the test set has one example, no pair has a path, or the condition is
+            missing or not one of the model.
     """
     dataset = run.dataset()
-    if dataset.conditions:
-        raise ValueError(f"{run.folder} has a model with conditions: interpolate is only for models without them")
+    examples = _examples(dataset, condition)
     model, values = run.model(dataset, which)
     usual = DEFAULTS.get(dataset.name, (1000, 18))
     nodes, neighbors = usual[0] if nodes is None else nodes, usual[1] if neighbors is None else neighbors
     at_least_one(graphs=graphs, pairs=pairs, nodes=nodes, neighbors=neighbors)
-    if len(dataset.test) < 2:
-        raise ValueError(f"{dataset.name} has {len(dataset.test)} test example: an interpolation needs two")
+    if (number := len(examples.x)) < 2:
+        of = f" of the class {condition[0]}" if dataset.classes else ""
+        examples_of = f"test example{'s' * (number != 1)}{of}"
+        raise ValueError(f"{dataset.name} has {number} {examples_of}: an interpolation needs two")
     check_size(f"a graph of {nodes} nodes with {neighbors} neighbours each", 100 * nodes * neighbors)  # at least
     torch.manual_seed(seed_of(seed, "interpolation"))
-    components, smooth, first = _measure(unconditional(model), dataset.test, nodes, neighbors, graphs, pairs, progress)
+    components, smooth, first = _measure(model, examples, nodes, neighbors, graphs, pairs, progress)
     result = {
         "checkpoint": which, "epoch": values["epoch"], "seed": seed, "nodes": nodes, "neighbors": neighbors,
         "graphs": graphs, "pairs": pairs, "pairs_without_path": graphs * pairs - len(smooth), "components": components,
+        **({"condition": [str(each) for each in condition]} if condition else {}),
         "smoothness": {name: _summary(torch.stack([each[name] for each in smooth])) for name in smooth[0]},
     }  # fmt: skip
     write_json(run / "interpolation.json", result)
     return result, first
 
 
+def _examples(dataset: Dataset, condition: Sequence[float | str]) -> _Examples:
+    """All test examples, or those of the class of a condition."""
+    if not dataset.conditions and not condition:
+        return _Examples(dataset.test)
+    if not condition:
+        raise ValueError(
+            f"condition is missing, but the model of {dataset.name} is given {dataset.given_in_words()}: add "
+            "--condition with that of the paths"
+        )
+    y, own, classes = condition_of(dataset, condition), dataset.conditions["test"], len(dataset.classes)
+    same = (own[:, :classes] == y[:classes]).all(1)  # all of them where there are only covariates
+    return _Examples(dataset.test[same], own[same], y)
+
+
 def _measure(
-    model: VAE, x: Tensor, nodes: int, neighbors: int, graphs: int, pairs: int, progress: Callable[[int, int], None]
+    model: AnyVAE, examples: _Examples, nodes: int, neighbors: int, graphs: int, pairs: int, progress: Progress
 ) -> tuple[list[list[int]], list[dict[str, Tensor]], list[Interpolation]]:
     """The components of each graph, the smoothness of each pair with a path, the first graph's interpolations."""
-    x = x.to(next(model.parameters()))
+    x, own, y = (None if each is None else each.to(next(model.parameters())) for each in examples)
+    assert x is not None
+    at = given(model, y)
     components, smooth, first = [], [], []
     for number in range(graphs):
-        graph = Graph(model.prior().sample((nodes,)), neighbors)
+        graph = Graph(at.prior().sample((nodes,)), neighbors)
         components.append(graph.components())
         for pair in range(pairs):
-            ends = x[torch.randperm(len(x))[:2]]
+            rows = torch.randperm(len(x))[:2]
+            codes = point_estimate(given(model, None if own is None else own[rows]).encoder(x[rows]))
             progress(number * pairs + pair + 1, graphs * pairs)
             with suppress(NoPath):
-                interpolation, measured = _interpolate(model, graph, ends)
+                interpolation, measured = _interpolate(at, graph, x[rows], codes)
                 smooth.append(measured)
                 first += [interpolation] * (number == 0)
     if not smooth:
@@ -106,9 +141,9 @@ def _measure(
     return components, smooth, first
 
 
-def _interpolate(model: VAE, graph: Graph, ends: Tensor) -> tuple[Interpolation, dict[str, Tensor]]:
-    """The interpolation between two data points, and the smoothness of each kind of path, by coordinate."""
-    start, goal = point_estimate(model.encoder(ends))
+def _interpolate(model: VAE, graph: Graph, ends: Tensor, codes: Tensor) -> tuple[Interpolation, dict[str, Tensor]]:
+    """The interpolation between two data points with these codes, and the smoothness of each kind of path."""
+    start, goal = codes
     path = graph.path(start, goal)
     paths = {"graph": path, "graph_resampled": resample(path, POINTS), "straight": straight(start, goal, POINTS)}
     decoded = {name: point_estimate(model.decoder(z.to(ends))) for name, z in paths.items()}

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from vaepriors.app.report import page
 from vaepriors.app.report.page import Part
@@ -20,14 +20,15 @@ def interpolations(subject: Subject) -> Iterator[Part]:
         return
     result = interpolated(run)
     if result is None:
-        yield f"None yet: run {_command('interpolate', run)}."
+        yield f"None yet: run {_command('interpolate', run)}{' --condition ...' if subject.data.conditions else ''}."
         return
     words = {"graph": "along paths", "graph_resampled": "along 50 points of them", "straight": "along straight lines"}
     rows = [[words[name], f"{v['mean']:.4f} ± {v['sd']:.4f}"] for name, v in result["smoothness"].items()]
+    given = f". All are given {' '.join(result['condition'])}" if "condition" in result else ""
     yield (
         f"Through {result['graphs']} graphs of {result['nodes']} draws of the prior, each joined to its "
         f"{result['neighbors']} nearest; {result['pairs_without_path']} of {result['graphs'] * result['pairs']} pairs "
-        "have no path. Lower is smoother."
+        f"have no path{given}. Lower is smoother."
     )
     for name, alt in (
         ("interpolation", "Interpolations: along the path above the straight line, for each pair."),
@@ -63,6 +64,7 @@ class Measured(TypedDict):
     graphs: int
     pairs: int
     pairs_without_path: int
+    condition: NotRequired[list[str]]
     smoothness: dict[Literal["graph", "graph_resampled", "straight"], Smoothness]
 
 
