@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from test_train import assert_same_run, two
 from test_training import numbers, weights
@@ -16,6 +17,7 @@ from vaepriors.app.run import Run
 from vaepriors.app.train import fit as app_fit
 from vaepriors.app.train import make_fabric
 from vaepriors.compilation import Graphed
+from vaepriors.conditional import ConditionalVAE, Ignoring
 from vaepriors.data import own
 from vaepriors.data.batches import Order, feed, read_ahead
 from vaepriors.data.dataset import binarize_once, binarize_rows
@@ -38,7 +40,7 @@ CPU = torch.device("cpu")
 
 def saved(folder, array, names=("mine.npy",)):
     """The array in files of a folder, in equal parts; the path of the data set."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, part in zip(names, np.array_split(array, len(names)), strict=True):
         np.save(folder / name, part)
     return folder / names[0] if len(names) == 1 else folder
@@ -182,6 +184,77 @@ def test_weights_are_those_of_a_training_from_memory(tmp_path, precision):
     for result in results[1:]:
         assert torch.equal(result[0], results[0][0])
         assert result[1] == results[0][1]
+
+
+LABELS = GENERATOR.permutation(60) % 3
+AGES = GENERATOR.normal(size=60)
+
+
+def save_given(folder, layout):
+    """Levels with labels and covariates: as parts that are split by seed, or as splits."""
+    if layout == "parts":
+        saved(folder, LEVELS, ("a.npy", "b.npy"))
+        np.save(folder / "train_labels.npy", LABELS)
+        saved(folder / "train_covariates", AGES, ("1.npy", "2.npy", "3.npy"))
+        return folder
+    for name, rows in {"train": slice(40), "valid": slice(40, 50), "test": slice(50, 60)}.items():
+        saved(folder / name, LEVELS[rows], ("a.npy", "b.npy"))
+        saved(folder, LABELS[rows].astype(np.uint8), (f"{name}_labels.npy",))
+        saved(folder, AGES[rows], (f"{name}_covariates.npy",))
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["parts", "splits"])
+def test_conditions_beside_files_belong_to_their_points(tmp_path, layout):
+    path = str(save_given(tmp_path / "data", layout))
+    there, here = (data.load(path, 3, condition="both", stream=stream) for stream in ("yes", "no"))
+    assert there.digest() == here.digest() != data.load(path, 3, stream="yes").digest()
+    assert there.classes == (0, 1, 2)
+    row_of = {LEVELS[row].tobytes(): row for row in range(60)}
+    for split in data.own.SPLITS:
+        points = (getattr(there, split)[:] * 256 - 0.5).round().byte().numpy()
+        rows = [row_of[point.tobytes()] for point in points]
+        y = there.conditions[split]
+        assert y[:, :3].argmax(1).tolist() == LABELS[rows].tolist()
+        assert torch.equal(y[:, 3], torch.from_numpy(AGES[rows]).float())
+
+
+def test_weights_of_a_conditional_model_are_those_of_a_training_from_memory(tmp_path):
+    path, results = save_given(tmp_path / "data", "parts"), []
+    options = {"batch_size": 7, "epoch_steps": 3, "accelerator": "cpu"}
+    for streams in (["no"], ["yes"], ["yes", "no", "yes"]):
+        store = Folder(tmp_path / "-".join(streams))
+        for stream in streams:
+            dataset = own.load(path, likelihood="bernoulli", stream=stream, condition="both")
+            torch.manual_seed(0)
+            encoder = networks.Appended(networks.Encoder((12 + 4,), [8], 2), 4, view=nn.Flatten(-3))
+            decoder = networks.Appended(networks.Decoder(dataset.event_shape, [8], 2 + 4), 4)
+            model = ConditionalVAE(encoder, decoder, Ignoring(StandardNormal(2)))
+            deadline = 0.0 if len(streams) > 1 else None
+            outcome = fit(model, ELBO(warmup=2), dataset, store=store, deadline=deadline, epochs=3, **options)
+        results.append((weights(model), numbers(outcome)))
+    for result in results[1:]:
+        assert torch.equal(result[0], results[0][0])
+        assert result[1] == results[0][1]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: np.save(folder / "train_labels.npy", LABELS[:59]), "59 train_labels for 60 points of train"),
+        (lambda folder: (folder / "train_covariates" / "3.npy").unlink(), "40 train_covariates for 60"),
+        (lambda folder: np.save(folder / "train_labels.npy", LABELS / 2), r"train_labels has 0\.5 in row"),
+        (lambda folder: np.save(folder / "test_labels.npy", LABELS), "give train_labels, or none"),
+        (lambda folder: np.save(folder / "train_covariates.npy", AGES), "both train_covariates.npy and the folder"),
+        (lambda folder: [(folder / name).unlink() for name in ("a.npy", "b.npy")], r"without a \.npy file of points"),
+    ],
+)
+def test_wrong_conditions_beside_files_are_refused(tmp_path, spoil, words):
+    path = save_given(tmp_path / "data", "parts")
+    spoil(path)
+    for stream in ("yes", "no"):
+        with pytest.raises(ValueError, match=words):
+            data.load(str(path), stream=stream)
 
 
 def train_from_both(path, folder):

@@ -114,7 +114,7 @@ class Data(HeadOptions):
     """Standardise the real columns of a custom table inside of the model; log p(x) is of the data as given."""
     condition: Annotated[str | None, _of(Literal[CONDITIONS])] = None
     """What encoder and decoder are given of each point: labels (a one-hot class), covariates, or both; nothing unless
-    given. (digits, dynamic_mnist, fashion_mnist and custom .npz files can have labels; see docs/guide.md.)"""
+    given. (digits, dynamic_mnist, fashion_mnist and custom files can have labels; see docs/guide.md.)"""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaepriors.data.dataset import SPLITS, Dataset
+from vaepriors.limits import check_size
 
 __all__ = ["CONDITIONS", "check_covariates", "check_labels", "classes_of_split", "condition_of", "condition_on"]
 
@@ -137,8 +138,8 @@ def _check_present(dataset: Dataset, kind: str, values: Mapping[str, Tensor]) ->
     if missing:
         raise ValueError(
             f"{dataset.name} has no {kind}, so a model cannot be given them: a custom .npz has them as "
-            f"{', '.join(f'{split}_{kind}' for split in SPLITS)}, a table in columns of the kind {kind[:-1]}; leave "
-            "condition out, or choose other data"
+            f"{', '.join(f'{split}_{kind}' for split in SPLITS)}, a folder as .npy files of these names, a table in "
+            f"columns of the kind {kind[:-1]}; leave condition out, or choose other data"
         )
 
 
@@ -153,6 +154,8 @@ def _one_hot(dataset: Dataset, rows: Mapping[str, Tensor]) -> tuple[tuple[int | 
             f"{dataset.name} has {len(classes)} different labels in {len(dataset.train)} training points, more than "
             f"{MOST_CLASSES} classes: give fewer classes, or covariates"
         )
+    number = sum(len(dataset.labels[split]) for split in SPLITS)
+    check_size(f"the classes of {number} points, one-hot", 12 * number * len(classes))
     name_of = dataset.label_names.__getitem__ if dataset.label_names else int
     one_hot = {}
     for split in SPLITS:

@@ -2,8 +2,8 @@
 folder of `.npy` files (see `vaepriors.data.shards`).
 
 Arrays are (N, D) for vectors, (N, H, W), (N, C, H, W) or (N, H, W, C) for images, the last with one or three channels.
-Beside them, a `.npz` may have `train_labels`, ... (whole numbers, one for each point) and `train_covariates`, ... (real
-numbers), which a model may be given (see `vaepriors.data.conditions`).
+Beside them, a `.npz` or a folder may have `train_labels`, ... (whole numbers, one for each point) and
+`train_covariates`, ... (real numbers), which a model may be given (see `vaepriors.data.conditions`).
 One array alone is split 0.8 / 0.1 / 0.1 by seed; of `train` and `test`, a tenth of `train` becomes valid by seed. This
 tenth is at most 10,000 points and half a GiB as float32, because valid and test are evaluated whole.
 The likelihood `auto` follows from the values of all arrays together:
@@ -95,14 +95,13 @@ def load(
         if stream == "yes":
             raise ValueError(f"{path} is a .npz, which is not read from disk batch by batch: save .npy files instead")
         return source.load(read_arrays(path, limit), condition)
-    splits = find_shards(path)
-    headers = {name: shards.header for name, shards in splits.items()}
+    shards = find_shards(path)
+    headers = {name: each.header for name, each in shards.items()}
     check_headers(path, headers)
     if stream == "yes" or (stream == "auto" and needed_memory(headers) > array_limit(limit)):
-        dataset = source.stream(splits)
-        return dataset if condition is None else condition_on(dataset, condition)
+        return source.stream(shards, condition)
     check_limit(path, headers, limit)
-    return source.load({name: shards.load() for name, shards in splits.items()}, condition)
+    return source.load({name: each.load() for name, each in shards.items()}, condition)
 
 
 @dataclass(frozen=True)
@@ -131,12 +130,9 @@ class _Source:
         _check_categories(self.path, headers, places, splits, chosen)
         extras = {kind: _placed(values, places) for kind, values in taken.items()}
         dataset = self._dataset(splits, facts, (chosen, dynamic), _stored(headers, last), extras)
-        if condition is None:
-            return dataset
-        rows = _placed({name: torch.arange(header.shape[0]) for name, header in headers.items()}, places)
-        return condition_on(dataset, condition, rows)
+        return _given(dataset, condition, headers, places)
 
-    def stream(self, splits: dict[str, Shards]) -> Dataset:
+    def stream(self, shards: dict[str, Shards], condition: str | None) -> Dataset:
         """The data set of files whose training points stay on disk; the points are the same as in memory."""
         entry = LIKELIHOODS.get(self.likelihood)
         if entry is not None and not entry.streams:  # `auto` chooses none of these
@@ -144,20 +140,24 @@ class _Source:
                 f"{self.path} is read from disk batch by batch, but the likelihood {self.likelihood} needs all "
                 "training values at the start: choose --stream no, or another likelihood"
             )
-        for shards in splits.values():
-            shards.check_order()
-        headers = {name: shards.header for name, shards in splits.items()}
+        splits = {name: each for name, each in shards.items() if name in SPLITS}
+        taken = _take_extras(self.path, {name: each.load() for name, each in shards.items() if name not in splits})
+        for each in splits.values():
+            each.check_order()
+        headers = {name: each.header for name, each in splits.items()}
         facts = survey_files(splits, self.likelihood, self._check_values)
         last = _all_have_last_channels(headers)
         chosen, dynamic, convert = _reading(self.path, headers["train"].dtype, facts, self.likelihood)
         if facts.bad_at:
             raise ValueError(f"{self.path} holds NaN or infinity in {facts.bad_at}: remove or repair it")
         places = _places(headers, self.seed)
-        points = {name: Streamed(shards, convert, channels_last=last) for name, shards in splits.items()}
+        points = {name: Streamed(each, convert, channels_last=last) for name, each in splits.items()}
         valid, test = (_held_out(points, places, split, dynamic) for split in SPLITS[1:])
         train = Streamed(splits["train"], convert, places["train"][1], last)
         stored = f"{_stored(headers, last)}, read from disk"
-        return self._dataset((train, valid, test), facts, (chosen, dynamic), stored, {})
+        extras = {kind: _placed(values, places) for kind, values in taken.items()}
+        dataset = self._dataset((train, valid, test), facts, (chosen, dynamic), stored, extras)
+        return _given(dataset, condition, headers, places)
 
     def _dataset(
         self, splits: Splits, facts: Facts, chosen: tuple[str, bool], stored: str, extras: dict[str, dict[str, Tensor]]
@@ -204,6 +204,14 @@ def _extra(what: str, kind: str, array: np.ndarray) -> Tensor:
     covariates = covariates[:, None] if covariates.dim() == 1 else covariates
     check_covariates(what, covariates)
     return covariates
+
+
+def _given(dataset: Dataset, condition: str | None, headers: dict[str, Header], places: Places) -> Dataset:
+    """The data set with conditions; a wrong label is named by its row in the file."""
+    if condition is None:
+        return dataset
+    rows = _placed({name: torch.arange(header.shape[0]) for name, header in headers.items()}, places)
+    return condition_on(dataset, condition, rows)
 
 
 def _placed(values: dict[str, Tensor], places: Places) -> dict[str, Tensor]:

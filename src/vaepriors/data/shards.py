@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vaepriors.data.arrays import SPLITS, Header, header_of, refusing_damage
+from vaepriors.data.arrays import EXTRAS, SPLITS, Header, header_of, refusing_damage
 
 BLOCK = 2**22  # bytes that are read at a time
 
@@ -150,28 +150,34 @@ def _stamp(status: os.stat_result) -> tuple[int, int]:
 
 
 def find_shards(path: Path) -> dict[str, Shards]:
-    """The files of each split: of a `.npy` file, or of a folder.
+    """The files of each array: of a `.npy` file, or of a folder.
 
-    A folder has `.npy` files, in the order of their names, or for each split `NAME.npy` or a folder `NAME` of them.
+    A folder has `.npy` files, in the order of their names, or for each split `NAME.npy` or a folder `NAME` of them; the
+    same for labels and covariates, such as `train_labels.npy` or a folder `train_labels`.
 
     Raises:
         ValueError: If a folder has no `.npy`, or others beside the splits; or as for `Shards`.
     """
     if not os.path.isdir(path):
         return {"train": Shards([path])}
-    files = _files(path)
-    splits = {name: [file for file in files if file.stem == name] for name in SPLITS}
-    for name, paths in splits.items():
-        if paths and _files(path / name):
-            raise ValueError(f"{path} holds both {name}.npy and the folder {name}: move one of them elsewhere")
-        paths += _files(path / name)
-    splits = {name: paths for name, paths in splits.items() if paths}
-    others = [file for file in files if file.stem not in SPLITS]
+    names = (*SPLITS, *(f"{split}_{kind}" for kind in EXTRAS for split in SPLITS))
+    named = {name: paths for name in names if (paths := _files_named(path, name))}
+    splits = [name for name in SPLITS if name in named]
+    others = [file for file in _files(path) if file.stem not in names]
     if splits and others:
         raise ValueError(f"{path} holds {others[0].name} beside {', '.join(splits)}: move one of them elsewhere")
-    if not files and not splits:
-        raise ValueError(f"{path} is a folder without a .npy file: save arrays there with numpy.save")
-    return {name: Shards(paths) for name, paths in (splits or {"train": files}).items()}
+    if not others and not splits:
+        raise ValueError(f"{path} is a folder without a .npy file of points: save arrays there with numpy.save")
+    points = {} if splits else {"train": others}
+    return {name: Shards(paths) for name, paths in (points | named).items()}
+
+
+def _files_named(path: Path, name: str) -> list[Path]:
+    """The file, or the files of the folder, of this name."""
+    alone, parts = [file for file in _files(path) if file.stem == name], _files(path / name)
+    if alone and parts:
+        raise ValueError(f"{path} holds both {name}.npy and the folder {name}: move one of them elsewhere")
+    return alone + parts
 
 
 def _files(folder: Path) -> list[Path]:
