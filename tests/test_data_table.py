@@ -157,6 +157,24 @@ def test_counts_of_cells_are_read(tmp_path, sparse):
         read_frame(tmp_path / "mine.h5ad", limit=1000)
 
 
+def test_a_column_beside_counts_is_their_size_factor(tmp_path):
+    counts, depth = np.random.default_rng(0).poisson(3, (N, 2)).astype(np.float32), np.linspace(1, 9, N)
+    cells = anndata.AnnData(counts)
+    cells.var_names = ["g1", "g2"]
+    cells.obs["depth"] = depth
+    cells.write_h5ad(tmp_path / "mine.h5ad")
+    pd.DataFrame({"g1": counts[:, 0], "g2": counts[:, 1], "depth": depth}).to_csv(tmp_path / "mine.csv", index=False)
+    options = {"columns": "depth=size,g1=count,g2=count"}
+    one, other = (data.load(str(tmp_path / f"mine.{suffix}"), **options) for suffix in ("h5ad", "csv"))
+    assert one.likelihood == "mixed"
+    assert kinds(one) == {"g1": "count", "g2": "count", "depth": "size"}
+    assert torch.equal(one.train, other.train)
+    assert one.digest() == other.digest()
+    for row in one.test:
+        place = int(np.abs(depth - row[2].item()).argmin())
+        assert row[:2].tolist() == counts[place].tolist()
+
+
 def test_columns_are_conditions_and_go_with_their_rows(tmp_path):
     table = frame(site=np.where(np.arange(N) % 3 == 0, "a", "b"))
     options = {"columns": "site=label,age=covariate", "condition": "both", "seed": 3}
@@ -205,6 +223,10 @@ MISTAKES = [
     (frame(), {"columns": "sex=covariate"}, "texts in the column sex, which is covariate"),
     (with_cells("sex", {13: None}), {"columns": "sex=label"}, "misses the cell in row 13 of the column sex"),
     (frame(), {"condition": "labels"}, "no labels, .* a table in columns of the kind label"),
+    (frame(), {"columns": "age=size,income=size"}, "several columns as size: choose one of age, income"),
+    (frame(), {"columns": "age=size,visits=real"}, "age as size, which multiplies the means of counts"),
+    (frame(), {"columns": "smokes=size"}, "0 in row . of the column smokes, which is size and takes numbers above 0"),
+    (with_cells("age", {13: None}), {"columns": "age=size"}, "misses the cell in row 13 of the column age, the size"),
     (frame(), {"columns": "sex=label,visits=label"}, "several columns as label: choose one of sex, visits"),
     (with_cells("visits", {13: None}), {"likelihood": "mixed", "layer": "x"}, "layer is x, but .* no .h5ad"),
     (

@@ -92,6 +92,21 @@ def test_bits_counts_and_categories_are_the_most_probable_whole_values():
     torch.testing.assert_close(shares, torch.tensor([0.1, 2.0, 0.3]).softmax(0), rtol=0, atol=0.08)
 
 
+def test_a_missing_count_has_the_size_factor_of_its_row():
+    columns = [Column("visits", "count"), Column("depth", "size")]
+    scaling = ColumnScaling(columns, torch.tensor([0.0, math.log(10)]), torch.ones(2))
+    head = MixedHead(2, (2,), scaling=scaling)
+    head.parameters_of_x.weight.data.zero_()
+    head.parameters_of_x.bias.data.fill_(math.log(6))
+    encoder = Network(MixedView(scaling, torch.arange(1)), networks.Encoder((3,), [4], 2, head=SoftplusNormalHead))
+    rows = torch.tensor([[NAN, 5.0], [NAN, 50.0]])
+    torch.manual_seed(0)
+    imputed = impute(VAE(encoder, head, StandardNormal(2)), rows, samples=10, draws=4000)
+    assert imputed.x.tolist() == [[3, 5], [30, 50]]
+    means = imputed.draws[..., 0].mean(0)
+    torch.testing.assert_close(means, torch.tensor([3.0, 30.0]), rtol=0.1, atol=0)
+
+
 def test_a_model_without_missing_cells_is_refused():
     model = VAE(networks.Encoder((3,), [4], 2), networks.Decoder((3,), [4], 2), StandardNormal(2))
     with pytest.raises(ValueError, match=r"mixed|finite|NaN"):

@@ -94,6 +94,52 @@ def test_densities_of_cells_are_those_of_scipy(standardize):
     torch.testing.assert_close(p.log_prob(x), cells.sum(-1))
 
 
+SIZED = (Column("visits", "count"), Column("depth", "size"), Column("mass"), Column("falls", "count"))
+
+
+def sized(number=40):
+    """Counts whose means are 3 and 8, times depth / 500, where 500 is the geometric mean of depth."""
+    depth = 500 * np.exp(np.linspace(-1, 1, number))
+    counts = [GENERATOR.poisson(mean * depth / 500) for mean in (3, 8)]
+    return torch.tensor(np.stack([counts[0], depth, GENERATOR.normal(size=number), counts[1]], 1)).float()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("standardize", [True, False])
+def test_a_size_factor_multiplies_the_means_of_counts_and_is_given(standardize):
+    x = sized()
+    torch.manual_seed(0)
+    head = MixedHead(4, (4,), scaling=ColumnScaling(SIZED, *column_moments(x, SIZED), standardize)).double()
+    p = head(0.5 * torch.randn(len(x), 4, dtype=torch.float64))
+    x = x.double()
+    cells, usual = p.marginal_log_prob(x), p.mean
+    for place in (0, 3):
+        mean = usual[:, place] * x[:, 1] / 500
+        expected = stats.nbinom.logpmf(x[:, place].numpy(), 1, (1 / (1 + mean)).numpy())  # the dispersion starts at 1
+        np.testing.assert_allclose(cells[:, place], expected, rtol=1e-5)
+        torch.testing.assert_close(p.given(x).mean[:, place], mean, rtol=1e-5, atol=0)
+    assert (cells[:, 1] == 0).all()
+    torch.testing.assert_close(usual[:, 1], torch.full((40,), 500.0).double(), rtol=1e-5, atol=0)
+    assert p.support.check(p.sample((3,))).all()
+    assert torch.equal(p.given(x).sample((3,))[..., 1], x[:, 1].expand(3, 40))
+    torch.testing.assert_close(p.expand((2, 40)).log_prob(x), p.log_prob(x).expand(2, 40))
+    torch.testing.assert_close(p.log_prob(x.expand(2, 40, 4)), p.log_prob(x).expand(2, 40))
+    error = residual(p, x)
+    assert (error[:, 1] == 0).all()
+    assert (error[:, [0, 2, 3]] != 0).all()
+
+
+def test_counts_with_size_factors_are_trained_and_drawn_at_the_usual_one():
+    x = sized(60)[torch.randperm(60, generator=torch.Generator().manual_seed(0))]
+    data = Dataset("test", x[:40], x[40:50], x[50:], "mixed", columns=SIZED, standardize=True)
+    torch.manual_seed(0)
+    model, objective = build(Experiment(latent=2, hidden=(8,), prior="vamp", components=5), data)
+    outcome = fit(model, objective, data, epochs=2, accelerator="cpu", batch_size=20)
+    assert math.isfinite(outcome.best_loss)
+    usual = x[:40, 1].log().mean().exp()
+    torch.testing.assert_close(model.sample((5,))[:, 1], usual.expand(5), rtol=1e-5, atol=0)
+
+
 @torch.no_grad()
 def test_a_missing_cell_is_the_integral_over_it():
     p = distribution()

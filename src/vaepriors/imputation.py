@@ -85,9 +85,11 @@ def _impute(model: VAE, x: Tensor, samples: int, draws: int) -> tuple[Tensor, Te
     p: Any = terms.likelihood
     if not hasattr(p, "expected"):
         raise ValueError(f"the decoder returns a {type(p).__name__}: only the likelihood mixed takes missing cells")
+    p = p.given(x)
     weight = terms.log_weight.double().softmax(0).to(x)
     means = [(weight.view(*weight.shape, *[1] * (each.dim() - 2)) * each).sum(0) for each in p.expected()]
     chosen = torch.multinomial(weight.T, draws, replacement=True).T if draws else weight.new_zeros(0, len(x)).long()
-    imputed = model.decoder(z[chosen, torch.arange(len(x), device=x.device)]).sample()
+    of_chosen: Any = model.decoder(z[chosen, torch.arange(len(x), device=x.device)])
+    imputed = of_chosen.given(x).sample()
     missing, single = x.isnan(), p.whole(p.point(means))
     return torch.where(missing, single, x), torch.where(missing, imputed, x), 1 / weight.square().sum(0)

@@ -106,8 +106,8 @@ class Data(HeadOptions):
     ] = "auto"
     columns: str | None = None
     """Kinds of columns of a custom table that differ from the guesses: NAME=KIND,..., with a kind of real, positive,
-    count, bit, category, drop (left out), split (train, valid or test for each row), label, or covariate (both for
-    condition)."""
+    count, bit, category, size (the size factor of the counts of a row), drop (left out), split (train, valid or test
+    for each row), label, or covariate (both for condition)."""
     layer: str | None = None
     """The layer of a custom .h5ad file; X unless given."""
     standardize: bool = True

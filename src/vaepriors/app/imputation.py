@@ -55,6 +55,7 @@ def impute_run(
         )
     path = Path(experiment.data) if file is None else file
     frame = read_frame(path, experiment.layer if path.suffix == ".h5ad" else None)
+    frame = frame.taking(column.name for column in dataset.columns)
     x = encode(path, frame.table, dataset.columns)
     y = encode_conditions(path, frame, dataset, experiment.columns) if dataset.conditions else None
     model, _ = run.model(dataset, which)

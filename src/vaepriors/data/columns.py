@@ -5,6 +5,7 @@ count      whole numbers from 0 or 1 on
 positive   numbers above 0 whose logarithm is less skewed
 real       other numbers
 category   texts; the codes 0, 1, ... are the sorted categories of the training rows
+size       the size factor of the row, which multiplies the means of its counts; see `vaepriors.networks.mixed`
 drop       left out: not guessed, except for a column without a name, which is the index of a table of pandas
 split      train, valid or test for each row
 label      the class that a model is given, a text or a whole number; see `vaepriors.data.conditions`
@@ -68,7 +69,7 @@ def parse_columns(text: str) -> dict[str, str]:
         if kinds.get(name, kind) != kind:
             raise ValueError(f"columns has {name} as {kinds[name]} and as {kind}: choose one")
         kinds[name] = kind
-    for role in ("split", "label"):
+    for role in ("split", "label", "size"):
         names = [name for name, kind in kinds.items() if kind == role]
         if len(names) > 1:
             raise ValueError(f"columns has several columns as {role}: choose one of {', '.join(names)}")
@@ -158,6 +159,7 @@ TAKES = {
     "positive": (lambda x: np.isfinite(x) & (x > 0), "numbers above 0"),
     "count": (lambda x: (x >= 0) & (x <= LARGEST_COUNT) & (x == np.floor(x)), f"whole numbers 0 to {LARGEST_COUNT}"),
     "bit": (lambda x: (x == 0) | (x == 1), "0 and 1"),
+    "size": (lambda x: np.isfinite(x) & (x > 0), "numbers above 0"),
 }
 
 
@@ -165,7 +167,8 @@ def encode(path: Path, table: "pd.DataFrame", columns: Sequence[Column]) -> Tens
     """The columns as float32 of shape `(N, D)`, with NaN for missing cells and codes for categories.
 
     Raises:
-        ValueError: If the table lacks a column, or a cell does not fit the kind or is no known category.
+        ValueError: If the table lacks a column, or a cell does not fit the kind, is no known category, or is a missing
+            size factor.
     """
     lacking = [column.name for column in columns if column.name not in table.columns]
     if lacking:
@@ -190,6 +193,9 @@ def _numbers(path: Path, cells: "pd.Series", column: Column) -> np.ndarray:
     if wrong.any():
         row = int(wrong.argmax())
         raise _refused(path, f"{numbers[row]:.10g}", row, column, words)
+    if column.kind == "size" and np.isnan(numbers).any():
+        row = int(np.isnan(numbers).argmax())
+        raise ValueError(f"{path} misses the cell in row {row} of the column {column.name}, the size factor: fill it")
     return numbers
 
 

@@ -1,14 +1,14 @@
 """Tables of a user's `.csv`, `.parquet` or `.h5ad`, as data frames of pandas.
 
 pandas and pyarrow are in the extra `tables`, anndata is in the extra `h5ad`. Of an `.h5ad`, the table is X or a layer,
-its columns are the variables, and those of `obs` can be the split, a label or covariates. A sparse matrix becomes a
-dense one.
+its columns are the variables, and those of `obs` can be the split, a label, covariates or the size factor. A sparse
+matrix becomes a dense one.
 """
 
 import csv
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -33,7 +33,7 @@ class Frame(NamedTuple):
 
     Attributes:
         table: The columns that can be modelled.
-        other: Columns that can be the split, a label or covariates, of as many rows.
+        other: Columns that can be the split, a label, covariates or the size factor, of as many rows.
         kind: The kind of all columns, if it is known.
         fold: The split of each row, if the file has it.
     """
@@ -42,6 +42,14 @@ class Frame(NamedTuple):
     other: "pd.DataFrame | None" = None
     kind: str | None = None
     fold: np.ndarray | None = None
+
+    def taking(self, names: Iterable[str]) -> "Frame":
+        """The same with these columns in the table, if they are among the others."""
+        beside = [] if self.other is None else [name for name in names if name in self.other.columns]
+        beside = [name for name in beside if name not in self.table.columns]
+        if self.other is None or not beside:
+            return self
+        return self._replace(table=self.table.assign(**{name: self.other[name] for name in beside}))
 
 
 def read_frame(path: Path, layer: str | None = None, limit: float | None = None) -> Frame:

@@ -68,6 +68,7 @@ def load(
     """
     frame, given = read_frame(path, layer, limit), {} if columns is None else parse_columns(columns)
     _check_given(path, frame, given)
+    frame = frame.taking(name for name, kind in given.items() if kind == "size")
     kinds = _kinds(path, frame, given, likelihood)
     train, valid, test = (torch.from_numpy(rows) for rows in _split(path, frame, given, seed))
     table = frame.table
@@ -178,10 +179,10 @@ def _cells(frame: Frame, name: str) -> "pd.Series":
 
 
 def _check_given(path: Path, frame: Frame, given: dict[str, str]) -> None:
-    """Refuse a column that the table does not have; one beside it can only be outside of the model."""
+    """Refuse a column that the table does not have; one beside it can only be the size or outside of the model."""
     beside = [] if frame.other is None else [str(name) for name in frame.other.columns]
     for name, kind in given.items():
-        if name not in frame.table.columns and not (kind in OUTSIDE and name in beside):
+        if name not in frame.table.columns and not (kind in (*OUTSIDE, "size") and name in beside):
             known = [*frame.table.columns, *beside]
             some = ", ".join(map(str, known[:12])) + (", ..." if len(known) > 12 else "")
             raise ValueError(f"{path} has no column {name}, which columns names as {kind}: it has {some}")
@@ -202,6 +203,9 @@ def _kinds(path: Path, frame: Frame, given: dict[str, str], likelihood: str) -> 
                 "choose the likelihood mixed, or leave one out"
             )
         kinds[name] = kind
+    sizes = [name for name, kind in kinds.items() if kind == "size"]
+    if sizes and "count" not in kinds.values():
+        raise ValueError(f"columns has {sizes[0]} as size, which multiplies the means of counts: set columns as count")
     return kinds
 
 

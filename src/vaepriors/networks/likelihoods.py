@@ -224,7 +224,7 @@ def mixed_of(
 
     def contains(x: Tensor) -> Tensor:
         inside = x.isfinite()
-        for kind in ("positive", "count", "bit", "category") if columns else ():
+        for kind in _IN_KIND if columns else ():
             cells = x[..., places(columns, kind, device=x.device)]
             inside[..., places(columns, kind, device=x.device)] &= _IN_KIND[kind](cells)
         return inside
@@ -253,6 +253,7 @@ _IN_KIND: dict[str, Callable[[Tensor], Tensor]] = {
     "count": _is_count,
     "bit": lambda x: (x == 0) | (x == 1),
     "category": lambda x: (x >= 0) & (x < CATEGORIES) & (x == x.floor()),
+    "size": lambda x: x > 0,
 }
 
 LIKELIHOODS = {

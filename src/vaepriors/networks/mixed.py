@@ -7,9 +7,13 @@ r"""Tables whose columns have different kinds, and rows with missing cells.
 | `count` | negative binomial, with one learned dispersion for each column |
 | `bit` | Bernoulli |
 | `category` | the codes 0, 1, ..., as many as the column has categories |
+| `size` | none: the size factor of the row, which the density is given |
 
 Columns are independent given z. A missing cell is NaN. It is left out of the density, which is that of the observed
 cells: $p(x_o|z) = \int p(x_o, x_m|z)\, dx_m$.
+
+A size factor s multiplies the means of all counts of its row by s / g, where g is the geometric mean of s in the
+training rows. Draws and means have s = g, unless they are `given` the factors of some rows.
 """
 
 import math
@@ -26,10 +30,10 @@ from vaepriors.distributions import Codes, Shape, ShapedDistribution
 from vaepriors.networks.layers import DenseToEvent, OneHot
 from vaepriors.networks.scaling import Moments, Standardize, Standardized, moments
 
-__all__ = ["KINDS", "Column", "ColumnScaling", "Mixed", "MixedHead", "MixedView", "column_moments", "places"]
+__all__ = ["KINDS", "Column", "ColumnScaling", "Given", "Mixed", "MixedHead", "MixedView", "column_moments", "places"]
 
-KINDS = ("real", "positive", "count", "bit", "category")
-NUMBERS = ("real", "positive", "count")  # kinds that are standardised, the last two as logarithms
+KINDS = ("real", "positive", "count", "bit", "category", "size")
+NUMBERS = ("real", "positive", "count", "size")  # kinds that are standardised, all but the first as logarithms
 LARGEST_LOG = 60.0  # of a positive number
 
 
@@ -58,8 +62,8 @@ def places(columns: Sequence[Column], *kinds: str, device: torch.device | None =
     return torch.tensor(chosen, dtype=torch.int64, device=device)
 
 
-def _is(kind: str, columns: Sequence[Column], device: torch.device) -> Tensor:
-    return torch.tensor([column.kind == kind for column in columns], device=device)
+def _is(columns: Sequence[Column], *kinds: str, device: torch.device) -> Tensor:
+    return torch.tensor([column.kind in kinds for column in columns], device=device)
 
 
 def _logarithms(x: Tensor, positive: Tensor, count: Tensor) -> Tensor:
@@ -71,10 +75,11 @@ def _logarithms(x: Tensor, positive: Tensor, count: Tensor) -> Tensor:
 def column_moments(x: Tensor, columns: Sequence[Column]) -> Moments:
     """Centre and scale of each column, over its observed cells.
 
-    They are mean and standard deviation of real numbers, of the logarithm of positive ones, and of log(1 + count); the
-    most frequent value, and 1, of bits and categories.
+    They are mean and standard deviation of real numbers, of the logarithm of positive ones and size factors, and of
+    log(1 + count); the most frequent value, and 1, of bits and categories.
     """
-    centre, scale = moments(_logarithms(x, *(_is(kind, columns, x.device) for kind in ("positive", "count"))))
+    positive, count = _is(columns, "positive", "size", device=x.device), _is(columns, "count", device=x.device)
+    centre, scale = moments(_logarithms(x, positive, count))
     for place in places(columns, "bit", "category", device=x.device).tolist():
         cells = x[:, place]
         observed = cells[~cells.isnan()]
@@ -84,7 +89,7 @@ def column_moments(x: Tensor, columns: Sequence[Column]) -> Moments:
 
 
 class ColumnScaling(nn.Module):
-    """x -> u: numbers standardised, positive ones and counts as logarithms; bits and codes as they are.
+    """x -> u: numbers standardised, positive ones, size factors and counts as logarithms; bits and codes as they are.
 
     A missing cell is filled with the centre of its column. `inverse` clamps bits and codes to their range.
 
@@ -98,31 +103,37 @@ class ColumnScaling(nn.Module):
     positive: Tensor
     count: Tensor
     category: Tensor
+    size: Tensor
+    of_size: Tensor
     centre: Tensor
     low: Tensor
     high: Tensor
     rounded: Tensor
     filler: Tensor
     order: Tensor
+    usual: Tensor
 
     def __init__(self, columns: Sequence[Column], centre: Tensor, scale: Tensor, standardize: bool = True) -> None:
         super().__init__()
         self.columns, device = tuple(columns), centre.device
-        is_ = {kind: _is(kind, columns, device) for kind in KINDS}
+        is_ = {kind: _is(columns, kind, device=device) for kind in KINDS}
         unscaled = is_["bit"] | is_["category"] if standardize else torch.ones_like(is_["bit"])
         mean, scale = centre.where(~unscaled, 0), scale.where(~unscaled, 1)
         self.standardize = Standardize(mean, scale)
         codes = torch.tensor([max(1, len(column.categories) - 1) for column in columns], device=device).to(centre)
         number = ~(is_["bit"] | is_["category"])
         buffers = {
-            "positive": is_["positive"],
+            "positive": is_["positive"] | is_["size"],
             "count": is_["count"],
             "category": is_["category"],
+            "size": is_["size"],
             "centre": (centre - mean) / scale,
             "low": torch.full_like(centre, -math.inf).where(number, 0),
             "high": torch.full_like(centre, math.inf).where(number, codes),
             "rounded": is_["count"] | is_["bit"],
-            "filler": is_["positive"].to(centre),  # a value of every support
+            "filler": (is_["positive"] | is_["size"]).to(centre),  # a value of every support
+            "of_size": places(columns, "size", device=device),
+            "usual": centre[is_["size"]].exp(),  # geometric means of size factors
             "order": torch.cat([places(columns, kind, device=device) for kind in KINDS]).argsort(),
         }
         for name, values in buffers.items():
@@ -137,6 +148,27 @@ class ColumnScaling(nn.Module):
         x = torch.minimum(torch.maximum(self.standardize.inverse(u), self.low), self.high)
         x = torch.where(self.positive, torch.where(self.positive, x, 0).clamp(-LARGEST_LOG, LARGEST_LOG).exp(), x)
         return torch.where(self.count, torch.where(self.count, x, 0).clamp(0, LARGEST_LOG).expm1(), x)
+
+
+class Given(ShapedDistribution):
+    """Numbers that the density is given: its logarithm is 0, and all draws are these numbers."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+        super().__init__(value.shape, ())
+
+    def expand(self, batch_shape: Shape, _instance: Distribution | None = None) -> "Given":
+        return Given(self.value.expand(torch.Size(batch_shape)))
+
+    @property
+    def mean(self) -> Tensor:
+        return self.value
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self._over_batch(torch.zeros_like(value))
+
+    def sample(self, sample_shape: Shape = ()) -> Tensor:
+        return self.value.expand(*torch.Size(sample_shape), *self.batch_shape)
 
 
 class MixedView(nn.Module):
@@ -217,11 +249,23 @@ class Mixed(ShapedDistribution):
         """The cells of each part: the inverse of `_joined`."""
         return x[..., self.scaling.order.argsort()].split([p.batch_shape[-1] for p in self.parts], -1)
 
+    def given(self, value: Tensor) -> "Mixed":
+        """The distribution of rows with the size factors of these, of shape `(*batch, D)`; itself without any.
+
+        A missing size factor counts as the usual one.
+        """
+        if not len(self.scaling.usual):
+            return self
+        size = value[..., self.scaling.of_size]
+        size = torch.where(size.isnan(), self.scaling.usual, size)
+        p = self.expand(torch.broadcast_shapes(value.shape[:-1], self.batch_shape))
+        return Mixed([_given(part, size, size.log() - self.scaling.usual.log()) for part in p.parts], self.scaling)
+
     def marginal_log_prob(self, value: Tensor) -> Tensor:
-        """log p_j(x_j) of each cell, 0 of a missing one, of shape `(*sample, *batch, D)`."""
+        """log p_j(x_j) of each cell, 0 of a missing one and of a size factor, of shape `(*sample, *batch, D)`."""
         self._check_event(value, "x")
         missing, x = value.isnan(), self.completed(value)  # otherwise gradients would be NaN
-        each = [p.log_prob(cells) for p, cells in zip(self.parts, self._split(x), strict=True)]
+        each = [p.log_prob(cells) for p, cells in zip(self.given(value).parts, self._split(x), strict=True)]
         return torch.where(missing, 0, self._joined(each))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -259,14 +303,23 @@ class Mixed(ShapedDistribution):
         """The distance of each cell from its mean (see `distributions.residual`).
 
         It is the difference of standardised numbers or logarithms, or of bit and probability; the probability of the
-        other categories for a category. That of a missing cell is 0, and the others of its row are larger, so that
-        the mean square is that of the observed cells.
+        other categories for a category. That of a missing cell or a size factor is 0, and the others of its row are
+        larger, so that the mean square is that of the observed cells.
         """
-        missing = value.isnan()
-        each = self.scaling(value) - self.scaling(self.mean)
+        missing = value.isnan() | self.scaling.size
+        each = self.scaling(value) - self.scaling(self.given(value).mean)
         each = torch.where(self.scaling.category, -torch.expm1(self.marginal_log_prob(value)), each)
         share = (~missing).to(value).mean(-1, keepdim=True).clamp(min=1 / value.shape[-1])
         return torch.where(missing, 0, each / share.sqrt())
+
+
+def _given(part: Distribution, size: Tensor, log_factor: Tensor) -> Distribution:
+    """The columns of a kind given the size factor of each row."""
+    if isinstance(part, Given):
+        return Given(size.expand(part.batch_shape))
+    if isinstance(part, NegativeBinomial):
+        return NegativeBinomial(part.total_count, logits=part.logits + log_factor, validate_args=False)
+    return part
 
 
 def _support(column: Column) -> constraints.Constraint:
@@ -275,6 +328,7 @@ def _support(column: Column) -> constraints.Constraint:
         "positive": constraints.positive,
         "count": constraints.nonnegative_integer,
         "bit": constraints.boolean,
+        "size": constraints.positive,
     }
     return known.get(column.kind) or constraints.integer_interval(0, len(column.categories) - 1)
 
@@ -345,6 +399,8 @@ class MixedHead(nn.Module):
         if category.shape[-1]:
             logits = F.pad(category, (0, 1), value=-math.inf)[..., self.logits]
             yield Codes(logits=logits, validate_args=False)
+        if len(self.scaling.usual):
+            yield Given(self.scaling.usual.expand(*real.shape[:-1], -1))
 
 
 def _table_of_logits(sizes: Sequence[int], device: torch.device) -> Tensor:
