@@ -39,6 +39,13 @@ def test_densities_are_of_the_data_as_given():
     np.testing.assert_allclose(scaled.inverse_transform(z), a * plain.inverse_transform(z) + b, rtol=1e-3)
 
 
+def test_a_column_far_from_zero_keeps_its_spread():
+    """Single precision has steps of 8 near 1e8."""
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    plain, far = tiny().fit(x), tiny().fit(x + 1e8)
+    np.testing.assert_allclose(far.score_samples(x + 1e8), plain.score_samples(x), atol=1e-3)
+
+
 def test_scores_are_the_density_by_draws_of_the_prior():
     """log mean p(x|z) over many z ~ p(z), which is exact enough for two latent variables."""
     x = np.random.default_rng(0).normal(3.0, 2.0, size=(60, 1))

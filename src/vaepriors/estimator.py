@@ -6,6 +6,9 @@ r"""A scikit-learn estimator: reduce dimensions, score and draw rows of a table 
 Real columns are standardised, $u_j = (x_j - m_j) / s_j$, and log-densities are of the data as given:
 
 $$\log p(x) = \log p(u) - \sum_j \log s_j$$
+
+This is done here, in double precision, and not by the model in single precision (`vaepriors.networks.scaling`), which
+would round away the spread of a column far from 0, such as a time in seconds.
 """
 
 from typing import Any
