@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from vaepriors.data import CATALOGUE, Dataset, condition_of, condition_on, load
+from vaepriors.data.frames import read_frame
+from vaepriors.data.table import encode_conditions
 
 SIZES = {"train": 6, "valid": 4, "test": 3}
 
@@ -98,6 +100,26 @@ def test_an_unknown_class_of_a_split_by_seed_is_named_by_its_row_in_the_file(tmp
     row = int(plain.labels["valid"][0])  # each label is its row
     with pytest.raises(ValueError, match=f"class {row} in row {row}"):
         load(str(tmp_path / "mine.npz"), condition="labels")
+
+
+def test_an_npz_that_is_read_as_a_table_has_its_conditions(write, tmp_path):
+    plain = load(write(), condition="both")
+    as_table = load(write(), likelihood="mixed", condition="both")
+    assert as_table.columns
+    for split in SIZES:
+        assert torch.equal(as_table.conditions[split], plain.conditions[split])
+    frame = read_frame(tmp_path / "mine.npz")
+    y = encode_conditions(tmp_path / "mine.npz", frame, as_table, None)
+    assert torch.equal(y, torch.cat([plain.conditions[split] for split in SIZES]))
+    for changes, words in (
+        ({"train_labels": np.zeros((6, 2), int)}, r"labels of shape \(6, 2\)"),
+        ({"train_labels": np.full(6, 0.5)}, r"column labels has 0\.5 in row 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            load(write(**changes), likelihood="mixed")
+    write(**{f"{split}_covariates": np.arange(float(n)) for split, n in SIZES.items()})
+    with pytest.raises(ValueError, match="1 columns of the kind covariate, but the model is given 2"):
+        encode_conditions(tmp_path / "mine.npz", read_frame(tmp_path / "mine.npz"), as_table, None)
 
 
 def table(**changes):

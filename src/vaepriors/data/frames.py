@@ -8,15 +8,16 @@ matrix becomes a dense one.
 import csv
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vaepriors.data.arrays import SPLITS, check_file, read_arrays, short
+from vaepriors.data.arrays import EXTRAS, SPLITS, check_file, read_arrays, short
 from vaepriors.limits import REMEDY, in_words, memory_limit
 
 if TYPE_CHECKING:
@@ -36,12 +37,14 @@ class Frame(NamedTuple):
         other: Columns that can be the split, a label, covariates or the size factor, of as many rows.
         kind: The kind of all columns, if it is known.
         fold: The split of each row, if the file has it.
+        roles: What other columns are, as in `--columns`, if the file says so.
     """
 
     table: "pd.DataFrame"
     other: "pd.DataFrame | None" = None
     kind: str | None = None
     fold: np.ndarray | None = None
+    roles: Mapping[str, str] = MappingProxyType({})
 
     def taking(self, names: Iterable[str]) -> "Frame":
         """The same with these columns in the table, if they are among the others."""
@@ -53,7 +56,7 @@ class Frame(NamedTuple):
 
 
 def read_frame(path: Path, layer: str | None = None, limit: float | None = None) -> Frame:
-    """Read a table. The columns of arrays `(N, D)` in a `.npy` or `.npz` are named 0, 1, ...
+    """Read a table. The columns of arrays `(N, D)` in a `.npy` or `.npz` are named 0, 1, ...; labels are beside it.
 
     Args:
         path: The file.
@@ -89,7 +92,21 @@ def _frame_of_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Frame:
     table = pandas.DataFrame(np.concatenate(list(splits.values())))
     table.columns = [str(place) for place in range(table.shape[1])]
     fold = np.repeat(list(splits), [len(x) for x in splits.values()]) if len(splits) > 1 else None
-    return Frame(table, fold=fold)
+    beside = _columns_beside(path, arrays)
+    other = pandas.DataFrame(beside) if beside else None
+    return Frame(table, other, fold=fold, roles={name: name.partition("_")[0][:-1] for name in beside})
+
+
+def _columns_beside(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The columns `labels` and `covariates`; of several covariates `covariates_0`, ..."""
+    columns: dict[str, np.ndarray] = {}
+    for kind in EXTRAS:
+        parts = [arrays[f"{split}_{kind}"] for split in SPLITS if f"{split}_{kind}" in arrays]
+        if kind == "labels" and any(part.ndim > 1 for part in parts):
+            raise ValueError(f"{path} holds labels of shape {parts[0].shape}: labels are (N,), one for each point")
+        values = list(np.concatenate([part.reshape(len(part), -1) for part in parts]).T) if parts else []
+        columns |= {kind if len(values) == 1 else f"{kind}_{place}": each for place, each in enumerate(values)}
+    return columns
 
 
 def as_written(path: Path, table: "pd.DataFrame") -> "pd.DataFrame":

@@ -66,9 +66,7 @@ def load(
         ValueError: If the file cannot be read, a cell does not fit the kind of its column, a column has no value in the
             training rows, or a category is in no training row.
     """
-    frame, given = read_frame(path, layer, limit), {} if columns is None else parse_columns(columns)
-    _check_given(path, frame, given)
-    frame = frame.taking(name for name, kind in given.items() if kind == "size")
+    frame, given = _read(path, layer, limit, columns)
     kinds = _kinds(path, frame, given, likelihood)
     train, valid, test = (torch.from_numpy(rows) for rows in _split(path, frame, given, seed))
     table = frame.table
@@ -97,6 +95,19 @@ def load(
     return dataset if condition is None else condition_on(dataset, condition, rows)
 
 
+def _read(path: Path, layer: str | None, limit: float | None, columns: str | None) -> tuple[Frame, dict[str, str]]:
+    """The table with its size factor, and the kinds that are set."""
+    frame = read_frame(path, layer, limit)
+    given = _roles(frame, columns)
+    _check_given(path, frame, given)
+    return frame.taking(name for name, kind in given.items() if kind == "size"), given
+
+
+def _roles(frame: Frame, columns: str | None) -> dict[str, str]:
+    """The kinds that the file or the user sets."""
+    return {**frame.roles, **({} if columns is None else parse_columns(columns))}
+
+
 def encode_conditions(path: Path, frame: Frame, dataset: Dataset, columns: str | None) -> torch.Tensor:
     """The conditions of each row of a table, as those of a data set, of shape `(N, c)`.
 
@@ -109,11 +120,17 @@ def encode_conditions(path: Path, frame: Frame, dataset: Dataset, columns: str |
         ValueError: If the table lacks a column of the conditions, or a cell of it is missing, no finite number, or a
             class that the data set does not have.
     """
-    given = {} if columns is None else parse_columns(columns)
-    numbers = dataset.conditions["train"].shape[-1] - len(dataset.classes)
-    needed = {"label": bool(dataset.classes), "covariate": numbers > 0}
+    given = _roles(frame, columns)
+    covariates = dataset.conditions["train"].shape[-1] - len(dataset.classes)
+    needed = {"label": int(bool(dataset.classes)), "covariate": covariates}
     names = {role: [name for name, kind in given.items() if kind == role and needed[role]] for role in needed}
     _check_given(path, frame, {name: role for role in names for name in names[role]})
+    for role, number in needed.items():
+        if len(names[role]) != number:
+            raise ValueError(
+                f"{path} has {len(names[role])} columns of the kind {role}, but the model is given {number}: store "
+                "them as in the data of the run"
+            )
     one_hot = [_one_hot(path, name, _cells(frame, name), dataset.classes) for name in names["label"]]
     return torch.cat(one_hot + [_numbers(path, name, _cells(frame, name))[:, None] for name in names["covariate"]], 1)
 
