@@ -173,6 +173,14 @@ def test_every_class_needs_a_component(classes):
         PerClass(MixtureOfGaussians(2, components=2), classes)
 
 
+def test_components_stay_with_their_classes():
+    with pytest.raises(ValueError, match="3 components, but 2 classes"):
+        PerClass(MixtureOfGaussians(2, components=3), torch.arange(2))(torch.eye(2))
+    exemplars = ExemplarPrior(networks.Encoder((3,), [4], latent=2), torch.rand(6, 3), samples=6)
+    with pytest.raises(ValueError, match="ExemplarPrior"):
+        PerClass(exemplars, torch.arange(6) % 3)
+
+
 def test_gradients_of_other_classes_components_are_zero():
     model = built(prior="vamp", components=6, pseudo_conditions="own")
     data = dataset()

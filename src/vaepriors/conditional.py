@@ -155,12 +155,14 @@ class PerClass(nn.Module):
     whatever the classes of y.
 
     Args:
-        mixture: Module, () -> `NormalMixture` of K components, such as a `VampPrior` whose pseudo-inputs have classes.
+        mixture: Module, () -> `NormalMixture` of the same K components in each call, such as a `VampPrior` whose
+            pseudo-inputs have classes. An `ExemplarPrior` draws others in each call.
         classes: The class of each component, whole numbers of shape `(K,)`; every class up to the largest needs one.
             The first numbers of y are the one-hot class, or probabilities of classes; further ones are ignored.
 
     Raises:
-        ValueError: If `classes` are not whole numbers of shape `(K,)`, or leave out a class.
+        ValueError: If `classes` are not whole numbers of shape `(K,)`, or leave out a class, or if the components are
+            training examples.
 
     >>> from vaepriors.priors import MixtureOfGaussians
     >>> prior = PerClass(MixtureOfGaussians(2, components=6), torch.arange(6) % 3)
@@ -180,12 +182,19 @@ class PerClass(nn.Module):
         missing = set(range(int(classes.max()) + 1)) - set(classes.tolist())
         if missing:
             raise ValueError(f"class {min(missing)} has no component: give each class at least one")
+        if hasattr(mixture, "without"):  # it would pair drawn components with the classes of others
+            raise ValueError(
+                f"the components of {type(mixture).__name__} are training examples, drawn anew in each call of a "
+                "training: give a mixture whose components stay, such as a VampPrior"
+            )
         self.part, self.number = mixture, int(classes.max()) + 1
         self.classes: Tensor
         self.register_buffer("classes", classes.long(), persistent=False)
 
     def forward(self, y: Tensor) -> NormalMixture:
         p = self.part()
+        if len(p.loc) != len(self.classes):
+            raise ValueError(f"there are {len(p.loc)} components, but {len(self.classes)} classes: give one for each")
         own = self.classes == torch.arange(self.number, device=self.classes.device)[:, None]  # (classes, K)
         totals = p.logits.expand_as(own).masked_fill(~own, -torch.inf).logsumexp(-1)
         within = p.logits - totals[self.classes]
