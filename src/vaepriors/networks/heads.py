@@ -250,8 +250,9 @@ class Counts(ShapedDistribution):
 
     $$\log p(x \mid s) = \sum_d \log p(x_d; s\, m_d)$$
 
-    Size factors are given: the density takes that of each row from x itself, whatever it is. Draws, mean and variance
-    are those of s = 1.
+    Size factors are given: the density takes that of each row from x itself, whatever it is. A row without counts has
+    the factor of a single count, with which the network still learns from it. Draws, mean and variance are those of
+    s = 1.
 
     Args:
         log_mean: $\log m$, of shape `(*batch, *event)`.
