@@ -61,7 +61,8 @@ def elbo_surgery(
       I \approx \text{mean} \log \frac{q(z_s|x_{n_s})}{q(z_s)}, \qquad
       KL(q \| p) \approx \text{mean} \log \frac{q(z_s)}{p(z_s)}$$
 
-    which is unbiased for these N examples; sums over a batch instead of all N are not. Both parts depend on N: as
+    which is unbiased for these N examples; sums over a batch instead of all N are not. The standard errors are those of
+    independent examples, so they are too large if most of the N are drawn. Both parts depend on N: as
     $I \le \log N$, the marginal KL is at least the rate minus log N. It is what a better prior could gain only if I is
     well below log N (see `Surgery.limited_by_n`), so give many examples, such as the training set. If the density of
     the prior is an estimate (`VHP`), rate and marginal KL are upper bounds on average.
