@@ -13,7 +13,7 @@ from vaepriors import check, networks, priors
 from vaepriors.app.experiment import OBJECTIVES, Experiment, build
 from vaepriors.app.likelihoods import HEADS
 from vaepriors.data import LIKELIHOODS, Dataset
-from vaepriors.distributions import Multinomial
+from vaepriors.distributions import Multinomial, NegativeBinomial, Poisson
 from vaepriors.networks.layers import ConvToEvent, DenseToEvent
 
 NEW = ("student", "poisson", "negative_binomial", "multinomial", "categorical")
@@ -48,8 +48,8 @@ def features(number: int = 1) -> torch.Tensor:
 
 REFERENCES = {
     "student": lambda p, x: stats.t.logpdf(x, p.df, p.loc, p.scale),
-    "poisson": lambda p, x: stats.poisson.logpmf(x, p.rate),
-    "negative_binomial": lambda p, x: stats.nbinom.logpmf(x, p.total_count, 1 - p.probs),
+    "poisson": lambda p, x: stats.poisson.logpmf(x, p.mean),
+    "negative_binomial": lambda p, x: stats.nbinom.logpmf(x, r := p.log_dispersion.exp(), r / (r + p.mean)),
     "categorical": lambda p, x: np.take_along_axis(log_softmax(p.logits, -1), x.long().numpy()[..., None], -1)[..., 0],
 }
 
@@ -96,6 +96,33 @@ def test_extreme_features_leave_density_and_gradient_finite(likelihood, size):
     assert h.grad.isfinite().all()
     assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
     assert p.sample().isfinite().all()
+
+
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e6])
+def test_single_precision_is_enough_for_large_counts(size):
+    torch.manual_seed(0)
+    log_mean = (math.log(size) + torch.randn(500, 3)).double()
+    r, at_mean = torch.tensor([0.1, 5.0, 500.0]).double(), torch.distributions.Poisson(log_mean.exp()).sample()
+    many = NegativeBinomial(log_mean, r.log()).sample()
+    for make, x in (
+        (lambda to: Poisson(log_mean.to(to)), at_mean),
+        (lambda to: NegativeBinomial(log_mean.to(to), r.log().to(to)), many),
+        (lambda to: Multinomial(log_mean.to(to), 1, 10), at_mean),
+    ):
+        exact, single = make(torch.float64).log_prob(x), make(torch.float32).log_prob(x.float())
+        assert (single - exact).abs().max() < 0.01
+
+
+def test_multinomial_counts_agree_with_scipy_also_where_a_probability_is_zero():
+    logits, x = torch.tensor([0.3, -math.inf, 1.0, -2.0]).double(), torch.tensor([3.0, 0.0, 4.0, 1.0]).double()
+    expected = stats.multinomial.logpmf(x[[0, 2, 3]].numpy(), 8, logits[[0, 2, 3]].softmax(0).numpy())
+    logits.requires_grad_()
+    p = Multinomial(logits, 1, 8)
+    assert p.log_prob(x).item() == pytest.approx(expected, rel=1e-12)
+    p.log_prob(x).backward()
+    torch.testing.assert_close(logits.grad, (x - 8 * logits.softmax(0)).detach())
+    assert p.log_prob(torch.zeros(4).double()) == 0
+    assert p.log_prob(torch.ones(4).double()) == -math.inf
 
 
 def test_huge_counts_keep_a_finite_density_and_gradient():

@@ -78,7 +78,8 @@ def references(p, x):
         loc = mean[place] + unit[place] * base.loc[:, each].numpy()
         yield place, stats.norm.logpdf(x[:, place], loc, unit[place] * base.scale[:, each].numpy())
     yield 2, stats.lognorm.logpdf(x[:, 2], positive.scale[:, 0].numpy(), scale=positive.loc[:, 0].exp().numpy())
-    yield 3, stats.nbinom.logpmf(x[:, 3], count.total_count[0].item(), 1 - count.probs[:, 0].numpy())
+    r, m = count.log_dispersion.exp().item(), count.mean[:, 0].numpy()
+    yield 3, stats.nbinom.logpmf(x[:, 3], r, r / (r + m))
     yield 4, stats.bernoulli.logpmf(x[:, 4], bit.probs[:, 0].numpy())
     yield 5, np.take_along_axis(logits[:, 1], x[:, 5:6].astype(int), -1)[:, 0]
 

@@ -1,6 +1,6 @@
 r"""Distributions whose sampler and density are one object.
 
-Nine distributions. Log-densities are in nats and include all constants.
+Eleven distributions. Log-densities are in nats and include all constants.
 
 * `DiagonalNormal`: $N(z; \mu, \mathrm{diag}\,\sigma^2)$, one vector an event;
 * `NormalMixture`: $\sum_k w_k N(z; \mu_k, \mathrm{diag}\,\sigma_k^2)$;
@@ -8,6 +8,7 @@ Nine distributions. Log-densities are in nats and include all constants.
 * `IndependentBernoulli`: bits, each with its own logit;
 * `DiscretizedLogistic`: the masses of a logistic density in equal bins of $[0, 1]$;
 * `Codes`: torch's `Categorical`, whose values are codes 0, 1, ..., as real numbers;
+* `Poisson` and `NegativeBinomial`: counts, which may be large in single precision;
 * `Multinomial`: counts, given their total;
 * `Student`: heavy tails around a location;
 * `Autoregressive`: $\prod_i p(x_i \mid x_1, \dots, x_{i-1})$ over the pixels of an image.
@@ -34,8 +35,9 @@ from vaepriors.distributions.asking import (
 )
 from vaepriors.distributions.autoregressive import Autoregressive, naive_pixel_draws, sampling_progress
 from vaepriors.distributions.bernoulli import IndependentBernoulli
+from vaepriors.distributions.categories import Codes
 from vaepriors.distributions.chain import Chain
-from vaepriors.distributions.discrete import Codes, Multinomial
+from vaepriors.distributions.counts import Multinomial, NegativeBinomial, Poisson
 from vaepriors.distributions.logistic import DiscretizedLogistic
 from vaepriors.distributions.mixture import NormalMixture
 from vaepriors.distributions.normal import DiagonalNormal
@@ -51,8 +53,10 @@ __all__ = [
     "DiscretizedLogistic",
     "IndependentBernoulli",
     "Multinomial",
+    "NegativeBinomial",
     "NormalMixture",
     "Normalizer",
+    "Poisson",
     "Shape",
     "ShapedDistribution",
     "Student",

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, NegativeBinomial, Normal, Poisson, constraints
+from torch.distributions import Distribution, Independent, Normal, constraints
 
 from vaepriors.distributions import (
     Codes,
@@ -29,6 +29,8 @@ from vaepriors.distributions import (
     DiscretizedLogistic,
     IndependentBernoulli,
     Multinomial,
+    NegativeBinomial,
+    Poisson,
     Shape,
     ShapedDistribution,
     Student,
@@ -299,9 +301,8 @@ class Counts(ShapedDistribution):
 def _counts(log_mean: Tensor, event_dims: int, log_dispersion: Tensor | None) -> Distribution:
     """Negative binomials, or Poisson distributions without a dispersion."""
     if log_dispersion is None:
-        return _independent(Poisson(log_mean.exp(), validate_args=False), event_dims)
-    each = NegativeBinomial(log_dispersion.exp(), logits=log_mean - log_dispersion, validate_args=False)
-    return _independent(each, event_dims)
+        return _independent(Poisson(log_mean), event_dims)
+    return _independent(NegativeBinomial(log_mean, log_dispersion), event_dims)
 
 
 class PoissonHead(nn.Module):
@@ -333,8 +334,8 @@ class NegativeBinomialHead(nn.Module):
     r"""h -> independent counts with more variance than those of Poisson, for x in {0, 1, 2, ...}.
 
     With the mean $m$ from the features and one learned dispersion $r$ for each column of a table, or channel of an
-    image, the variance is $m + m^2 / r$. In torch's parameters, `total_count` is r and `logits` are $\log m - \log r$.
-    The dispersion starts at 1, and its logarithm is clamped to [-7, 7]. Other arguments as for `BernoulliHead`.
+    image, the variance is $m + m^2 / r$. The dispersion starts at 1, and its logarithm is clamped to [-7, 7]. Other
+    arguments as for `BernoulliHead`.
 
     Args:
         total: As for `PoissonHead`.

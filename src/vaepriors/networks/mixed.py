@@ -24,9 +24,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, LogNormal, NegativeBinomial, Normal, constraints
+from torch.distributions import Bernoulli, Distribution, LogNormal, Normal, constraints
 
-from vaepriors.distributions import Codes, Shape, ShapedDistribution
+from vaepriors.distributions import Codes, NegativeBinomial, Shape, ShapedDistribution
 from vaepriors.networks.layers import DenseToEvent, OneHot
 from vaepriors.networks.scaling import Moments, Standardize, Standardized, moments
 
@@ -318,7 +318,7 @@ def _given(part: Distribution, size: Tensor, log_factor: Tensor) -> Distribution
     if isinstance(part, Given):
         return Given(size.expand(part.batch_shape))
     if isinstance(part, NegativeBinomial):
-        return NegativeBinomial(part.total_count, logits=part.logits + log_factor, validate_args=False)
+        return NegativeBinomial(part.log_mean + log_factor, part.log_dispersion)
     return part
 
 
@@ -392,8 +392,7 @@ class MixedHead(nn.Module):
         if self.log_dispersion is not None:
             of = self.of_count
             log_mean = (mean[of] + unit[of] * count).clamp(-20, 20)
-            dispersion = self.log_dispersion.clamp(-7, 7)
-            yield NegativeBinomial(dispersion.exp(), logits=log_mean - dispersion, validate_args=False)
+            yield NegativeBinomial(log_mean, self.log_dispersion.clamp(-7, 7))
         if bit.shape[-1]:
             yield Bernoulli(logits=bit, validate_args=False)
         if category.shape[-1]:
