@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributions import (
     Bernoulli,
     Beta,
+    Binomial,
     Categorical,
     Dirichlet,
     Gamma,
@@ -100,6 +101,9 @@ RIGHT = {
     "uniform": lambda: Uniform(0.0, 1.0),
     "bernoulli": lambda: Independent(Bernoulli(torch.linspace(0.01, 0.9, 6).reshape(2, 3)), 1),
     "poisson": lambda: Poisson(3.0),
+    "binomial": lambda: Independent(Binomial(torch.tensor([20.0, 900.0, 30.0]), torch.tensor([0.3, 0.1, 0.9])), 1),
+    "far from 0": lambda: Independent(Normal(torch.full((2,), 100.0), 0.001), 1),
+    "rounded": lambda: Independent(Normal(torch.full((1,), 1e4), 0.003), 1),
     "one hot": lambda: OneHotCategorical(torch.tensor([0.2, 0.8])),
     "spline flow": lambda: zuko.flows.NSF(2, transforms=1, hidden_features=(8,)),
     "affine flow": lambda: zuko.flows.MAF(3, transforms=2, hidden_features=(8,)),
@@ -112,6 +116,11 @@ def test_distributions_of_other_libraries_pass(name, seed):
     torch.manual_seed(0)
     report = check(RIGHT[name](), draws=1000, seed=seed)
     assert report, report
+
+
+def test_rounding_of_a_draw_far_from_0_is_no_mistake():
+    joint = check(DiagonalNormal(torch.full((3,), 1e4), torch.full((3,), 0.1)))["joint draw"]
+    assert joint.passed, joint
 
 
 A, S = torch.tensor([1.0, -2.0]), 0.5

@@ -70,6 +70,9 @@ def _compare(subject: Subject, z: Tensor, values: Tensor | None, draws: int, ran
     if real is None:
         sentence = f"No smooth map onto the support {subject.support} is known."
         return [Finding("normalisation", None, float("nan"), 1.0, 0.0, sentence)]
+    if (z.std(0) < 32 * torch.finfo(z.dtype).eps * z.abs().amax(0)).any():
+        sentence = f"The draws are as close to each other as {z.dtype} numbers are: check it in double precision."
+        return [Finding("normalisation", None, float("nan"), 1.0, 0.0, sentence)]
     return compare_densities(real, z, draws, random)
 
 

@@ -36,7 +36,8 @@ MASSES = Verdict(
 def grid_of(subject: Subject, z: Tensor) -> Tensor | None:
     """The values of one coordinate, in order, if they are on a regular grid; None for a density.
 
-    They are those of the support if it is finite, otherwise of the draws, filled up to the ends of the support.
+    They are those of the support if it is finite, otherwise of the draws, filled up to the ends of the support. That
+    floating-point numbers are a grid themselves, as of a normal distribution with mean 100 and scale 0.001, is ignored.
     """
     values = z[z.isfinite()].double().unique()
     base: Any = subject.support
@@ -45,9 +46,13 @@ def grid_of(subject: Subject, z: Tensor) -> Tensor | None:
     if base is constraints.boolean:
         return z.new_tensor([0.0, 1.0])
     if isinstance(base, type(constraints.integer_interval(0, 1))):
-        low, high = float(base.lower_bound), float(base.upper_bound)
+        low = float(torch.as_tensor(base.lower_bound).min())  # they may differ among coordinates
+        high = float(torch.as_tensor(base.upper_bound).max())
         return torch.arange(low, high + 1, dtype=z.dtype, device=z.device) if high - low < MOST_LEVELS else None
     if len(values) < 2 or len(values) > min(MOST_LEVELS, z.numel() // 2):
+        return None
+    rounding = 8 * torch.finfo(z.dtype).eps * values.abs().max()
+    if values.diff().min() < rounding and not getattr(base, "is_discrete", False):
         return None
     return _filled(values, base).to(z.dtype)
 
@@ -83,7 +88,8 @@ def _masses(subject: Subject, x: Tensor, values: Tensor) -> Finding:
         points = points.expand(-1, *subject.batch_shape, *subject.event_shape)
         total = subject.log_prob_or_zero(points, x).logsumexp(0)
     elif base is not None and base.event_shape == () and hasattr(base, "log_prob"):
-        each = torch.stack([base.log_prob(value.expand(base.batch_shape)) for value in values]).double().logsumexp(0)
+        points = values.reshape(-1, *[1] * len(base.batch_shape)).expand(-1, *base.batch_shape)
+        each = Subject(base).log_prob_or_zero(points, x).logsumexp(0)
         total = each.reshape(subject.members, -1).sum(-1)
     elif dims * len(values) * subject.members <= MOST_CHANGES and _independent(subject, x, values):
         total = _sum_by_changes(subject, x[:1], values)
