@@ -253,8 +253,8 @@ class Counts(ShapedDistribution):
     $$\log p(x \mid s) = \sum_d \log p(x_d; s\, m_d)$$
 
     Size factors are given: the density takes that of each row from x itself, whatever it is. A row without counts has
-    the factor of a single count, with which the network still learns from it. Draws, mean and variance are those of
-    s = 1.
+    the factor of a single count, with which the network still learns from it. As each x has its own factor, the masses
+    of all x do not sum to one, which `vaepriors.check` reports. Draws, mean and variance are those of s = 1.
 
     Args:
         log_mean: $\log m$, of shape `(*batch, *event)`.
