@@ -28,9 +28,9 @@ types: $(READY)
 unit: $(READY)
 	$(BIN)/python -m pytest
 
-# the reference of the library, with formulas: docs/api/index.html
+# the reference of the library, with formulas: dist/api/index.html
 docs: $(READY)
-	$(BIN)/python -m pdoc --docformat google --math --output-directory docs/api \
+	$(BIN)/python -m pdoc --docformat google --math --output-directory dist/api \
 		vaepriors vaepriors.checking vaepriors.estimator vaepriors.imputation
 
 # thousands of odd inputs; every failure with a command that shows it
