@@ -184,7 +184,7 @@ def test_single_files_as_upstream_has_them(upstream):
 
 
 def test_angles_stay_within_half_a_turn_and_pieces_within_a_take(upstream):
-    frames, channels = motion._prepared("35_01", motion._texts(UNVERIFIED))
+    frames, channels = motion._prepared("35_01", motion.read_texts(UNVERIFIED))
     assert channels[4] == "root.RY"
     assert np.abs(frames[:, 3:]).max() <= math.pi
     parts = motion._split([250, 133])
@@ -204,17 +204,17 @@ def with_digest_of(text):
 
 def test_every_text_is_verified_whatever_its_line_ends(upstream):
     (upstream / "09.asf").write_bytes(HAND.replace("\n", "\r\n").encode())
-    assert motion._texts(with_digest_of(HAND))["09.asf"].splitlines() == HAND.splitlines()
+    assert motion.read_texts(with_digest_of(HAND))["09.asf"].splitlines() == HAND.splitlines()
     with pytest.raises(ValueError, match=r"09\.asf is another file .* delete it"):
-        motion._texts(with_digest_of(ASF))
+        motion.read_texts(with_digest_of(ASF))
 
 
 def test_a_text_of_the_archive_is_verified(upstream):
     with tarfile.open(upstream / "cmu_asf_amc.tar.gz", "w:gz") as archive:
         archive.add(upstream / "09.asf", "cmu_asf_amc/09-run.asf")
-    assert motion._texts(with_digest_of(HAND)) == {"09.asf": HAND}
+    assert motion.read_texts(with_digest_of(HAND)) == {"09.asf": HAND}
     with pytest.raises(ValueError, match=r"09\.asf in .*cmu_asf_amc\.tar\.gz is another file"):
-        motion._texts(with_digest_of(ASF))
+        motion.read_texts(with_digest_of(ASF))
 
 
 REAL = Path(os.environ.get("VAEPRIORS_DATA", "nowhere")) / motion.ARCHIVE.path

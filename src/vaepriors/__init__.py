@@ -14,7 +14,7 @@ A model is `VAE(encoder, decoder, prior)`: three modules whose call returns a `t
 * `check`: whether the density and the sampler of anyone's prior or model agree.
 * `ImportanceSampling`, `Refinement`, `Annealing`, `bidirectional`: other likelihood estimates, and how far they can be
   from the truth.
-* `data`: data sets by name, and custom files.
+* `data`, `Dataset`: data sets by name, and custom files and arrays.
 
 Everything is imported at first use, so that the command line can start before torch is loaded.
 """
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from vaepriors.app.report.run import report
     from vaepriors.checking import check
     from vaepriors.conditional import ConditionalVAE, Ignoring, PerClass, PseudoConditions
+    from vaepriors.data import Dataset
     from vaepriors.distributions import (
         Autoregressive,
         Chain,
@@ -79,6 +80,7 @@ __all__ = [
     "Bounds",
     "Chain",
     "ConditionalVAE",
+    "Dataset",
     "DiagonalNormal",
     "DiscretizedLogistic",
     "ExemplarPrior",
@@ -131,6 +133,7 @@ HOMES = {
     ),
     "checking": ("check",),
     "conditional": ("ConditionalVAE", "Ignoring", "PerClass", "PseudoConditions"),
+    "data": ("Dataset",),
     "likelihood": ("ImportanceSampling", "estimate"),
     "refinement": ("Refinement",),
     "annealing": ("Annealing", "Bounds", "bidirectional"),

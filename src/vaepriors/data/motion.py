@@ -75,16 +75,8 @@ def load(seed: int = 0, sources: Sequence[Source] = SOURCES) -> Dataset:
 
     `segments` of the set draws frames as stick figures, with the root at rest.
     """
-    files = _texts(sources)
-    kept, labels = [], []
-    channels: list[str] = []
-    for number, takes in enumerate(MOTIONS.values()):
-        for take in takes:
-            frames, channels = _prepared(take, files)
-            kept.append(frames)
-            labels.append(np.full(len(frames), number))
-    x, which = np.concatenate(kept), np.concatenate(labels)
-    parts = _split([len(frames) for frames in kept])
+    files = read_texts(sources)
+    x, which, parts, channels = read_frames(files)
     low, high = x[parts["train"]].min(0), x[parts["train"]].max(0)
     width = np.where(high > low, high - low, 1.0)
     scaled = torch.from_numpy((x - low) / width).float()
@@ -101,7 +93,19 @@ def load(seed: int = 0, sources: Sequence[Source] = SOURCES) -> Dataset:
     )
 
 
-def _texts(sources: Sequence[Source]) -> dict[str, str]:
+def read_frames(files: dict[str, str]) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], list[str]]:
+    """All frames, not scaled; their motions; the numbers of the frames of each part; and the names of the channels."""
+    kept, labels = [], []
+    channels: list[str] = []
+    for number, takes in enumerate(MOTIONS.values()):
+        for take in takes:
+            frames, channels = _prepared(take, files)
+            kept.append(frames)
+            labels.append(np.full(len(frames), number))
+    return np.concatenate(kept), np.concatenate(labels), _split([len(frames) for frames in kept]), channels
+
+
+def read_texts(sources: Sequence[Source]) -> dict[str, str]:
     """The verified text of every file by its upstream name, from the archive if there is one."""
     archive = _archive()
     return {
