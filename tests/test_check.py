@@ -139,6 +139,21 @@ def estimated(constant=0.0):
     return Scaled(VAE(encoder, decoder, StandardNormal(1)), 4, (2,))
 
 
+class SharedNoise(DiagonalNormal):
+    """N(0, I) times a number of mean 1 that all values of a call share."""
+
+    def log_prob(self, value):
+        return super().log_prob(value) + 0.3 * torch.randn(()) - 0.045
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_error_of_an_estimated_density_counts_its_calls(seed):
+    exact = DiagonalNormal(torch.zeros(2), torch.ones(2))
+    report = check(SharedNoise(exact.loc, exact.scale), reference=exact, draws=1000, seed=seed)
+    assert report, report
+    assert report["reference"].error == pytest.approx(0.3 / 40**0.5, rel=0.4)  # of 40 calls
+
+
 def test_of_an_estimated_density_the_mean_is_compared():
     exact = MultivariateNormal(torch.zeros(2), A.outer(A) + S**2 * torch.eye(2))
     report = check(estimated(), reference=exact)

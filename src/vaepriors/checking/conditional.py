@@ -19,7 +19,7 @@ from vaepriors.checking.sampler import (
     real_subject,
     repeats,
 )
-from vaepriors.checking.subject import Subject
+from vaepriors.checking.subject import BLOCKS, Subject, variance_of_mean
 
 __all__ = ["check_distribution", "compare_numbers"]
 
@@ -106,7 +106,7 @@ def _reference(subject: Subject, z: Tensor, reference: ReferenceDensity, random:
     expected = getattr(reference, "log_prob", reference)(z)
     if not random:
         return compare_numbers("reference", subject.distribution.log_prob(z), expected, verdict)
-    ratio = (subject.log_prob(z) - expected.double().reshape(len(z), -1)).exp()  # its mean is 1 at each z
-    error = ratio.std(0) / len(z) ** 0.5
+    ratio = (subject.log_prob(z, BLOCKS) - expected.double().reshape(len(z), -1)).exp()  # its mean is 1 at each z
+    error = variance_of_mean(ratio, BLOCKS).sqrt()
     effective = ratio.sum(0).square() / ratio.square().sum(0)
     return decide("reference", ratio.mean(0), 1.0, error, verdict, tolerance=2e-3, blind=effective < 200)

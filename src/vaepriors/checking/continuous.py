@@ -26,7 +26,7 @@ from torch import Tensor
 
 from vaepriors.checking.proposal import KnownDensity, fit_density
 from vaepriors.checking.report import Finding, Verdict, decide, limit
-from vaepriors.checking.subject import RealSubject
+from vaepriors.checking.subject import BLOCKS, RealSubject, variance_of_mean
 
 __all__ = ["compare_densities", "features_of"]
 
@@ -47,6 +47,7 @@ class Draws:
     r_at_p: Tensor
     p_at_r: Tensor
     r_at_r: Tensor
+    blocks: int | None = None  # of `p_at_r`, if p is an estimate
 
 
 def compare_densities(subject: RealSubject, z: Tensor, n: int, random: bool) -> list[Finding]:
@@ -73,8 +74,9 @@ def _draw(subject: RealSubject, z: Tensor, n: int) -> Draws:
     fitted, of_p = y[n:], y[:n]
     known = [fit_density(fitted[:, member]) for member in range(subject.members)]
     of_r = torch.stack([r.sample(n) for r in known], 1).to(z.dtype).double()
-    p_at_p, p_at_r = (subject.log_density(y, z.dtype) for y in (of_p, of_r))
-    return Draws(fitted, of_p, of_r, p_at_p, _log_known(known, of_p), p_at_r, _log_known(known, of_r))
+    blocks = BLOCKS if subject.calls > 1 else None
+    p_at_p, p_at_r = subject.log_density(of_p, z.dtype), subject.log_density(of_r, z.dtype, blocks)
+    return Draws(fitted, of_p, of_r, p_at_p, _log_known(known, of_p), p_at_r, _log_known(known, of_r), blocks)
 
 
 def _log_known(known: list[KnownDensity], y: Tensor) -> Tensor:
@@ -112,7 +114,7 @@ def _weighted_mean(draws: Draws, at_r: Tensor, at_p: Tensor) -> tuple[Tensor, Te
     total = of_r.mean(0)
     values = of_r[..., None] * at_r
     second = total[:, None] * (of_p[..., None] * at_p.square()).mean(0)
-    error = (torch.maximum(values.var(0), second) / n).sqrt()
+    error = torch.maximum(variance_of_mean(values, draws.blocks), second / n).sqrt()
     effective = n * total.square() / torch.maximum(of_r.square().mean(0), total * of_p.mean(0)).clamp(min=1e-300)
     heavy = torch.maximum(of_r.amax(0), of_p.amax(0)) > 0.05 * n * total
     blind = (effective < FEWEST) | heavy | ~of_r.isfinite().all(0)

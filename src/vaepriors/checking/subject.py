@@ -10,14 +10,25 @@ from torch.distributions import Distribution, Transform, biject_to, identity_tra
 
 from vaepriors.distributions import support_of
 
-__all__ = ["Subject", "in_chunks"]
+__all__ = ["RealSubject", "Subject", "in_chunks", "variance_of_mean"]
 
 CHUNK = 500  # values whose density is computed at a time: 100 MB for a mixture of 25,000 components
+BLOCKS = 40  # calls for the values of an estimated density: those of one call may share their noise, as of `SNIS`
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], values: Tensor, size: int) -> Tensor:
     """Apply a function to rows, a chunk at a time."""
     return torch.cat([function(part) for part in values.split(max(1, size))])
+
+
+def variance_of_mean(values: Tensor, blocks: int | None = None) -> Tensor:
+    """The variance of the mean over rows; the larger one if the rows of each of some blocks may share their noise."""
+    alone = values.var(0) / len(values)
+    if blocks is None:
+        return alone
+    size = max(1, len(values) // blocks)
+    means = values[: len(values) // size * size].unflatten(0, (-1, size)).mean(1)
+    return torch.maximum(alone, means.var(0) / len(means))
 
 
 class Subject:
@@ -49,10 +60,12 @@ class Subject:
                 [self.distribution.sample(torch.Size((min(rows, n - done),))) for done in range(0, n, rows)]
             )
 
-    def log_prob(self, z: Tensor) -> Tensor:
-        """log p(z) in double precision, of shape `(n, B)`, for z of shape `(n, *batch, *event)`."""
+    def log_prob(self, z: Tensor, blocks: int | None = None) -> Tensor:
+        """log p(z) in double precision, of shape `(n, B)`, for z of shape `(n, *batch, *event)`, in blocks as for
+        `variance_of_mean`.
+        """
         with torch.no_grad():
-            log_prob = in_chunks(self.distribution.log_prob, z, CHUNK // self.members)
+            log_prob = in_chunks(self.distribution.log_prob, z, len(z) // blocks if blocks else CHUNK // self.members)
         return log_prob.double().reshape(len(z), self.members)
 
     def log_prob_or_zero(self, z: Tensor, instead: Tensor) -> Tensor:
@@ -95,9 +108,10 @@ class RealSubject(Subject):
     def values(self, y: Tensor, dtype: torch.dtype) -> Tensor:
         return self.map(y.reshape(len(y), *self.batch_shape, *self.shape).to(dtype))
 
-    def log_density(self, y: Tensor, dtype: torch.dtype) -> Tensor:
-        """The log-density of y, of shape `(n, B)`: that of z, plus log |dz/dy|."""
-        return in_chunks(lambda part: self._log_density(part, dtype).detach(), y, CHUNK // self.members)
+    def log_density(self, y: Tensor, dtype: torch.dtype, blocks: int | None = None) -> Tensor:
+        """The log-density of y, of shape `(n, B)`: that of z, plus log |dz/dy|; in blocks as for `variance_of_mean`."""
+        size = len(y) // blocks if blocks else CHUNK // self.members
+        return in_chunks(lambda part: self._log_density(part, dtype).detach(), y, size)
 
     def _log_density(self, y: Tensor, dtype: torch.dtype) -> Tensor:
         shaped = y.reshape(len(y), *self.batch_shape, *self.shape).to(dtype)
