@@ -16,7 +16,6 @@ of the test cells, beside independent negative binomials of each gene and batch 
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,15 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
+from record import Record
 from vaepriors import estimate, fit
-from vaepriors.app.choices import between_marks, markdown_table
+from vaepriors.app.choices import markdown_table
 from vaepriors.app.experiment import Experiment, build
-from vaepriors.checkpoint import write_atomically, write_json
+from vaepriors.checkpoint import write_json
 from vaepriors.data import Dataset, condition_on
 from vaepriors.numerics import seed_of
 from vaepriors.store import session
 
-ROOT = Path(__file__).parents[1]
-RECORDED, PAGE = ROOT / "results" / "benchmarks" / "cells.json", ROOT / "docs" / "guide.md"
 MODELS = {
     "VAE, standard prior, not given the batch": {"condition": "covariates"},
     "VAE, VampPrior, not given the batch": {"condition": "covariates", "prior": "vamp", "components": 50},
@@ -169,9 +167,7 @@ def table(recorded: dict[str, Any]) -> str:
     return markdown_table(titles, lines)
 
 
-def rendered(page: str) -> str:
-    """The page with the table of the recorded numbers."""
-    return between_marks(page, "cells", table(json.loads(RECORDED.read_text())))
+RECORD = Record("cells", "guide.md", table)
 
 
 def main() -> None:
@@ -179,7 +175,7 @@ def main() -> None:
     parser.add_argument("--file", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=2000)
-    parser.add_argument("--out", type=Path, default=RECORDED)
+    parser.add_argument("--out", type=Path, default=RECORD.path)
     parser.add_argument("--render", action="store_true")
     options = parser.parse_args()
     if options.file is None and not options.render:
@@ -187,7 +183,7 @@ def main() -> None:
     if options.file is not None:
         write_json(options.out, measure(options.file, options.seeds, options.epochs))
     if options.render:
-        write_atomically(PAGE, rendered(PAGE.read_text()).encode())
+        RECORD.render()
 
 
 if __name__ == "__main__":

@@ -8,24 +8,22 @@ other work on the machine counts little.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from record import Record
 from vaepriors.annealing import Annealing, Bounds, bidirectional
-from vaepriors.app.choices import between_marks, markdown_table
+from vaepriors.app.choices import markdown_table
 from vaepriors.app.run import Run
-from vaepriors.checkpoint import write_atomically, write_json
+from vaepriors.checkpoint import write_json
 from vaepriors.likelihood import ImportanceSampling, Method, estimate
 from vaepriors.numerics import fixed_numerics, seed_of
 from vaepriors.refinement import Refinement
 from vaepriors.store import session
 
-ROOT = Path(__file__).parents[1]
-RECORDED = ROOT / "results" / "benchmarks" / "likelihood.json"
 METHODS: dict[str, Method] = {
     "5,000 draws from q(z\\|x)": ImportanceSampling(5000),
     "5,000 draws from refined posteriors": ImportanceSampling(5000, Refinement()),
@@ -91,9 +89,7 @@ def render(result: dict[str, Any]) -> str:
     return f"{head}; {machine}.\n\n{markdown_table(COLUMNS, rows)}"
 
 
-def rendered(text: str) -> str:
-    """The text of docs/speed.md with the recorded table."""
-    return between_marks(text, "likelihood", render(json.loads(RECORDED.read_text())))
+RECORD = Record("likelihood", "speed.md", render)
 
 
 @fixed_numerics()
@@ -105,8 +101,7 @@ def main() -> None:
     parser.add_argument("--render", action="store_true", help="only put the recorded table into docs/speed.md")
     given = parser.parse_args()
     if given.render:
-        page = ROOT / "docs" / "speed.md"
-        write_atomically(page, rendered(page.read_text()).encode())
+        RECORD.render()
         return
     if given.run is None:
         parser.error("name the folder of a run, or --render")
@@ -119,7 +114,7 @@ def main() -> None:
         "cases": measure(run, given.number, given.simulated, METHODS),
         "measured": session(0, torch.device("cpu")),
     }
-    write_json(RECORDED, content)
+    write_json(RECORD.path, content)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ components stands beside it.
 """
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from record import Record
 from vaepriors import VAE, Dataset, Folder, fit, objectives
-from vaepriors.app.choices import between_marks, markdown_table
+from vaepriors.app.choices import markdown_table
 from vaepriors.app.experiment import Experiment, build
-from vaepriors.checkpoint import write_atomically, write_json
+from vaepriors.checkpoint import write_json
 from vaepriors.data.motion import SOURCES, read_frames, read_texts
 from vaepriors.distributions import residual
 from vaepriors.numerics import seed_of
 from vaepriors.store import session
 
-ROOT = Path(__file__).parents[1]
-RECORDED, PAGE = ROOT / "results" / "benchmarks" / "motion.json", ROOT / "docs" / "results.md"
 BATCH = 128
 
 SCALES = {  # of each channel, from the training frames
@@ -98,20 +96,18 @@ def table_of(recorded: dict[str, Any]) -> str:
     return markdown_table(head, lines)
 
 
-def rendered(page: str) -> str:
-    """The page with the table of the recorded numbers."""
-    return between_marks(page, "motion", table_of(json.loads(RECORDED.read_text())))
+RECORD = Record("motion", "results.md", table_of)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, nargs="+", default=[17_500, 70_000])
     parser.add_argument("--scales", nargs="+", choices=SCALES, default=list(SCALES))
-    parser.add_argument("--out", type=Path, default=RECORDED)
+    parser.add_argument("--out", type=Path, default=RECORD.path)
     parser.add_argument("--render", action="store_true")
     options = parser.parse_args()
     if options.render:
-        write_atomically(PAGE, rendered(PAGE.read_text()).encode())
+        RECORD.render()
     else:
         write_json(options.out, measure(sorted(options.steps), options.scales))
 

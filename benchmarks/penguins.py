@@ -13,7 +13,6 @@ scikit-learn see categories as one-hot numbers, and the largest one counts.
 """
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,17 +24,16 @@ import torch
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 
+from record import Record
 from vaepriors import fit
-from vaepriors.app.choices import between_marks, markdown_table
+from vaepriors.app.choices import markdown_table
 from vaepriors.app.experiment import Experiment, build, load_data
-from vaepriors.checkpoint import write_atomically, write_json
+from vaepriors.checkpoint import write_json
 from vaepriors.data.columns import encode, values_of
 from vaepriors.imputation import impute
 from vaepriors.numerics import seed_of
 from vaepriors.store import session
 
-ROOT = Path(__file__).parents[1]
-RECORDED, PAGE = ROOT / "results" / "benchmarks" / "penguins.json", ROOT / "docs" / "guide.md"
 NUMBERS = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g", "year"]
 CATEGORIES = ["species", "island", "sex"]
 REMOVED = 0.2
@@ -123,19 +121,17 @@ def table_of(recorded: dict[str, Any]) -> str:
     return markdown_table(["filled by", "error of numbers", "wrong categories"], lines)
 
 
-def rendered(page: str) -> str:
-    """The page with the table of the recorded numbers."""
-    return between_marks(page, "penguins", table_of(json.loads(RECORDED.read_text())))
+RECORD = Record("penguins", "guide.md", table_of)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=RECORDED)
+    parser.add_argument("--out", type=Path, default=RECORD.path)
     parser.add_argument("--render", action="store_true")
     options = parser.parse_args()
     if options.render:
-        write_atomically(PAGE, rendered(PAGE.read_text()).encode())
+        RECORD.render()
     else:
         write_json(options.out, measure(options.seeds))
 

@@ -9,7 +9,6 @@ each round. A ratio is the median over rounds of a prior's time over that of the
 """
 
 import argparse
-import json
 import random
 import statistics
 from collections.abc import Callable, Sequence
@@ -19,19 +18,17 @@ from typing import Any
 import torch
 
 import ours
+from record import Record
 from speed import rates
 from turns import seconds
-from vaepriors.app.choices import between_marks, markdown_table
+from vaepriors.app.choices import markdown_table
 from vaepriors.app.experiment import PRIORS, Experiment, build
-from vaepriors.checkpoint import write_atomically, write_json
+from vaepriors.checkpoint import write_json
 from vaepriors.data import Dataset
 from vaepriors.numerics import fixed_numerics
 from vaepriors.optim import adam
 from vaepriors.store import session
 from vaepriors.training import Losses
-
-ROOT = Path(__file__).parents[1]
-RECORDED = ROOT / "results" / "benchmarks" / "priors.json"
 
 
 def step_of(prior: str, data: Dataset, device: torch.device) -> Callable[[], None]:
@@ -103,9 +100,7 @@ def render(result: dict[str, Any]) -> str:
     return f"{result['session']['hardware']}; commit {result['session']['commit']}.\n\n{table}"
 
 
-def rendered(text: str) -> str:
-    """The text of docs/speed.md with the recorded table."""
-    return between_marks(text, "priors", render(json.loads(RECORDED.read_text())))
+RECORD = Record("priors", "speed.md", render)
 
 
 def main() -> None:
@@ -117,8 +112,7 @@ def main() -> None:
     parser.add_argument("--render", action="store_true", help="only put the recorded table into docs/speed.md")
     given = parser.parse_args()
     if given.render:
-        page = ROOT / "docs" / "speed.md"
-        write_atomically(page, rendered(page.read_text()).encode())
+        RECORD.render()
         return
     torch.set_num_threads(given.threads)
     result = measure(given.priors, given.rounds)

@@ -13,7 +13,6 @@ of that process (VmHWM), which includes pages of files.
 """
 
 import argparse
-import json
 import multiprocessing
 import random
 import statistics
@@ -26,17 +25,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from record import Record
 from vaepriors import fit
-from vaepriors.app.choices import between_marks, markdown_table
+from vaepriors.app.choices import markdown_table
 from vaepriors.app.experiment import Experiment, build
-from vaepriors.checkpoint import write_atomically, write_json
+from vaepriors.checkpoint import write_json
 from vaepriors.data import Dataset, own
 from vaepriors.objectives import ELBO
 from vaepriors.store import Memory, session
 from vaepriors.vae import VAE
 
-ROOT = Path(__file__).parents[1]
-RECORDED = ROOT / "results" / "benchmarks" / "streaming.json"
 SHAPE = (28, 28)
 SIDES = {
     "bytes in memory": lambda path: load(path, "no"),
@@ -173,9 +171,7 @@ def render(result: dict[str, Any]) -> str:
     )
 
 
-def rendered(text: str) -> str:
-    """The text of docs/speed.md with the record."""
-    return between_marks(text, "streaming", render(json.loads(RECORDED.read_text())))
+RECORD = Record("streaming", "speed.md", render)
 
 
 def main() -> None:
@@ -189,8 +185,7 @@ def main() -> None:
     parser.add_argument("--render", action="store_true", help="only put the record into docs/speed.md")
     given = parser.parse_args()
     if given.render:
-        page = ROOT / "docs" / "speed.md"
-        write_atomically(page, rendered(page.read_text()).encode())
+        RECORD.render()
         return
     torch.set_num_threads(given.threads)
     result: dict[str, Any] = {"session": session(0, torch.device("cpu")), "threads": given.threads}
