@@ -30,7 +30,8 @@ from reference import Call, LinearGaussian
 from vaepriors import VAE, StandardNormal, check, networks
 from vaepriors.app.experiment import PRIORS, Experiment, build
 from vaepriors.data import Dataset
-from vaepriors.distributions import Autoregressive, DiagonalNormal, NormalMixture, naive_pixel_draws
+from vaepriors.distributions import Autoregressive, DiagonalNormal, Multinomial, NormalMixture, naive_pixel_draws
+from vaepriors.networks.heads import Counts
 from vaepriors.vae import Marginal, Terms
 
 
@@ -116,6 +117,15 @@ def test_distributions_of_other_libraries_pass(name, seed):
     torch.manual_seed(0)
     report = check(RIGHT[name](), draws=1000, seed=seed)
     assert report, report
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_counts_given_their_total_have_no_sum_of_masses(seed):
+    torch.manual_seed(seed)
+    logits = torch.randn(3)
+    for p in (Multinomial(logits, 1, 5), torch.distributions.Multinomial(5, logits=logits), Counts(logits, 1, 4.0)):
+        assert [finding.name for finding in check(p, seed=seed).undecided] == ["masses"]
+        assert check(p, seed=seed)
 
 
 def test_rounding_of_a_draw_far_from_0_is_no_mistake():

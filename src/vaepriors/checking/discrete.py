@@ -32,6 +32,9 @@ MASSES = Verdict(
     "The coordinates depend on each other and are too many to list all values: check a smaller event.",
 )
 
+GIVEN_TOTAL = "The density takes the total from x itself, so draws of one total do not show all masses."
+_OF_ONE_TOTAL = type(constraints.multinomial(1))  # torch's, whose density is that of other totals as well
+
 
 def grid_of(subject: Subject, z: Tensor) -> Tensor | None:
     """The values of one coordinate, in order, if they are on a regular grid; None for a density.
@@ -74,6 +77,8 @@ def _filled(values: Tensor, base: Any) -> Tensor:
 
 def compare_masses(subject: Subject, x: Tensor, values: Tensor) -> list[Finding]:
     """The comparisons above, by draws x of shape `(n, *batch, *event)`."""
+    if getattr(subject.distribution, "given_total", False) or isinstance(subject.support, _OF_ONE_TOTAL):
+        return [Finding("masses", None, math.nan, 0.0, 0.0, GIVEN_TOTAL)]
     findings = [_masses(subject, x, values)]
     return findings + _single_moves(subject, x, values)
 

@@ -253,8 +253,8 @@ class Counts(ShapedDistribution):
     $$\log p(x \mid s) = \sum_d \log p(x_d; s\, m_d)$$
 
     Size factors are given: the density takes that of each row from x itself, whatever it is. A row without counts has
-    the factor of a single count, with which the network still learns from it. As each x has its own factor, the masses
-    of all x do not sum to one, which `vaepriors.check` reports. Draws, mean and variance are those of s = 1.
+    the factor of a single count, with which the network still learns from it. The masses of all x do not sum to one, as
+    each x has its own factor, and `vaepriors.check` does not compare them. Draws, mean and variance are those of s = 1.
 
     Args:
         log_mean: $\log m$, of shape `(*batch, *event)`.
@@ -262,6 +262,8 @@ class Counts(ShapedDistribution):
         total: The total of a row with s = 1.
         log_dispersion: Of negative binomials, of a shape that broadcasts with the mean; None for Poisson distributions.
     """
+
+    given_total = True  # for `vaepriors.check`
 
     def __init__(self, log_mean: Tensor, event_dims: int, total: float, log_dispersion: Tensor | None = None) -> None:
         self.log_mean, self.total, self.log_dispersion = log_mean, total, log_dispersion
