@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import torch
+from sklearn.decomposition import PCA
 
 import cells
 import likelihood
+import motion
 import ours
 import penguins
 import priors
@@ -153,7 +155,7 @@ def test_a_likelihood_grows_with_its_samples_to_the_exact_one():
     assert growth[0]["effective_samples"] == 1
 
 
-@pytest.mark.parametrize("benchmark", [cells, likelihood, penguins, priors, streaming])
+@pytest.mark.parametrize("benchmark", [cells, likelihood, motion, penguins, priors, streaming])
 def test_the_pages_show_what_was_recorded(benchmark):
     page = (ROOT / "docs" / benchmark.RECORD.page).read_text()
     assert benchmark.RECORD.rendered(page) == page
@@ -177,6 +179,19 @@ def test_filling_by_numbers_keeps_what_is_there():
     filled = penguins.METHODS["mean, most frequent"](table, 0)
     assert filled["year"].tolist() == [1, 2, 3, 2]
     assert filled["sex"].tolist() == ["a", "b", "b", "b"]
+
+
+def test_the_error_of_principal_components_is_that_of_scikit_learn():
+    x = torch.randn(100, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 7)
+    pca = PCA(2).fit(x.numpy())
+    left = x.numpy() - pca.inverse_transform(pca.transform(x.numpy()))
+    assert motion.error_of_components(SimpleNamespace(train=x)) == pytest.approx(np.sqrt(np.mean(left**2)))
+
+
+def test_one_scale_meets_the_bound_of_the_motions():
+    rows = recorded("motion")["rows"]
+    of_each, of_deviations, of_one = (rows[scale]["errors"] for scale in motion.SCALES)
+    assert of_one["17500"][0] < 0.02 < of_each["52500"][0] < 0.05 < of_deviations["52500"][0]
 
 
 def test_effective_samples_are_counted_by_the_second():
