@@ -188,8 +188,8 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
         (row,) = papers.select("priors", [f"caltech101-vae-{name}"])
         gains[name] = papers.summarize(row, ROOT / "results").refined_paired
     assert min(gains["exemplar"][0], gains["refit-flow"][0]) > 2 * gains["vamp"][0]
-    assert gains["vhp"][0] > gains["vamp"][0]
-    said = "gain more on both data sets, on Caltech 101 more than twice as much; a VHP gains a little more there"
+    assert abs(gains["vhp"][0] - gains["vamp"][0]) < 2 * max(gains["vhp"][1], gains["vamp"][1])
+    said = "gain more on both data sets, on Caltech 101 more than twice as much; a VHP gains about as much there"
     assert said in " ".join(README.split())
     assert gains["refit-vamp"][0] < 0
     areas = json.loads((ROOT / "results" / "benchmarks" / "anomaly.json").read_text())["areas"]
