@@ -91,6 +91,7 @@ def sentence(capsys):
         ("--model hvae --hidden 300 200 100", ["hidden is 300 200 100", "1 to 2 layers"]),
         ("--model strided", ["8 x 8", "multiples of 16", "model conv"]),
         ("--epochs 0", ["epochs is 0", "at least 1"]),
+        ("--epoch-steps 0", ["epoch_steps is 0", "at least 1"]),
         ("--samples 0", ["samples is 0", "at least 1"]),
         ("--lr -1", ["lr is -1.0", "positive"]),
         ("--lr nan", ["lr is nan", "positive"]),

@@ -20,6 +20,7 @@ must be given. The value of an option `base` is another entry of the table: with
 import difflib
 import inspect
 import sys
+import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
@@ -334,6 +335,8 @@ def check_value(name: str, value: Any, kind: Any) -> None:
     Raises:
         ValueError: If it is outside of them.
     """
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):  # with None
+        (kind,) = (each for each in typing.get_args(kind) if each is not types.NoneType)
     plain, *limits = typing.get_args(kind) if typing.get_origin(kind) is Annotated else (kind,)
     if typing.get_origin(plain) is Literal:
         check_choice(name, value, typing.get_args(plain))
