@@ -57,7 +57,7 @@ RESAMPLED = Experiment(model="mlp", posterior_scale=0.05, prior="resampled", bas
 EXEMPLAR = Experiment(prior="exemplar", exemplars=7, data="mine.npy", likelihood="student", df=3.0)
 SIZED = Experiment(data="mine.npy", likelihood="poisson", size_factors="total")
 COUNTS = Experiment(data="mine.h5ad", likelihood="multinomial", total=7, columns="a=drop", layer="raw")
-GIVEN = Experiment(condition="labels", prior="vamp", pseudo_conditions="own")
+GIVEN = Experiment(condition="labels", prior="vamp", pseudo_conditions="own", image_size=8)
 WEIGHTED = Experiment(objective="iwae", samples=5, estimator="dreg", lr_stages=8, adam_eps=1e-4)
 
 

@@ -95,7 +95,7 @@ class Data(HeadOptions):
 
     data: str = "digits"
     """Data set (see `vaepriors data list`), or the path of a custom .npy, .npz, .csv, .parquet or .h5ad file, or of a
-    folder of .npy files."""
+    folder of .npy files or of images."""
     likelihood: Annotated[
         str,
         tyro.conf.arg(
@@ -110,6 +110,9 @@ class Data(HeadOptions):
     for each row), label, or covariate (both for condition)."""
     layer: str | None = None
     """The layer of a custom .h5ad file; X unless given."""
+    image_size: Count | None = None
+    """Height and width that the images of a folder are scaled to, by their shorter side, and cropped to, around their
+    middle. Without it, all images need one size, and keep it."""
     standardize: bool = True
     """Standardise the real columns of a custom table inside of the model; log p(x) is of the data as given."""
     condition: Annotated[str | None, _of(Literal[CONDITIONS])] = None
@@ -371,7 +374,7 @@ def load_data(experiment: Experiment, stream: str | None = None) -> Dataset:
         ValueError, FileNotFoundError: As in `vaepriors.data.load`.
     """
     standardize = experiment.standardize and not custom.is_custom(experiment.model)
-    options: Any = {name: getattr(experiment, name) for name in ("condition", "columns", "layer")}
+    options: Any = {name: getattr(experiment, name) for name in ("condition", "columns", "layer", "image_size")}
     options |= {"standardize": standardize, "stream": stream or experiment.stream}
     return load(experiment.data, experiment.seed, experiment.likelihood, **options)
 

@@ -34,6 +34,7 @@ from vaepriors.data import (
 from vaepriors.data.conditions import CONDITIONS, classes_of_split, condition_of, condition_on
 from vaepriors.data.dataset import LIKELIHOODS, Dataset, binarize_once
 from vaepriors.data.files import Source
+from vaepriors.data.images import is_image_folder
 from vaepriors.data.rows import Rows, Streamed
 from vaepriors.data.survey import reading_progress
 
@@ -191,12 +192,14 @@ def load(
     stream: str = "auto",
     columns: str | None = None,
     layer: str | None = None,
+    image_size: int | None = None,
 ) -> Dataset:
     """Load a data set.
 
     Args:
         name: A name of the catalogue, or the path of a user's `.npy` or `.npz`, or of a folder of `.npy` files (see
-            `vaepriors.data.own`), or of a `.csv`, `.parquet` or `.h5ad` (see `vaepriors.data.table`).
+            `vaepriors.data.own`) or images (see `vaepriors.data.images`), or of a `.csv`, `.parquet` or `.h5ad` (see
+            `vaepriors.data.table`).
         seed: Seed of the random split of Frey Faces, of OMNIGLOT's validation images, and of a user's file. The bits of
             valid and test never depend on it.
         likelihood: The likelihood of a user's file; `auto` chooses by its values. A set of the catalogue has its own.
@@ -207,6 +210,7 @@ def load(
             more than half of the available memory. The points are the same.
         columns: Kinds of columns of a user's table that differ from the guesses: `age=count,id=drop,fold=split`.
         layer: The layer of an `.h5ad`; X unless given.
+        image_size: H and W that the images of a folder are scaled and cropped to; as they are unless given.
 
     Raises:
         ValueError: If the name is unknown, a file is damaged, the likelihood does not fit, or there are no such
@@ -218,18 +222,12 @@ def load(
     if likelihood not in ("auto", *LIKELIHOODS):
         raise ValueError(f"unknown likelihood {likelihood!r}: choose one of auto, {', '.join(LIKELIHOODS)}")
     if is_file(name):
-        path = Path(os.path.expanduser(name))
-        is_table = likelihood == "mixed" or columns is not None or layer is not None
-        if not is_table and path.suffix.lower() not in frames.SUFFIXES:
-            return own.load(path, seed, likelihood, condition=condition, standardize=standardize, stream=stream)
-        if stream == "yes":
-            raise ValueError(f"stream is yes, but {path} is read as a table, into memory: leave it out")
-        options: Any = {"condition": condition, "standardize": standardize, "columns": columns, "layer": layer}
-        return table.load(path, seed, likelihood, **options)
+        options: Any = {"condition": condition, "standardize": standardize, "stream": stream}
+        return _load_custom(name, seed, likelihood, columns, layer, image_size, options)
     entry = _entry(name)
-    if columns is not None or layer is not None:
-        what = "layer" if columns is None else "columns"
-        raise ValueError(f"{what} is {columns or layer}, but {name} is no custom file: leave it out")
+    for what, value in {"columns": columns, "layer": layer, "image_size": image_size}.items():
+        if value is not None:
+            raise ValueError(f"{what} is {value}, but {name} is no custom file: leave it out")
     if likelihood != "auto":
         raise ValueError(
             f"likelihood is {likelihood}, but {name} is always read as {entry.form.likelihood}: leave it out, "
@@ -242,6 +240,42 @@ def load(
     for source in entry.labels:
         files.fetch(source)
     return condition_on(entry.load(seed), condition)
+
+
+def _load_custom(
+    name: str,
+    seed: int,
+    likelihood: str,
+    columns: str | None,
+    layer: str | None,
+    image_size: int | None,
+    options: dict[str, Any],
+) -> Dataset:
+    """Load a user's file or folder by what it is: images, arrays, or a table."""
+    path, stream = Path(os.path.expanduser(name)), options["stream"]
+    is_table = likelihood == "mixed" or columns is not None or layer is not None
+    if is_image_folder(path):
+        _check_images(path, is_table, stream, image_size)
+        return own.load_images(path, seed, likelihood, condition=options["condition"], image_size=image_size)
+    if image_size is not None and path.exists():
+        raise ValueError(f"image_size is {image_size}, but {path} is no folder of images: leave it out")
+    if not is_table and path.suffix.lower() not in frames.SUFFIXES:
+        return own.load(path, seed, likelihood, **options)
+    if options.pop("stream") == "yes":
+        raise ValueError(f"stream is yes, but {path} is read as a table, into memory: leave it out")
+    return table.load(path, seed, likelihood, columns=columns, layer=layer, **options)
+
+
+def _check_images(path: Path, is_table: bool, stream: str, image_size: int | None) -> None:
+    """Refuse options that a folder of images does not take."""
+    if is_table:
+        raise ValueError(
+            f"{path} is a folder of images, which are no table: leave out columns, layer and the likelihood mixed"
+        )
+    if stream == "yes":
+        raise ValueError(f"stream is yes, but {path} is a folder of images, read into memory: save .npy files instead")
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size is {image_size}: give a number of pixels, at least 1")
 
 
 def is_file(name: str) -> bool:
@@ -286,7 +320,9 @@ def _entry(name: str) -> Entry:
     if os.sep in name or "." in name:
         kinds = ", ".join((".npy", ".npz", *frames.SUFFIXES))
         state = f"is none of {kinds}" if os.path.exists(os.path.expanduser(name)) else "does not exist"
-        raise ValueError(f"{name!r} looks like a path but {state}: custom data are a file {kinds}, or a folder of .npy")
+        raise ValueError(
+            f"{name!r} looks like a path but {state}: custom data are a file {kinds}, or a folder of .npy or images"
+        )
     hint = f"did you mean {' or '.join(map(repr, close))}? " if (close := _similar(name)) else ""
     raise ValueError(f"unknown data set {name!r}: {hint}Known are {', '.join(CATALOGUE)}, and the path of a file")
 

@@ -138,8 +138,9 @@ def _check_present(dataset: Dataset, kind: str, values: Mapping[str, Tensor]) ->
     if missing:
         raise ValueError(
             f"{dataset.name} has no {kind}, so a model cannot be given them: a custom .npz has them as "
-            f"{', '.join(f'{split}_{kind}' for split in SPLITS)}, a folder as .npy files of these names, a table in "
-            f"columns of the kind {kind[:-1]}; leave condition out, or choose other data"
+            f"{', '.join(f'{split}_{kind}' for split in SPLITS)}, a folder as .npy files of these names, a folder of "
+            f"images as folders of classes, a table in columns of the kind {kind[:-1]}; leave condition "
+            "out, or choose other data"
         )
 
 

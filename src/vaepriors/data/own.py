@@ -1,5 +1,5 @@
 """A user's own data: a `.npz` with an array `train`, with or without `test` and `valid`, a `.npy` with one array, or a
-folder of `.npy` files (see `vaepriors.data.shards`).
+folder of `.npy` files (see `vaepriors.data.shards`) or of images (see `vaepriors.data.images`).
 
 Arrays are (N, D) for vectors, (N, H, W), (N, C, H, W) or (N, H, W, C) for images, the last with one or three channels.
 Beside them, a `.npz` or a folder may have `train_labels`, ... (whole numbers, one for each point) and
@@ -46,6 +46,7 @@ from vaepriors.data.arrays import (
 )
 from vaepriors.data.conditions import check_covariates, check_labels, condition_on
 from vaepriors.data.dataset import LIKELIHOODS, Dataset, binarize_rows, check_known, in_words, shuffled_split
+from vaepriors.data.images import read_images
 from vaepriors.data.rows import Convert, Points, Rows, Streamed, as_tensor, is_bytes, middles, shares, unchanged
 from vaepriors.data.shards import Shards, find_shards
 from vaepriors.data.survey import Block, Facts, survey, survey_files
@@ -104,6 +105,29 @@ def load(
     return source.load({name: each.load() for name, each in shards.items()}, condition)
 
 
+def load_images(
+    path: Path,
+    seed: int = 0,
+    likelihood: str = "auto",
+    limit: float | None = None,
+    *,
+    condition: str | None = None,
+    image_size: int | None = None,
+) -> Dataset:
+    """Load a folder of images.
+
+    Args:
+        path, seed, likelihood, limit, condition: As for `load`; labels are the classes of folders.
+        image_size: H and W that images are scaled and cropped to.
+
+    Raises:
+        ValueError: As for `load` and `vaepriors.data.images.read_images`.
+    """
+    images = read_images(path, limit, image_size)
+    source = _Source(path, seed, likelihood, False, images.label_names, images.doubts)
+    return source.load(images.arrays, condition)
+
+
 @dataclass(frozen=True)
 class _Source:
     """How a user's file or folder is read, from memory or from disk."""
@@ -112,6 +136,8 @@ class _Source:
     seed: int
     likelihood: str
     standardize: bool
+    label_names: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     def load(self, arrays: dict[str, np.ndarray], condition: str | None) -> Dataset:
         """The data set of arrays in memory."""
@@ -165,10 +191,11 @@ class _Source:
         likelihood, dynamic = chosen
         shape = splits[0].shape
         scaled = self.standardize and LIKELIHOODS[likelihood].real and len(shape) == 2
-        doubts = (*_doubtful_layout(shape), *_doubtful_values(facts, likelihood, self.likelihood))
+        doubts = (*self.doubts, *_doubtful_layout(shape), *_doubtful_values(facts, likelihood, self.likelihood))
         doubts += () if scaled else tuple(_doubtful_scales(facts, likelihood))
         content = " ".join(facts.sha256.values())
         about: Any = {"stored": stored, "doubts": doubts, "content": content, "standardize": scaled, **extras}
+        about["label_names"] = self.label_names
         return Dataset(self.path.name, *splits, likelihood, dynamic, **about)
 
     def _check_values(self, name: str, start: int, block: np.ndarray) -> None:

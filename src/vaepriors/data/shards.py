@@ -167,7 +167,7 @@ def find_shards(path: Path) -> dict[str, Shards]:
     if splits and others:
         raise ValueError(f"{path} holds {others[0].name} beside {', '.join(splits)}: move one of them elsewhere")
     if not others and not splits:
-        raise ValueError(f"{path} is a folder without a .npy file of points: save arrays there with numpy.save")
+        raise ValueError(f"{path} is a folder without a .npy file of points and without images: save some there")
     points = {} if splits else {"train": others}
     return {name: Shards(paths) for name, paths in (points | named).items()}
 

@@ -41,12 +41,17 @@ _progress: ContextVar[Progress] = ContextVar("progress", default=lambda done, to
 
 @contextmanager
 def reading_progress(progress: Progress) -> Iterator[None]:
-    """Within this block, call `progress` with the MiB done and all while large files are checked."""
+    """Within this block, call `progress` with the MiB done and all while large files are checked or images are read."""
     token = _progress.set(progress)
     try:
         yield
     finally:
         _progress.reset(token)
+
+
+def report_progress(done: int, total: int) -> None:
+    """Report bytes done and all to the block of `reading_progress`, if there is one."""
+    _progress.get()(done >> 20, total >> 20)
 
 
 @dataclass(frozen=True)
@@ -235,7 +240,7 @@ def survey(arrays: Mapping[str, Iterable[Block]], headers: Mapping[str, Header],
     """
     begun, sha256 = Survey(likelihood), {}
     total = sum(header.numel * header.dtype.itemsize for header in headers.values())
-    done, report = 0, _progress.get()
+    done = 0
     with ThreadPoolExecutor(1) as pool:
         for split, blocks in arrays.items():
             digest = hashlib.sha256(f"{headers[split].dtype.str} {tuple(headers[split].shape)}".encode())
@@ -248,7 +253,7 @@ def survey(arrays: Mapping[str, Iterable[Block]], headers: Mapping[str, Header],
                 begun.add(name, start, block)
                 done += block.nbytes
                 if total > LARGE:
-                    report(done >> 20, total >> 20)
+                    report_progress(done, total)
             if hashing is not None:
                 hashing.result()
             sha256[split] = digest.hexdigest()
