@@ -305,3 +305,6 @@ def test_a_run_from_the_command_line(vaepriors, tmp_path, write, capsys):
     assert vaepriors(*train, "--epochs", 2, "--resume") == 0
     assert vaepriors(*train[:3], "--image-size", 5, *train[5:], "--resume") != 0
     assert "image_size" in capsys.readouterr().err
+    folder.rename(tmp_path / "elsewhere")
+    assert vaepriors("sample", run) == 2
+    assert f"{folder} does not exist" in capsys.readouterr().err

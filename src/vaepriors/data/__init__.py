@@ -284,7 +284,9 @@ def is_file(name: str) -> bool:
     >>> is_file("mine.npz"), is_file("digits")
     (True, False)
     """
-    folder = name not in CATALOGUE and os.path.isdir(os.path.expanduser(name))
+    path = os.path.expanduser(name)
+    lost = os.path.isabs(path) and not os.path.exists(path)  # a folder of a run, which was moved
+    folder = name not in CATALOGUE and (os.path.isdir(path) or lost)
     return folder or Path(name).suffix.lower() in (".npy", ".npz", *frames.SUFFIXES)
 
 

@@ -66,12 +66,12 @@ def read_images(path: Path, limit: float | None = None, image_size: int | None =
     headers = {name: Header((len(each.files), *event), np.dtype(np.uint8)) for name, each in splits.items()}
     check_limit(path, headers, limit)
     levels, doubts = read_levels(forms, event, image_size)
-    arrays, start = {}, 0
+    arrays, start, numbers = {}, 0, {name: number for number, name in enumerate(names)}
     for name, each in splits.items():
         arrays[name] = levels[start : start + len(each.files)]
         start += len(each.files)
         if each.classes is not None:
-            arrays[f"{name}_labels"] = np.array([names.index(one) for one in each.classes])
+            arrays[f"{name}_labels"] = np.array([numbers[one] for one in each.classes])
     ignored = doubt_about("other files are not read", others, "move them away, or convert them if they are images")
     return Images(arrays, names, (*ignored, *doubts))
 
@@ -89,10 +89,10 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def _files(folder: Path, depth: int = 2) -> Iterator[Path]:
     """The files in a folder, and in readable folders down to a depth."""
-    if os.access(folder, os.R_OK | os.X_OK):
-        folders, files = _entries(folder)
-        yield from files
-        for each in folders if depth else ():
+    folders, files = _entries(folder)
+    yield from files
+    for each in folders if depth else ():
+        if os.access(each, os.R_OK | os.X_OK):
             yield from _files(each, depth - 1)
 
 
