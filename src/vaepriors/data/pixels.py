@@ -148,7 +148,8 @@ def _pixels(path: Path, channels: int, image_size: int | None) -> tuple[np.ndarr
     from PIL import Image, ImageOps
 
     with _refusing_damage(path), Image.open(path, formats=FORMATS) as opened:
-        image, transparent = _opaque(ImageOps.exif_transpose(opened))
+        ImageOps.exif_transpose(opened, in_place=True)
+        image, transparent = _opaque(opened)
         if image_size is not None:
             image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
         pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
