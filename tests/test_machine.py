@@ -14,7 +14,7 @@ from vaepriors.app.run import Run
 from vaepriors.app.train import fit, make_fabric, prepare
 from vaepriors.compilation import Graphed
 from vaepriors.data import load
-from vaepriors.training.loop import _graph
+from vaepriors.training.loop import uses_graph
 
 
 class Recording:
@@ -107,7 +107,7 @@ def test_a_graph_is_skipped_on_a_cpu_and_refused_on_several_devices(tmp_path, tr
     assert a == b
     fabric = SimpleNamespace(device=torch.device("cuda"), world_size=2)
     with pytest.raises(ValueError, match="graph is for one device, not for 2"):
-        _graph(Experiment(graph=True), fabric)
+        uses_graph(Experiment(graph=True), fabric)
 
 
 def test_a_module_is_compiled_in_the_mode_that_is_asked_for():

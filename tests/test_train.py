@@ -32,7 +32,8 @@ from vaepriors.objectives import ELBO
 from vaepriors.optim import gated_adam, normalize_gradients, staged_rate
 from vaepriors.priors import VampPrior
 from vaepriors.store import Folder
-from vaepriors.training import Callback, Diverged, Outcome, binarize
+from vaepriors.training import Callback, Diverged, Outcome, Settings, binarize
+from vaepriors.training.share import Share
 from vaepriors.vae import VAE
 
 HVAE = ["--model", "hvae", "--prior", "vamp", "--components", "5", "--weighted", "--warmup", "3", "--epochs", "4"]
@@ -120,9 +121,7 @@ def train_and_die(like, folder, what, when, save_every):
     """The training of another run in a new folder, in a process that is killed when something happens."""
     torch.set_num_threads(1)
     experiment, dataset = Run(like).experiment(), Run(like).dataset()
-    parts = prepare(experiment, dataset, Run(folder), make_fabric(experiment))
-    parts.store = Dying(parts.store, what, when)
-    parts.run(save_every)
+    prepare(experiment, dataset, Dying(Run(folder), what, when), make_fabric(experiment)).run(save_every)
 
 
 @pytest.mark.parametrize(
@@ -400,25 +399,23 @@ def test_double_precision_is_double_up_to_the_loss(tmp_path, dataset):
     assert set(seen) == {torch.float64}
 
 
-def batches(experiment, dataset, folder, rank=0, world=1):
-    parts = prepare(experiment, dataset, Run(folder), make_fabric(experiment), [])
-    parts.fabric = SimpleNamespace(global_rank=rank, world_size=world)
-    parts.order = parts._order()
-    return torch.stack(list(parts._batches(1)))
+def batches(dataset, rank=0, world=1):
+    fabric = SimpleNamespace(global_rank=rank, world_size=world, device=torch.device("cpu"))
+    return torch.stack(list(Share(dataset, Settings(batch_size=10), fabric).batches(1)))
 
 
-def test_every_example_is_visited_and_the_last_batch_filled_up(tmp_path, dataset):
-    rows = batches(tiny(), dataset, tmp_path)
+def test_every_example_is_visited_and_the_last_batch_filled_up(dataset):
+    rows = batches(dataset)
     assert rows.shape == (3, 10)
     assert sorted(rows.flatten()[:23].tolist()) == list(range(23))
     assert torch.equal(rows.flatten()[23:], rows.flatten()[:7])
-    halves = [batches(tiny(), dataset, tmp_path, rank, 2) for rank in (0, 1)]
+    halves = [batches(dataset, rank, 2) for rank in (0, 1)]
     assert torch.equal(torch.cat(halves, dim=1), rows)
 
 
-def test_fewer_examples_than_a_batch_are_all_visited_by_two_devices(tmp_path, dataset):
+def test_fewer_examples_than_a_batch_are_all_visited_by_two_devices(dataset):
     nine = Dataset("nine", dataset.train[:9], dataset.valid, dataset.test, "bernoulli", dynamic=True)
-    halves = [batches(tiny(), nine, tmp_path, rank, 2) for rank in (0, 1)]
+    halves = [batches(nine, rank, 2) for rank in (0, 1)]
     assert halves[0].shape == halves[1].shape
     assert set(torch.cat(halves, dim=1).flatten().tolist()) == set(range(9))
 

@@ -1,0 +1,104 @@
+"""`fit`, which makes a training of its arguments and runs it."""
+
+from collections.abc import Collection, Sequence
+
+from vaepriors.conditional import AnyVAE
+from vaepriors.data import Dataset
+from vaepriors.devices import open_devices
+from vaepriors.objectives import Objective
+from vaepriors.store import Memory, Store
+from vaepriors.training.loop import Training
+from vaepriors.training.outcome import Callback, Outcome
+from vaepriors.training.settings import Settings
+
+__all__ = ["fit"]
+
+
+def fit(
+    model: AnyVAE,
+    objective: Objective,
+    data: Dataset,
+    *,
+    epochs: int = 100,
+    batch_size: int = 100,
+    lr: float = 5e-4,
+    lr_stages: int = 1,
+    adam_eps: float = 1e-8,
+    normalize: bool = True,
+    warmup: int = 0,
+    patience: int = 50,
+    best_from: str = "start",
+    seed: int = 0,
+    epoch_steps: int | None = None,
+    accelerator: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
+    precision: str = "32-true",
+    compile: bool = False,  # as torch names it
+    graph: bool = False,
+    store: Store | None = None,
+    callbacks: Sequence[Callback] = (),
+    save_every: float = 30.0,
+    snapshots: Collection[int] = (),
+    deadline: float | None = None,
+) -> Outcome:
+    """Train a model, or resume its training if the store has a checkpoint.
+
+    The model's parts may be any modules that return distributions. It runs under `fixed_numerics` and draws all noise
+    from `seed`, so its numbers depend neither on settings made elsewhere in the process nor on torch's random state,
+    which it leaves as it was. A training that was stopped and resumed ends with the numbers of an uninterrupted one.
+
+    Args:
+        model: The model; it is moved to the device and has the weights of the last epoch afterwards.
+        objective: The objective. Its warm-up counts epochs here, unless it was given `steps_per_epoch`.
+        data: Training and validation examples; with conditions for a `ConditionalVAE`.
+        epochs: Epochs at most.
+        batch_size: Examples in a step, over all devices.
+        lr: Learning rate of Adam.
+        lr_stages: Stages of 1, 3, 9, ... epochs over which the learning rate falls to a tenth; constant for 1.
+        adam_eps: What Adam adds to the root of the second moment.
+        normalize: Divide each gradient by its norm before Adam.
+        warmup: Epochs before early stopping counts: at least those of the objective's warm-up.
+        patience: Stop after more epochs than this without a better validation loss.
+        best_from: Whether an epoch of the warm-up may give the best model: `start` (yes) or `warmup` (no).
+        seed: Seed of the order of the data and of all noise. Initial weights are the model's own.
+        epoch_steps: Steps of an epoch, where a pass over all examples is too long between two checkpoints or too short;
+            a pass unless given. The next epoch continues the same pass.
+        accelerator: `cpu`, `cuda`, or `auto`: cuda where there is one.
+        devices: Devices on each node.
+        nodes: Nodes (started by torchrun or SLURM).
+        precision: `32-true`, `64-true`, or `bf16-mixed`. Log-densities are never in bfloat16.
+        compile: Compile the model with torch.compile.
+        graph: On one CUDA device, replay the training step as one CUDA graph.
+        store: Where checkpoints and metrics are kept: `Folder(path)`, or in memory unless given.
+        callbacks: Called as the training goes on.
+        save_every: Seconds between checkpoints, which are written at the end of an epoch.
+        snapshots: Epochs whose model is kept as `epoch-N`.
+        deadline: A moment of `time.monotonic()`: stop after an epoch if another one would end later. At least one epoch
+            is trained; the next call resumes.
+
+    Returns:
+        How it ended, with the metrics of all epochs and the best weights.
+
+    Raises:
+        ValueError: If a setting is out of its range, if the data have conditions and the model is not conditional, or
+            the other way round, or if the store has another training or damaged files.
+        Diverged: If a loss is not finite; the last checkpoint, of an epoch before, is kept.
+        OSError: If the disk is full; the last checkpoint is kept.
+
+    >>> from vaepriors import VAE, data, networks, objectives, priors
+    >>> digits = data.load("digits")
+    >>> encoder, decoder = networks.Encoder((1, 8, 8), [32], 4), networks.Decoder((1, 8, 8), [32], 4)
+    >>> model = VAE(encoder, decoder, priors.VampPrior(encoder, digits.train[:20]))
+    >>> fit(model, objectives.ELBO(warmup=2), digits, epochs=2, accelerator="cpu").reason
+    'finished'
+    """
+    settings = Settings(
+        epochs=epochs, batch_size=batch_size, lr=lr, lr_stages=lr_stages, adam_eps=adam_eps, normalize=normalize,
+        warmup=warmup, patience=patience, best_from=best_from, seed=seed, epoch_steps=epoch_steps, precision=precision,
+        compile=compile, graph=graph,
+    )  # fmt: skip
+    fabric = open_devices(accelerator, devices, nodes, precision)
+    fabric.launch()
+    training = Training(model, objective, data, settings, fabric, Memory() if store is None else store, callbacks)
+    return training.run(save_every, snapshots, deadline)

@@ -1,0 +1,60 @@
+"""What decides the numbers of a training, beside model, objective and data."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vaepriors.limits import at_least_one
+
+__all__ = ["PRECISIONS", "Settings"]
+
+PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What decides the numbers of a training, beside model, objective and data; see `fit`.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    epochs: int = 100
+    batch_size: int = 100
+    lr: float = 5e-4
+    lr_stages: int = 1
+    adam_eps: float = 1e-8
+    normalize: bool = True
+    warmup: int = 0
+    patience: int = 50
+    best_from: str = "start"
+    seed: int = 0
+    epoch_steps: int | None = None
+    precision: str = "32-true"
+    compile: bool = False
+    graph: bool = False
+
+    def __post_init__(self) -> None:
+        at_least_one(epochs=self.epochs, epoch_steps=self.epoch_steps)
+        at_least_one(batch_size=self.batch_size, lr_stages=self.lr_stages)
+        for name in ("warmup", "patience", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it cannot be negative")
+        for name in ("lr", "adam_eps"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}: a positive number is needed")
+        for name, choices in (("precision", PRECISIONS), ("best_from", ("start", "warmup"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float64 if self.precision == "64-true" else torch.float32
+
+    def fixed(self) -> dict[str, Any]:
+        """The settings that may not change when a training is resumed."""
+        may_change = {"epochs", "patience", "compile", "graph"}
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in may_change}
