@@ -533,7 +533,7 @@ def session(epoch: int, device: torch.device) -> dict[str, Any]:
     return {
         "after_epoch": epoch,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit_of(Path(__file__).parent),
+        "commit": commit_of(Path(vaepriors.__file__).parent),
         "versions": {
             "vaepriors": vaepriors.__version__,
             "torch": torch.__version__,
