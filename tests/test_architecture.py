@@ -11,7 +11,7 @@ ROOT = Path(vaepriors.__file__).parent
 FLOORS = [
     {"limits", "numerics", "checkpoint", "reading"},
     {"distributions", "devices", "compilation"},
-    {"energy", "vae"},
+    {"vae"},
     {"networks", "conditional"},
     {"data", "priors", "objectives"},
     {"optim"},

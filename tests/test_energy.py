@@ -14,8 +14,7 @@ from vaepriors.app.cost import least_memory
 from vaepriors.app.experiment import PRIORS, Experiment, build
 from vaepriors.data import Dataset
 from vaepriors.distributions import DiagonalNormal, NormalMixture
-from vaepriors.energy import SNIS, Resampled
-from vaepriors.priors import MixtureOfGaussians, StandardNormal, TwoLevelPrior
+from vaepriors.priors import SNIS, MixtureOfGaussians, Resampled, StandardNormal, TwoLevelPrior
 
 AXIS = torch.linspace(-9, 9, 721, dtype=torch.float64)
 STEP = (AXIS[1] - AXIS[0]).item()

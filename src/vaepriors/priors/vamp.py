@@ -11,7 +11,7 @@ components approximate it (Tomczak & Welling 2018, section 3):
 | `VampPrior` | $\sum_k w_k\, q(z \mid u_k)$: pseudo-inputs $u_k$ learned, or fixed training examples |
 | `ExemplarPrior` | $\frac1N \sum_n N(z; \mu(x_n), \sigma^2 I)$ over all N training examples |
 | `VHP` | $\int p(z \mid u)\, N(u; 0, I)\, du$: a VAE over z |
-| `SNIS`, `Resampled` | a base prior, weighted by a learned energy (see `vaepriors.energy`) |
+| `SNIS`, `Resampled` | a base prior, weighted by a learned energy (see `resampled`) |
 | `TwoLevelPrior` | $p(z_2)\, p(z_1 \mid z_2)$, with any of these as $p(z_2)$ |
 
 A call computes the components once; keep the distribution while the parameters do not change.
@@ -27,20 +27,10 @@ from torch.distributions import Distribution
 
 from vaepriors.conditional import hold_prior
 from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture
-from vaepriors.energy import SNIS, Resampled
 from vaepriors.limits import at_least_one
 from vaepriors.vae import VAE, Marginal, eval_mode
 
-__all__ = [
-    "SNIS",
-    "VHP",
-    "ExemplarPrior",
-    "MixtureOfGaussians",
-    "Resampled",
-    "StandardNormal",
-    "TwoLevelPrior",
-    "VampPrior",
-]
+__all__ = ["VHP", "ExemplarPrior", "MixtureOfGaussians", "StandardNormal", "TwoLevelPrior", "VampPrior"]
 
 
 class StandardNormal(nn.Module):
