@@ -1,0 +1,50 @@
+"""What every objective is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from vaepriors.limits import at_least_one
+from vaepriors.vae import VAE, Parts, Terms
+
+__all__ = ["Objective"]
+
+
+class Objective(nn.Module, ABC):
+    """A loss on `samples` draws of z for each x.
+
+    Attributes:
+        samples: Draws of z for each x.
+    """
+
+    __call__: Callable[..., tuple[Tensor, Terms]]
+
+    def __init__(self, samples: int) -> None:
+        super().__init__()
+        at_least_one(samples=samples)
+        self.samples = samples
+
+    @abstractmethod
+    def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
+        """The loss, a scalar, in nats per data point, and the terms that it was computed from."""
+
+    def count_epochs(self, steps: int) -> None:
+        """Set the number of calls in training mode that make an epoch, unless it was given."""
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Scalars for the log, on the device; read once an epoch."""
+        return {}
+
+    def prior_gate(self) -> Tensor | None:
+        """1 if the prior's own parameters are trained in this step, otherwise 0, on the device; None if always."""
+        return None
+
+    def fixed(self, model: Parts) -> tuple[nn.Module, ...]:
+        """The parts of the model that stand still: not trained, and in evaluation mode during the training."""
+        return ()
+
+    def trained(self, model: Parts) -> list[nn.Parameter]:
+        """The parameters that are trained: those of no fixed part."""
+        fixed = {id(p) for part in self.fixed(model) for p in part.parameters()}
+        return [p for p in model.parameters() if id(p) not in fixed]
