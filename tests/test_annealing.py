@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from reference import Call, LinearGaussian
-from vaepriors.annealing import Annealing, _Path, bidirectional, simulate
+from vaepriors.annealing import Annealing, bidirectional, simulate
+from vaepriors.annealing.path import AnnealingPath
 from vaepriors.distributions import DiagonalNormal, IndependentBernoulli
 from vaepriors.likelihood import ImportanceSampling, estimate
 from vaepriors.priors import StandardNormal
@@ -74,7 +75,7 @@ def test_transitions_leave_the_density_invariant():
     linear = LinearGaussian(scale=1.5)
     exact = LinearGaussian().vae().encoder(linear.x)
     model = linear.vae()
-    path = _Path(model.decoder, model.encoder(linear.x), model.prior(), linear.x)
+    path = AnnealingPath(model.decoder, model.encoder(linear.x), model.prior(), linear.x)
     torch.manual_seed(0)
     chain = path.at(exact.sample((10_000,)))
     for _ in range(2):

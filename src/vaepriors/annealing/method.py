@@ -1,24 +1,4 @@
-r"""Annealed importance sampling from q(z|x) to p(z|x), and bounds on log p(x) from both sides.
-
-A chain of draws follows a path of T + 1 densities from the posterior to the model (Neal 2001; Wu, Burda, Salakhutdinov
-& Grosse 2017),
-
-$$f_k(z) = q(z|x)^{1 - \beta_k}\, p(x, z)^{\beta_k}, \qquad 0 = \beta_0 < \dots < \beta_T = 1, \qquad
-  \log w = \sum_{k=1}^T (\beta_k - \beta_{k-1}) \log \frac{p(x, z_{k-1})}{q(z_{k-1}|x)},$$
-
-where $z_0 \sim q(z|x)$ and $z_k$ is drawn from $z_{k-1}$ by a transition that leaves $f_k$ invariant: Hamiltonian Monte
-Carlo. Then $\mathbb{E}[w] = p(x)$, for any number of chains and any T; with T = 1 it is importance sampling.
-
-The step sizes of each x and each temperature are adapted in chains of a preliminary run with draws of their own. The
-chains that are weighed take them as they are, so the estimate stays unbiased.
-
-If z is an exact draw from p(z|x), the same path from T to 0 gives a weight with $\mathbb{E}[1/w] = 1/p(x)$. Such draws
-are known for data that the model has drawn itself, and there log p(x) lies between the two estimates on average
-(bidirectional Monte Carlo; Grosse, Ghahramani & Adams 2015).
-
-Where the prior is a VAE over z, with the latent u, its density is only estimated. The chains are then in [u, z], from
-q(u|z) q(z|x) to p(x|z) p(z|u) p(u), which has the same p(x).
-"""
+"""The estimates that chains along the path give."""
 
 import math
 from collections.abc import Callable
@@ -27,9 +7,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 
-from vaepriors.distributions import Shape, ShapedDistribution, auxiliary
+from vaepriors.annealing.path import AnnealingPath, unrolled
 from vaepriors.likelihood import Estimate, Posterior, check_sizes
 from vaepriors.limits import at_least_one
 from vaepriors.numerics import fixed_numerics
@@ -37,7 +17,6 @@ from vaepriors.vae import VAE, eval_mode
 
 __all__ = ["Annealing", "Bounds", "bidirectional", "simulate"]
 
-SPREAD_DRAWS = 64  # for the standard deviation of q(z|x) along each axis
 ACCEPTANCE = 0.7  # that the step sizes are adapted to
 
 
@@ -117,14 +96,14 @@ class Annealing:
             parts.append(Bounds(up.logsumexp(0) - log_chains, log_chains - (-down).logsumexp(0)))
         return Bounds(*map(torch.cat, zip(*parts, strict=True)))
 
-    def _path(self, model: VAE, prior: Distribution, x: Tensor) -> "_Path":
+    def _path(self, model: VAE, prior: Distribution, x: Tensor) -> AnnealingPath:
         q = model.encoder(x) if self.posterior is None else self.posterior(model.given(prior=prior), x)
-        return _Path(model.decoder, q, prior, x)
+        return AnnealingPath(model.decoder, q, prior, x)
 
     def _betas(self) -> list[float]:
         return [k / self.temperatures for k in range(self.temperatures + 1)]
 
-    def _tune(self, path: "_Path") -> list[Tensor]:
+    def _tune(self, path: AnnealingPath) -> list[Tensor]:
         """Step sizes of each x at the temperatures 1 to T - 1, adapted in a preliminary run with fewer chains."""
         log_size = path.x.new_full((len(path.x), 1), math.log(0.5 / path.size**0.25))
         chain, sizes = path.start(-(-self.chains // 4)), []
@@ -134,7 +113,7 @@ class Annealing:
             log_size = log_size + (accepted - ACCEPTANCE)[:, None] / (1 + k / 10) ** 0.5
         return sizes
 
-    def _forward(self, path: "_Path", step_sizes: list[Tensor], n: int) -> tuple[Tensor, ...]:
+    def _forward(self, path: AnnealingPath, step_sizes: list[Tensor], n: int) -> tuple[Tensor, ...]:
         """log w of n chains for each x, and log p(x|z) and log q - log p of their first draws: `(n, batch)` each."""
         chain, betas = path.start(n), self._betas()
         first, log_w = chain, torch.zeros_like(chain.log_w)
@@ -145,7 +124,7 @@ class Annealing:
         log_likelihood = path.log_likelihood(first.z).double()
         return log_w, log_likelihood, log_likelihood - first.log_w
 
-    def _backward(self, path: "_Path", step_sizes: list[Tensor], z: Tensor, n: int) -> Tensor:
+    def _backward(self, path: AnnealingPath, step_sizes: list[Tensor], z: Tensor, n: int) -> Tensor:
         """log w of n chains for each x that start at an exact draw, of shape `(n, batch)`."""
         chain, betas = path.at(z.expand(n, *z.shape)), self._betas()
         log_w = torch.zeros_like(chain.log_w)
@@ -191,7 +170,7 @@ def simulate(model: VAE, prior: Distribution, n: int) -> tuple[Tensor, Tensor]:
         ValueError: If `n` < 1.
     """
     at_least_one(n=n)
-    joint, size = _unrolled(prior)
+    joint, size = unrolled(prior)
     z = joint.sample(torch.Size((n,)))
     return model.decoder(z[..., size:]).sample(), z
 
@@ -210,148 +189,3 @@ def _estimate(log_w: Tensor, log_likelihood: Tensor, log_ratio: Tensor) -> Estim
         distortion=distortion,
         effective_samples=torch.exp(2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)),
     )
-
-
-class _Chain(NamedTuple):
-    """The state of n chains for each x: z, and the log-densities at the ends of the path with their gradients."""
-
-    z: Tensor  # (n, batch, d)
-    log_q: Tensor  # (n, batch)
-    log_p: Tensor
-    gradient_q: Tensor  # (n, batch, d)
-    gradient_p: Tensor
-
-    @property
-    def log_w(self) -> Tensor:
-        """log p(x, z) - log q(z|x) in float64."""
-        return self.log_p.double() - self.log_q.double()
-
-    def log_density(self, beta: float) -> Tensor:
-        return (1 - beta) * self.log_q + beta * self.log_p
-
-    def gradient(self, beta: float) -> Tensor:
-        return (1 - beta) * self.gradient_q + beta * self.gradient_p
-
-
-class _Path:
-    """The densities from q(z|x) to p(x, z), and the transitions that leave them invariant.
-
-    Args:
-        decoder: z -> p(x|z).
-        q: q(z|x).
-        prior: p(z).
-        x: Data, of shape `(batch, *event)`.
-
-    Raises:
-        ValueError: If one of them is random or has no gradient in z.
-    """
-
-    def __init__(self, decoder: Callable[[Tensor], Distribution], q: Distribution, prior: Distribution, x: Tensor):
-        self.decoder, self.x = decoder, x
-        self.prior, self.of_u = _unrolled(prior)
-        self.q = _with_auxiliary(q, prior)
-        draws = self.q.sample(torch.Size((SPREAD_DRAWS,)))
-        self.size = draws.shape[-1]
-        self.spread = draws.std(0)
-        _check_density("q(z|x)", self.q, draws[:2])
-        _check_density("p(z)", self.prior, draws[:2])
-
-    def log_likelihood(self, z: Tensor) -> Tensor:
-        """log p(x|z)."""
-        return self.decoder(z[..., self.of_u :]).log_prob(self.x)
-
-    def start(self, n: int) -> _Chain:
-        """n draws of q(z|x) for each x."""
-        return self.at(self.q.sample(torch.Size((n,))))
-
-    @torch.enable_grad()
-    def at(self, z: Tensor) -> _Chain:
-        """Chains at given z."""
-        for_q, for_p = z.detach().requires_grad_(), z.detach().requires_grad_()
-        log_q = self.q.log_prob(for_q)
-        log_p = self.log_likelihood(for_p) + self.prior.log_prob(for_p)
-        gradients = torch.autograd.grad(log_q.sum() + log_p.sum(), (for_q, for_p))
-        return _Chain(z.detach(), log_q.detach(), log_p.detach(), *gradients)
-
-    def move(self, chain: _Chain, beta: float, size: Tensor, leapfrogs: int) -> tuple[_Chain, Tensor]:
-        """A transition of Hamiltonian Monte Carlo, and the mean probability of its acceptance for each x.
-
-        Masses are the inverse variances of q(z|x). A random factor on the step size, the same for all chains of an x,
-        avoids periodic trajectories.
-
-        Args:
-            chain: Where it starts.
-            beta: The temperature.
-            size: Step size, of shape `(batch, 1)`.
-            leapfrogs: Steps of the integrator.
-        """
-        step = size * (0.8 + 0.4 * torch.rand_like(size)) * self.spread
-        start = momentum = torch.randn_like(chain.z)
-        end = chain
-        for _ in range(leapfrogs):
-            momentum = momentum + 0.5 * step * end.gradient(beta)
-            end = self.at(end.z + step * momentum)
-            momentum = momentum + 0.5 * step * end.gradient(beta)
-        kinetic = 0.5 * (start.square() - momentum.square()).sum(-1)
-        log_ratio = end.log_density(beta) - chain.log_density(beta) + kinetic
-        probability = log_ratio.exp().clamp(max=1).nan_to_num(0)  # not a number: the trajectory left the finite floats
-        accepted = torch.rand_like(probability) < probability
-        moved = [
-            torch.where(accepted[..., None] if a.dim() > accepted.dim() else accepted, b, a)
-            for a, b in zip(chain, end, strict=True)
-        ]
-        return _Chain(*moved), probability.mean(0)
-
-
-def _unrolled(prior: Distribution) -> tuple[Distribution, int]:
-    """p(u, z), whose marginal the prior is, and the size of u; the prior itself and 0 without a u."""
-    size = 0
-    while (parts := auxiliary(prior)) is not None:
-        prior, size = parts.joint, size + parts.size
-    return prior, size
-
-
-def _with_auxiliary(q: Distribution, prior: Distribution) -> Distribution:
-    """q(u|z) q(z|x), for the u of the prior."""
-    while (parts := auxiliary(prior)) is not None:
-        q, prior = _Reversed(q, parts.posterior, parts.size), parts.joint
-    return q
-
-
-class _Reversed(ShapedDistribution):
-    """q(z) q(u|z) over [u, z]: a `Chain` whose second part comes first."""
-
-    support = constraints.real_vector
-
-    def __init__(self, first: Distribution, then: Callable[[Tensor], Distribution], size: int) -> None:
-        self.first, self.then, self.size = first, then, size
-        super().__init__(first.batch_shape, (size + first.event_shape[0],))
-
-    def expand(self, batch_shape: Shape, _instance: Distribution | None = None) -> "_Reversed":
-        return _Reversed(self.first.expand(torch.Size(batch_shape)), self.then, self.size)
-
-    def sample(self, sample_shape: Shape = ()) -> Tensor:
-        z = self.first.sample(torch.Size(sample_shape))
-        return torch.cat([self.then(z).sample(), z], -1)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        u, z = value[..., : self.size], value[..., self.size :]
-        return self.first.log_prob(z) + self.then(z).log_prob(u)
-
-
-@torch.enable_grad()
-def _check_density(name: str, distribution: Distribution, z: Tensor) -> None:
-    """Refuse a density that Hamiltonian Monte Carlo cannot take.
-
-    Raises:
-        ValueError: If two calls of it differ, or it has no gradient in z.
-    """
-    z = z.detach().requires_grad_()
-    first, second = distribution.log_prob(z), distribution.log_prob(z)
-    kind = f"the log-density of {name}, a {type(distribution).__name__},"
-    remedy = "anneal cannot take it, but ImportanceSampling can (--method is or refined)"
-    if not torch.allclose(first, second, rtol=1e-5, atol=1e-5, equal_nan=True):
-        raise ValueError(f"{kind} is random, another one at each call: {remedy}")
-    gradient = torch.autograd.grad(first.sum(), z, allow_unused=True)[0] if first.requires_grad else None
-    if gradient is None:
-        raise ValueError(f"{kind} has no gradient in z: {remedy}")
