@@ -1,10 +1,13 @@
-"""The papers' tables as data (`rows`), jobs that fill them (`jobs`, `cluster`), and the papers beside ours (`show`)."""
+"""The papers' tables as data (`rows`), jobs that fill them (`jobs`, `running`, `cluster`), and the papers beside ours
+(`show`).
+"""
 
 from vaepriors.papers.cluster import run_on_ray
-from vaepriors.papers.jobs import Job, RunOptions, run_here, run_job
+from vaepriors.papers.jobs import Job, RunOptions
 from vaepriors.papers.measures import measure_angle, measure_smoothness
 from vaepriors.papers.results import Summary, read_result, summarize
 from vaepriors.papers.rows import METRICS, Metric, Row, Table, select, table, tables
+from vaepriors.papers.running import run_here, run_job
 from vaepriors.papers.show import fill, markdown
 
 __all__ = [

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from vaepriors.papers.jobs import Job, RunOptions, run_job
+from vaepriors.papers.jobs import Job, RunOptions
+from vaepriors.papers.running import run_job
 
 __all__ = ["run_on_ray", "run_task"]
 

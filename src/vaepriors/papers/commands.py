@@ -14,9 +14,10 @@ from vaepriors.app.terminal import make_console
 from vaepriors.checkpoint import write_atomically
 from vaepriors.limits import at_least_one
 from vaepriors.papers.cluster import run_on_ray
-from vaepriors.papers.jobs import ALREADY_DONE, Job, RunOptions, run_here
+from vaepriors.papers.jobs import Job, RunOptions
 from vaepriors.papers.results import summarize
 from vaepriors.papers.rows import Row, select, table, tables
+from vaepriors.papers.running import ALREADY_DONE, run_here
 from vaepriors.papers.show import cells, fill, format_paper, head, markdown
 
 __all__ = ["COMMANDS", "seconds_of"]
