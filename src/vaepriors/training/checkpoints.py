@@ -1,8 +1,10 @@
 """The checkpoints of a training: the last one, which it resumes from, and models alone.
 
-last       model, objective, optimiser, best weights and lines of metrics: tensors named `PART.NAME`, and the state
-best       the model of the best epoch, with its epoch and loss
-epoch-N    the model of an epoch that was asked for
+    last       model, objective, optimiser, best weights, lines of metrics, and the state
+    best       the model of the best epoch, with its epoch and loss
+    epoch-N    the model of an epoch that was asked for
+
+Tensors are named `PART.NAME`, with the parts `model`, `best`, `objective`, `optimizer` and `metrics`.
 """
 
 import math

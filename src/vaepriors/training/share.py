@@ -1,7 +1,9 @@
 """What one of several devices sees of a data set.
 
-training set      all points, and an equal part of the rows of each batch
-validation set    with W devices, every W-th example
+    training set      all points, and an equal part of the rows of each batch
+    validation set    with W devices, every W-th example
+
+The order of the rows is the same on all devices.
 """
 
 import functools
