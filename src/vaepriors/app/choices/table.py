@@ -1,89 +1,19 @@
-"""Choices by name: a table for each kind of choice, an entry for each name, and what is derived from them.
+"""Tables of choices."""
 
-An entry is a function of a `Setting`. Its keyword-only parameters are the options of that choice, with their types,
-limits and defaults; the first paragraph of its docstring is the line about it, and its `Args` are the help:
-
-    @PRIORS.entry("mog")
-    def mog(setting: Setting, *, components: Count = 500) -> nn.Module:
-        '''K free normals.
-
-        Args:
-            components: Number of components.
-        '''
-
-The fields of `Experiment`, the checks of options, `--help`, README's tables and the parameters of the contract tests
-follow from the entries. A default of None means that the value follows from other choices; an option without a default
-must be given. The value of an option `base` is another entry of the table: with it come that entry's options. The fact
-`only` says which options belong to one value of another option: `only={"bins": ("flow", "nsf")}`.
-"""
-
-import difflib
-import inspect
-import sys
-import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, make_dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from torch import nn
 
+from vaepriors.app.choices.entries import options_of, read_docstring
+from vaepriors.app.choices.markdown import between_marks, markdown_table
+from vaepriors.app.choices.options import Option, check_choice, in_words, metavar, plain_type
 from vaepriors.data import Dataset
 
-__all__ = ["Choice", "Count", "Option", "Positive", "Setting", "Size", "Sizes", "Table", "check_choice", "check_value"]
-
-LARGEST = 2**63 - 1  # torch's integers have 64 bits
-REQUIRED = inspect.Parameter.empty
-
-
-@dataclass(frozen=True)
-class Within:
-    """Limits of a whole number."""
-
-    least: int = 1
-    most: int = LARGEST
-
-
-@dataclass(frozen=True)
-class Length:
-    """Limits of the number of layers."""
-
-    least: int = 1
-    most: int = 10**3
-
-
-Count = Annotated[int, Within()]
-CountFromZero = Annotated[int, Within(0)]
-Size = Annotated[int, Within(1, 10**9)]  # a layer of more units fits into no memory
-Sizes = Annotated[tuple[int, ...], Length()]
-Positive = Annotated[float, "positive"]
-
-
-@dataclass(frozen=True)
-class Option:
-    """An option of a choice.
-
-    Attributes:
-        name: The name, as in `Experiment`.
-        kind: Its type: `Count`, `Size`, `Sizes`, `Positive`, `bool`, or a `Literal` of strings.
-        default: What it is unless given; None if that follows from other choices, `REQUIRED` if it must be given.
-        help: What it is, in a sentence.
-    """
-
-    name: str
-    kind: Any
-    default: Any
-    help: str
-
-    def resolve(self, owner: str, value: Any) -> Any:
-        """The value of the option for the entry `owner`: the default if it is None, checked."""
-        if value is None and self.default is REQUIRED:
-            raise ValueError(f"{owner} needs {self.name}: {self.help}")
-        value = self.default if value is None else value
-        if value is not None:
-            check_value(self.name, value, self.kind)
-        return value
+__all__ = ["Choice", "Setting", "Table", "fields_of", "render"]
 
 
 @dataclass(frozen=True)
@@ -140,7 +70,7 @@ class Table(dict[str, Choice]):
         """
 
         def add(build: Callable[..., Any]) -> Callable[..., Any]:
-            about, helps = _read_docstring(build)
+            about, helps = read_docstring(build)
             helps = {name: option.help for name, option in self.options().items()} | helps
             self[name] = Choice(name, build, about, options_of(build, helps), facts)
             return build
@@ -168,7 +98,7 @@ class Table(dict[str, Choice]):
         return [name for name, choice in self.items() if option in choice.options]
 
     def base_of(self, choice: Choice, values: Mapping[str, Any]) -> Choice | None:
-        """The entry that an entry builds on, if it has the option `base` (see above)."""
+        """The entry that an entry builds on, if it has the option `base` (see `choices`)."""
         if "base" not in choice.options or choice.name not in self:
             return None
         return self[values.get("base") or choice.options["base"].default]
@@ -250,52 +180,6 @@ class Table(dict[str, Choice]):
         return markdown_table([f"`--{self.kind}`", "what", "options"], rows)
 
 
-def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown.
-
-    >>> print(markdown_table(["row", "ours"], [["a", "1"]]))
-    | row | ours |
-    |---|---|
-    | a | 1 |
-    """
-    first, *others = ("| " + " | ".join(each) + " |" for each in (titles, *rows))
-    return "\n".join([first, "|" + "---|" * len(titles), *others])
-
-
-def render(text: str, tables: Iterable[Table]) -> str:
-    """A page of Markdown with the tables of choices between their marks."""
-    for table in tables:
-        text = between_marks(text, f"choices {table.kind}", table.markdown())
-    return text
-
-
-def between_marks(text: str, name: str, body: str) -> str:
-    """The text with this body between its two marks of a name.
-
-    >>> between_marks("a <!-- b: begin --> old <!-- b: end --> c", "b", "new")
-    'a <!-- b: begin -->\\nnew\\n<!-- b: end --> c'
-    """
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
-    return f"{before}{begin}\n{body}\n{end}{after}"
-
-
-def in_words(default: Any) -> str:
-    """A default as it is typed.
-
-    >>> in_words((300, 300)), in_words(()), in_words(False), in_words(None)
-    ('300 300', 'none', 'no', 'set automatically')
-    """
-    if default is REQUIRED:
-        return "required"
-    if isinstance(default, bool):
-        return "yes" if default else "no"
-    if isinstance(default, tuple):
-        return " ".join(map(str, default)) or "none"
-    return "set automatically" if default is None else str(default)
-
-
 def fields_of(table: Table) -> type:
     """A frozen dataclass with a field for each option of a table: None, or False for a flag, where not given."""
     fields = []
@@ -309,103 +193,8 @@ def fields_of(table: Table) -> type:
     return make_dataclass("Options", fields, frozen=True)
 
 
-def metavar(kind: Any) -> str | None:
-    """How the values of an option are shown in the help; None for a flag."""
-    plain = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
-    if typing.get_origin(plain) is Literal:
-        return f"{{{','.join(typing.get_args(plain))}}}"
-    return {int: "INT", float: "FLOAT", str: "STR", bool: None}.get(plain, "INT ...")
-
-
-def check_choice(what: str, value: str, choices: Collection[str]) -> None:
-    """Refuse an unknown name.
-
-    Raises:
-        ValueError: If the name is unknown; the message has the nearest one.
-    """
-    if value not in choices:
-        near = difflib.get_close_matches(value, choices, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"unknown {what} '{value}': choose one of {', '.join(choices)}{hint}")
-
-
-def check_value(name: str, value: Any, kind: Any) -> None:
-    """Compare the value of an option with its limits, which stand in its type.
-
-    Raises:
-        ValueError: If it is outside of them.
-    """
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):  # with None
-        (kind,) = (each for each in typing.get_args(kind) if each is not types.NoneType)
-    plain, *limits = typing.get_args(kind) if typing.get_origin(kind) is Annotated else (kind,)
-    if typing.get_origin(plain) is Literal:
-        check_choice(name, value, typing.get_args(plain))
-    for limit in limits:
-        if isinstance(limit, Within):
-            _check_whole(name, value, limit)
-        elif isinstance(limit, Length):
-            _check_sizes(name, value, limit)
-        elif limit == "positive" and not sys.float_info.min <= value < float("inf"):  # less becomes 0 in a training
-            raise ValueError(f"{name} is {value}: a positive number is needed")
-
-
-def _check_whole(name: str, value: int, limit: Within) -> None:
-    if value < limit.least:
-        need = "it cannot be negative" if limit.least == 0 else f"at least {limit.least} is needed"
-        raise ValueError(f"{name} is {value}: {need}")
-    if value > limit.most:
-        raise ValueError(f"{name} is {value}: at most {limit.most} is possible")
-
-
-def _check_sizes(name: str, sizes: Sequence[int], limit: Length) -> None:
-    if not limit.least <= len(sizes) <= limit.most:
-        number = f"{limit.least} to {limit.most} layers" if limit.most < 10**3 else f"at least {limit.least} layer"
-        raise ValueError(f"{name} is {in_words(tuple(sizes))}: give {number}")
-    if min(sizes, default=1) < 1:
-        raise ValueError(f"{name} is {in_words(tuple(sizes))}: give layers of at least 1 unit")
-    if max(sizes, default=1) > 10**9:
-        raise ValueError(f"{name} is {in_words(tuple(sizes))}: at most {10**9} units are possible")
-
-
-def plain_type(kind: Any) -> Any:
-    """The type of an option without limits; a `Literal` is a string.
-
-    >>> plain_type(Sizes), plain_type(Literal["a", "b"])
-    (tuple[int, ...], <class 'str'>)
-    """
-    plain = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
-    return str if typing.get_origin(plain) is Literal else plain
-
-
-def options_of(build: Callable[..., Any], helps: dict[str, str]) -> dict[str, Option]:
-    """The options that a function has: its keyword-only parameters."""
-    parameters = inspect.signature(build).parameters.values()
-    own = [each for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
-    return {
-        each.name: Option(each.name, _without_none(each.annotation), each.default, helps[each.name]) for each in own
-    }
-
-
-def _without_none(kind: Any) -> Any:
-    """`Size` of `Size | None`."""
-    members = [each for each in typing.get_args(kind) if each is not type(None)]
-    return members[0] if type(None) in typing.get_args(kind) else kind
-
-
-def _read_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
-    """The first paragraph of a docstring, and the help of each argument."""
-    text = inspect.getdoc(function) or ""
-    first, _, rest = text.partition("\n\n")
-    _, _, arguments = rest.partition("Args:\n")
-    helps: dict[str, str] = {}
-    for line in _indented(arguments.splitlines()):
-        name, colon, words = line.strip().partition(": ")
-        if colon and not line.startswith(" " * 8):
-            helps[name] = words
-        else:  # the argument before, continued
-            helps[next(reversed(helps))] += f" {line.strip()}"
-    return " ".join(first.split()), helps
-
-
-def _indented(lines: Iterable[str]) -> list[str]:
-    return [line for line in lines if line.startswith("    ")]
+def render(text: str, tables: Iterable[Table]) -> str:
+    """A page of Markdown with the tables of choices between their marks."""
+    for table in tables:
+        text = between_marks(text, f"choices {table.kind}", table.markdown())
+    return text
