@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from vaepriors import cli
 from vaepriors.annealing import Annealing, bidirectional
 from vaepriors.app.evaluation import Paused, evaluate_run
 from vaepriors.app.experiment import PRIORS, Experiment, build
@@ -18,6 +17,8 @@ from vaepriors.app.report.compare import compare, notes
 from vaepriors.app.report.run import write_report
 from vaepriors.app.run import Run
 from vaepriors.app.train import fit
+from vaepriors.cli import main
+from vaepriors.cli.evaluation import evaluate
 from vaepriors.data import Dataset, load
 from vaepriors.likelihood import ImportanceSampling, estimate
 from vaepriors.refinement import Refinement
@@ -144,11 +145,11 @@ def test_options_of_other_methods_and_unknown_names_are_refused(run):
 
 
 def test_the_command_line_has_the_options_of_all_methods(run, capsys):
-    assert METHODS.options().keys() <= inspect.signature(cli.evaluate).parameters.keys()
+    assert METHODS.options().keys() <= inspect.signature(evaluate).parameters.keys()
     words = ["--method", "ais", "--chains", "2", "--temperatures", "3", "--simulated", "4"]
     with pytest.raises(SystemExit, match="0"):
-        cli.main(["evaluate", str(run.folder), *words])
+        main(["evaluate", str(run.folder), *words])
     assert "4 simulated examples" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(SystemExit, match="2"):
-        cli.main(["evaluate", str(run.folder), "--chains", "2"])
+        main(["evaluate", str(run.folder), "--chains", "2"])
     assert "chains" in capsys.readouterr().err

@@ -1,0 +1,102 @@
+"""The command evaluate."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from vaepriors.app.terminal import counting_bar
+from vaepriors.cli.shared import CustomModel, Which, console, open_run
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vaepriors.app.run import Run
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    run: tyro.conf.Positional[Path],
+    method: Literal["is", "refined", "ais"] = "is",
+    samples: int | None = None,
+    refine_steps: int | None = None,
+    chains: int | None = None,
+    temperatures: int | None = None,
+    simulated: int | None = None,
+    split: Literal["test", "valid", "train"] = "test",
+    number: int | None = None,
+    chunk: int | None = None,
+    which: Which = "best",
+    seed: int = 0,
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+    prior_samples: int | None = None,
+    devices: int = 1,
+    model: CustomModel = None,
+) -> int:
+    """Estimate the log-likelihood of a trained model, its ELBO, rate and distortion, and the active units.
+
+    Args:
+        run: Folder of the run; evaluation.json and log_likelihood.npy are written there. Another split, number,
+            method, model or seed than the default has files of its own, such as evaluation-train-10.json.
+        method: How log p(x) is estimated: is, by draws from q(z|x); refined, by draws from a posterior fitted to each
+            example; ais, by annealed importance sampling, which also bounds log p(x) from above.
+        samples: Draws of z for each example; 5000 unless given, not for ais.
+        refine_steps: Steps in which the posterior of each example is fitted; unless given, 200 for refined and none for
+            ais.
+        chains: For ais: chains of draws for each example; 16 unless given.
+        temperatures: For ais: steps from q(z|x), or from the fitted posterior, to p(z|x); 300 unless given.
+        simulated: For ais: examples that the model draws, on which bounds from both sides show how far the estimates
+            can be from log p(x); 100 unless given, 0 for none.
+        split: Which part of the data. (The training set is binarised once, always the same way.)
+        number: How many examples, from the first; all unless given.
+        chunk: How many pairs of an example and a draw are decoded at a time: more are faster and need more memory.
+        seed: Seed of the draws.
+        accelerator: Where to compute.
+        prior_samples: Draws of u for each z in the density of the prior vhp; as in the training unless given.
+        devices: How many devices share the examples.
+    """
+    from vaepriors.analysis import diagnose
+    from vaepriors.app.evaluation import evaluate_run
+    from vaepriors.app.methods import method_of
+    from vaepriors.app.records import few_samples, method_in_words
+
+    folder = open_run(run, model)
+    given: Any = {"refine_steps": refine_steps, "chains": chains, "temperatures": temperatures, "simulated": simulated}
+    _, values = method_of(method, samples=samples, **given)
+    with counting_bar(console, method_in_words({"method": method, **values})) as progress:
+        options = (split, number, chunk, which, seed, accelerator, progress, prior_samples, devices)
+        result = evaluate_run(folder, samples, *options, method=method, **given)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        console.print(_table(folder, result))
+        for sentence in diagnose({}, effective_samples=few_samples(result)):
+            console.print(sentence)
+    return 0
+
+
+def _table(run: "Run", result: dict[str, Any]) -> "Table":
+    from rich.table import Table
+
+    from vaepriors.app.records import method_in_words, name_of
+
+    experiment = run.experiment()
+    condition = f", given {experiment.condition}" if experiment.condition else ""
+    title = f"{experiment.model}, {experiment.prior} prior, {experiment.data}{condition}"
+    table = Table(title=title, show_header=False)
+    table.add_row("examples", f"{result['n']} ({result['split']})")
+    error = "" if result["nll_se"] is None else f" ± {result['nll_se']:.3f}"
+    table.add_row("log-likelihood", f"{-result['nll']:.3f}{error} nats ({method_in_words(result)})")
+    if "gap" in result:
+        error = "" if result["gap_se"] is None else f" ± {result['gap_se']:.3f}"
+        gap = f"{result['gap']:.3f}{error} nats, on {result['simulated']} simulated examples"
+        table.add_row("gap of the bounds", gap)
+    if result["bits_per_dim"] is not None:
+        table.add_row("bits per dimension", f"{result['bits_per_dim']:.4f}")
+    table.add_row("ELBO", f"{result['elbo']:.3f} = - rate {result['rate']:.3f} - distortion {result['distortion']:.3f}")
+    if result["active_units"] is not None:
+        table.add_row("active units", f"{result['active_units']} of {result['latent_units']}")
+    mean, least = result["effective_samples_mean"], result["effective_samples_min"]
+    table.add_row("effective samples", f"{mean:.1f} on average, {least:.1f} for the example with fewest")
+    table.add_row("written to", str(run / f"{name_of(result)}.json"))
+    return table

@@ -1,0 +1,69 @@
+"""The commands that write pages: report and compare."""
+
+from pathlib import Path
+
+import tyro
+
+from vaepriors.app.terminal import counting_bar
+from vaepriors.cli.shared import CustomModel, Which, console, open_run
+
+__all__ = ["compare", "report"]
+
+
+def report(
+    run: tyro.conf.Positional[Path],
+    number: int = 2000,
+    which: Which = "best",
+    seed: int = 0,
+    model: CustomModel = None,
+) -> int:
+    """Write a page about a run: curves, likelihoods, draws, pseudo-inputs, the latent space.
+
+    Args:
+        run: Folder of the run; report.html and a folder of its pictures are written there.
+        number: The most test examples to measure.
+        seed: Seed of all draws.
+    """
+    from vaepriors.app.report.run import write_report
+
+    folder = open_run(run, model)
+    with folder.lock(), counting_bar(console, "sections") as progress:
+        paths = write_report(folder, number, which, seed, progress)
+    console.print("\n".join(map(str, paths)))
+    return 0
+
+
+def compare(
+    runs: tyro.conf.Positional[tuple[Path, ...]],
+    out: Path = Path("runs/compare.html"),
+    number: int = 2000,
+    which: Which = "best",
+    seed: int = 0,
+    model: tuple[str, ...] = (),
+) -> int:
+    """Compare runs: a table here, and a page with likelihoods, ELBOs and active units on the same axes.
+
+    Args:
+        runs: Folders of runs, at least two.
+        out: The page; its pictures go into a folder of the same name beside it.
+        number: The most test examples that ELBO and units are measured on.
+        seed: Seed of all draws.
+        model: Where runs have custom models: their package.module:function again, to import them.
+    """
+    from rich.table import Table
+
+    from vaepriors.app.report.compare import COLUMNS, notes, rows, write_comparison
+    from vaepriors.app.report.compare import compare as compare_runs
+
+    if out.suffix != ".html":
+        raise ValueError(f"out is {out}: give a file that ends in .html")
+    with counting_bar(console, "runs") as progress:
+        compared = compare_runs([open_run(run, *model) for run in runs], number, which, seed, progress)
+    table = Table(*COLUMNS, box=None)
+    for row in rows(compared):
+        table.add_row(*row)
+    console.print(table)
+    console.print("\n".join(notes(compared)))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    console.print("\n".join(map(str, write_comparison(compared, out))))
+    return 0
