@@ -9,7 +9,8 @@ A model is `VAE(encoder, decoder, prior)`: three modules whose call returns a `t
   priors.
 * `networks`, `distributions`: the papers' encoders and decoders, and what they return.
 * `objectives`, `optim`, `fit`: what to optimise, and the training loop.
-* `Folder`, `load_weights`: where a training is kept, and how it comes back.
+* `Folder`, `load_weights`: where a training is kept, and how it comes back; `load`: the model of a run of the command
+  line, with its data.
 * `estimate`, `analysis`, `report`: importance-sampled likelihoods, what a latent space does, and a page with all of it.
 * `check`: whether the density and the sampler of anyone's prior or model agree.
 * `ImportanceSampling`, `Refinement`, `Annealing`, `bidirectional`: other likelihood estimates, and how far they can be
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     )
     from vaepriors.annealing import Annealing, Bounds, bidirectional
     from vaepriors.app.report.run import report
+    from vaepriors.app.trained import load
     from vaepriors.checking import check
     from vaepriors.conditional import ConditionalVAE, Ignoring, PerClass, PseudoConditions
     from vaepriors.data import Dataset
@@ -109,6 +111,7 @@ __all__ = [
     "estimate",
     "fit",
     "likelihood",
+    "load",
     "load_weights",
     "networks",
     "numerics",
@@ -140,6 +143,7 @@ HOMES = {
     "training": ("fit",),
     "store": ("Folder", "load_weights"),
     "app.report.run": ("report",),
+    "app.trained": ("load",),
 }  # fmt: skip
 HOME = {name: home for home, names in HOMES.items() for name in names}
 

@@ -75,7 +75,9 @@ def build_custom(setting: Setting) -> AnyVAE:
     name = setting.experiment.model
     choice = loaded(name)
     if choice is None:
-        raise ValueError(f"the model {name} is custom code: add --model {name} to import and run it")
+        raise ValueError(
+            f"the model {name} is custom code: add --model {name} to import and run it (in Python, model={name!r})"
+        )
     model = choice(setting)
     needed = ConditionalVAE if setting.dataset.conditions else VAE
     if not isinstance(model, needed):

@@ -48,7 +48,7 @@ class Run(Folder):
         """The experiment of the run, also when this version knows more fields than the one that wrote it.
 
         Raises:
-            ValueError: If it is damaged, or not the one that was written.
+            ValueError: If it is damaged, or not the one that was written, or a training of `vaepriors.fit`.
         """
         path, content = self / "experiment.json", self.description()
         try:
@@ -56,6 +56,11 @@ class Run(Folder):
         except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}; {RESTORE}") from error
         if identity(experiment, content["data_sha256"]) != content["sha256"]:
+            if Folder.identify(self, content["experiment"], content["data_sha256"]) == content["sha256"]:
+                raise ValueError(
+                    f"{self.folder} holds a training of vaepriors.fit, not of the command line: build its model and "
+                    f"call vaepriors.load_weights(model, {str(self.folder)!r})"
+                )
             raise ValueError(f"{path} was changed: its experiment does not match its digest; {RESTORE}")
         return experiment
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from vaepriors.app.terminal import counting_bar
-from vaepriors.cli.shared import CustomModel, Which, console, open_run
+from vaepriors.cli.shared import CustomModel, Which, console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,6 +61,7 @@ def evaluate(
     from vaepriors.app.evaluation import evaluate_run
     from vaepriors.app.methods import method_of
     from vaepriors.app.records import few_samples, method_in_words
+    from vaepriors.app.trained import open_run
 
     folder = open_run(run, model)
     given: Any = {"refine_steps": refine_steps, "chains": chains, "temperatures": temperatures, "simulated": simulated}

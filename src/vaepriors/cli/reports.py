@@ -5,7 +5,7 @@ from pathlib import Path
 import tyro
 
 from vaepriors.app.terminal import counting_bar
-from vaepriors.cli.shared import CustomModel, Which, console, open_run
+from vaepriors.cli.shared import CustomModel, Which, console
 
 __all__ = ["compare", "report"]
 
@@ -25,6 +25,7 @@ def report(
         seed: Seed of all draws.
     """
     from vaepriors.app.report.run import write_report
+    from vaepriors.app.trained import open_run
 
     folder = open_run(run, model)
     with folder.lock(), counting_bar(console, "sections") as progress:
@@ -54,6 +55,7 @@ def compare(
 
     from vaepriors.app.report.compare import COLUMNS, notes, rows, write_comparison
     from vaepriors.app.report.compare import compare as compare_runs
+    from vaepriors.app.trained import open_run
 
     if out.suffix != ".html":
         raise ValueError(f"out is {out}: give a file that ends in .html")

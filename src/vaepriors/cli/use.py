@@ -6,7 +6,7 @@ import torch
 import tyro
 
 from vaepriors.app.terminal import counting_bar
-from vaepriors.cli.shared import CustomModel, Which, console, open_run
+from vaepriors.cli.shared import CustomModel, Which, console
 from vaepriors.data import condition_of
 from vaepriors.limits import at_least_one, check_size
 
@@ -34,6 +34,7 @@ def sample(
     """
     from vaepriors.app.report.curves import write_curves
     from vaepriors.app.report.pictures import write_pictures
+    from vaepriors.app.trained import open_run
     from vaepriors.distributions import sampling_progress
 
     at_least_one(number=number)
@@ -77,6 +78,7 @@ def impute(
     """
     from vaepriors.analysis.diagnosis import FEW_EFFECTIVE_SAMPLES
     from vaepriors.app.imputation import impute_run
+    from vaepriors.app.trained import open_run
 
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed is {seed}: choose 0 to {2**63 - 1}")
@@ -120,6 +122,7 @@ def interpolate(
 
     from vaepriors.app.interpolation import interpolate_run
     from vaepriors.app.report.paths import write_interpolations
+    from vaepriors.app.trained import open_run
 
     folder = open_run(run, model)
     with folder.lock():
