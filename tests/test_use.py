@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import vaepriors as library
-from vaepriors import VAE, Folder, StandardNormal, data, estimate, fit, networks, objectives
+from vaepriors import VAE, Folder, StandardNormal, analysis, data, estimate, fit, networks, objectives
 from vaepriors.app.run import Run
+from vaepriors.distributions import point_estimate
 
 CODE = """
 from vaepriors import VAE, networks, priors
@@ -66,3 +67,25 @@ def test_the_folder_of_another_training_names_what_loads_it(tmp_path, images, va
     assert "load_weights" in capsys.readouterr().err
     with pytest.raises(ValueError, match="no run"):
         library.load(tmp_path)
+
+
+# codes
+
+
+def test_codes_are_the_means_of_the_encoder():
+    torch.manual_seed(0)
+    model = VAE(networks.Encoder((3,), [4], 2), networks.Decoder((3,), [4], 2), StandardNormal(2))
+    x, seen = torch.randn(7, 3), []
+    assert torch.equal(analysis.codes(model, x, progress=seen.append), model.encoder(x).mean)
+    torch.testing.assert_close(analysis.codes(model, x, chunk=3), model.encoder(x).mean)
+    assert seen == [7]
+    with pytest.raises(ValueError, match="ConditionalVAE"):
+        analysis.codes(model, x, condition=torch.zeros(7, 1))
+
+
+def test_the_code_of_two_levels_has_the_mean_of_the_lower_one_at_that_of_the_upper_one():
+    torch.manual_seed(0)
+    encoder = networks.hierarchical_encoder((3,), [4, 4], 2)
+    q, code = encoder(torch.zeros(5, 3)), point_estimate(encoder(torch.zeros(5, 3)))
+    assert torch.equal(code[:, :2], q.first.mean)
+    assert torch.equal(code[:, 2:], q.then(q.first.mean).mean)

@@ -20,13 +20,12 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Density
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
-from torch.distributions import Distribution
 
 from vaepriors import training
 from vaepriors.app.experiment import Experiment, build
 from vaepriors.conditional import unconditional
 from vaepriors.data import LIKELIHOODS, Dataset
-from vaepriors.distributions import Chain, point_estimate
+from vaepriors.distributions import point_estimate
 from vaepriors.likelihood import ImportanceSampling, check_sizes
 from vaepriors.numerics import fixed_numerics, seed_of
 from vaepriors.vae import eval_mode
@@ -290,18 +289,10 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     @torch.no_grad()
     def _encode(self, u: Tensor) -> Tensor:
         with fixed_numerics():
-            return _mean(self.model_.encoder(u))
+            return point_estimate(self.model_.encoder(u))
 
     def _standardize(self, rows: Array) -> Tensor:
         return torch.tensor((rows - self.mean_) / self.scale_, dtype=torch.float64)
 
     def _restore(self, u: Tensor) -> Array:
         return u.numpy() * self.scale_ + self.mean_
-
-
-def _mean(q: Distribution) -> Tensor:
-    """The mean of q; of a chain, that of the upper level, and that of the lower one given it."""
-    if isinstance(q, Chain):
-        above = _mean(q.first)
-        return torch.cat([above, _mean(q.then(above))], -1)
-    return point_estimate(q)

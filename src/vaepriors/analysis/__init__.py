@@ -4,12 +4,14 @@
 * `surgery`: the parts of the ELBO.
 * `information`: what the codes tell about the class.
 * `implied`: the posterior that importance weighting implies.
+* `codes`: one z for each example.
 * `paths`: interpolation along the latent manifold.
 * `angle`: whether a latent plane has learned an angle.
 * `diagnosis`: what a user should know, in sentences.
 """
 
 from vaepriors.analysis.angle import AngleRegression, angle_regression
+from vaepriors.analysis.codes import codes
 from vaepriors.analysis.diagnosis import diagnose
 from vaepriors.analysis.implied import ImpliedPosterior
 from vaepriors.analysis.information import Information, Labelled, class_information
@@ -29,6 +31,7 @@ __all__ = [
     "activity",
     "angle_regression",
     "class_information",
+    "codes",
     "diagnose",
     "divergence_of_units",
     "elbo_surgery",

@@ -35,7 +35,7 @@ from vaepriors.data.conditions import CONDITIONS, classes_of_split, condition_of
 from vaepriors.data.dataset import LIKELIHOODS, Dataset, binarize_once
 from vaepriors.data.files import Source
 from vaepriors.data.images import is_image_folder
-from vaepriors.data.rows import Rows, Streamed
+from vaepriors.data.rows import Points, Rows, Streamed
 from vaepriors.data.survey import reading_progress
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "Dataset",
     "Entry",
     "Form",
+    "Points",
     "Rows",
     "Source",
     "Streamed",

@@ -57,9 +57,14 @@ def rsample_and_log_prob(distribution: Distribution, shape: Shape = ()) -> tuple
 def point_estimate(distribution: Distribution) -> Tensor:
     """The mean of a distribution, or a draw if the mean has no closed form.
 
+    Of a `Chain` it is the mean of a, and after it the mean of b given that a.
+
     >>> point_estimate(DiagonalNormal(torch.ones(2), torch.ones(2)))
     tensor([1., 1.])
     """
+    method = getattr(distribution, "point_estimate", None)
+    if method is not None:
+        return method()
     try:
         return distribution.mean
     except NotImplementedError:

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from vaepriors.distributions.asking import Auxiliary, Normalizer, at_noise, auxiliary, noise_of, rsample_and_log_prob
+from vaepriors.distributions.asking import (
+    Auxiliary,
+    Normalizer,
+    at_noise,
+    auxiliary,
+    noise_of,
+    point_estimate,
+    rsample_and_log_prob,
+)
 from vaepriors.distributions.shaped import Shape, ShapedDistribution
 
 __all__ = ["Chain"]
@@ -54,9 +62,12 @@ class Chain(ShapedDistribution):
 
     @property
     def mean(self) -> Tensor:
-        raise NotImplementedError(
-            "the mean of a Chain has no closed form: average draws, or take `first.mean` for the upper level"
-        )
+        raise NotImplementedError("the mean of a Chain has no closed form: average draws, or take `point_estimate()`")
+
+    def point_estimate(self) -> Tensor:
+        """The mean of a, and the mean of b given that a (see the function of the same name)."""
+        a = point_estimate(self.first)
+        return torch.cat([a, point_estimate(self.then(a))], -1)
 
     def factors(self, value: Tensor) -> dict[str, tuple[Distribution, Tensor]]:
         """p(a) and p(b|a), as levels `z2` and `z1` (see the function of the same name)."""
