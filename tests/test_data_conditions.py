@@ -9,8 +9,6 @@ import pytest
 import torch
 
 from vaepriors.data import CATALOGUE, Dataset, condition_of, condition_on, load
-from vaepriors.data.frames import read_frame
-from vaepriors.data.table import encode_conditions
 
 SIZES = {"train": 6, "valid": 4, "test": 3}
 
@@ -108,8 +106,7 @@ def test_an_npz_that_is_read_as_a_table_has_its_conditions(write, tmp_path):
     assert as_table.columns
     for split in SIZES:
         assert torch.equal(as_table.conditions[split], plain.conditions[split])
-    frame = read_frame(tmp_path / "mine.npz")
-    y = encode_conditions(tmp_path / "mine.npz", frame, as_table, None)
+    y = as_table.read(tmp_path / "mine.npz").condition
     assert torch.equal(y, torch.cat([plain.conditions[split] for split in SIZES]))
     for changes, words in (
         ({"train_labels": np.zeros((6, 2), int)}, r"labels of shape \(6, 2\)"),
@@ -119,7 +116,7 @@ def test_an_npz_that_is_read_as_a_table_has_its_conditions(write, tmp_path):
             load(write(**changes), likelihood="mixed")
     write(**{f"{split}_covariates": np.arange(float(n)) for split, n in SIZES.items()})
     with pytest.raises(ValueError, match="1 columns of the kind covariate, but the model is given 2"):
-        encode_conditions(tmp_path / "mine.npz", read_frame(tmp_path / "mine.npz"), as_table, None)
+        as_table.read(tmp_path / "mine.npz")
 
 
 def table(**changes):

@@ -11,8 +11,7 @@ from torch import nn
 
 from vaepriors import VAE, ConditionalVAE, Ignoring, StandardNormal, networks
 from vaepriors.app.run import Run
-from vaepriors.data.frames import read_frame
-from vaepriors.data.table import encode_conditions
+from vaepriors.data.table import read_rows
 from vaepriors.imputation import impute
 from vaepriors.networks.heads import Network, SoftplusNormalHead
 from vaepriors.networks.mixed import Column, ColumnScaling, MixedHead, MixedView
@@ -215,7 +214,7 @@ def test_each_row_is_filled_given_its_own_condition(given_species, vaepriors, ca
     assert vaepriors("impute", given_species, "--file", other, "--out", folder / "new.csv") == 0
     rows = cells(folder / "new.csv")
     dataset = Run(given_species).dataset()
-    y = encode_conditions(other, read_frame(other), dataset, "year=covariate,species=label")
+    y = read_rows(dataset, other, "year=covariate,species=label")[1].condition
     assert y.tolist() == [[0, 1, 0, 0.5], [1, 0, 0, 0.5], [0, 1, 0, 0.5]]
     assert rows[1][2] != rows[2][2]
     for number, (old, new, words) in enumerate(MISTAKES):

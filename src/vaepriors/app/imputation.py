@@ -7,9 +7,9 @@ import torch
 
 from vaepriors.app.run import Run
 from vaepriors.checkpoint import write_atomically
-from vaepriors.data.columns import encode, is_index, values_of
-from vaepriors.data.frames import as_written, read_frame
-from vaepriors.data.table import encode_conditions
+from vaepriors.data.columns import is_index, values_of
+from vaepriors.data.frames import as_written
+from vaepriors.data.table import read_rows
 from vaepriors.imputation import Imputed, impute
 from vaepriors.numerics import fixed_numerics, seed_of
 
@@ -54,13 +54,11 @@ def impute_run(
             "with --likelihood mixed"
         )
     path = Path(experiment.data) if file is None else file
-    frame = read_frame(path, experiment.layer if path.suffix == ".h5ad" else None)
-    frame = frame.taking(column.name for column in dataset.columns)
-    x = encode(path, frame.table, dataset.columns)
-    y = encode_conditions(path, frame, dataset, experiment.columns) if dataset.conditions else None
+    frame, examples = read_rows(dataset, path, experiment.columns, experiment.layer)
     model, _ = run.model(dataset, which)
     torch.manual_seed(seed_of(seed, "impute"))
-    imputed = impute(model, x.to(next(model.parameters())), samples, draws, condition=y)
+    x = examples.x[:]
+    imputed = impute(model, x.to(next(model.parameters())), samples, draws, condition=examples.condition)
     written = as_written(path, frame.table)
     for each, rows in zip(paths, imputed.draws if draws else imputed.x[None], strict=True):
         write_atomically(each, _filled(written, x.isnan(), values_of(rows, dataset.columns)).encode())

@@ -7,6 +7,7 @@ both         the one-hot class, then the covariates
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,15 @@ from torch import Tensor
 from vaepriors.data.dataset import SPLITS, Dataset
 from vaepriors.limits import check_size
 
-__all__ = ["CONDITIONS", "check_covariates", "check_labels", "classes_of_split", "condition_of", "condition_on"]
+__all__ = [
+    "CONDITIONS",
+    "check_covariates",
+    "check_labels",
+    "classes_of_split",
+    "condition_of",
+    "condition_on",
+    "one_hot",
+]
 
 CONDITIONS = ("labels", "covariates", "both")
 MOST_CLASSES = 10_000
@@ -44,8 +53,8 @@ def condition_on(dataset: Dataset, kind: str, rows: Mapping[str, Tensor] | None 
     doubts = list(dataset.doubts)
     classes: tuple[int | str, ...] = ()
     if kind in ("labels", "both"):
-        classes, one_hot = _one_hot(dataset, rows or {})
-        parts.append(one_hot)
+        classes, of_classes = _one_hot(dataset, rows or {})
+        parts.append(of_classes)
     if kind in ("covariates", "both"):
         _check_present(dataset, "covariates", dataset.covariates)
         parts.append(dataset.covariates)
@@ -81,6 +90,28 @@ def condition_of(dataset: Dataset, values: Sequence[float | str]) -> Tensor:
     if not y.isfinite().all():
         raise ValueError(f"condition is {_in_words(values)}: covariates are finite numbers")
     return y
+
+
+def one_hot(path: Path, labels: Sequence[object], classes: Sequence[int | str], where: str = "") -> Tensor:
+    """The one-hot classes of labels, of shape `(N, classes)`.
+
+    Args:
+        path: The file that they are from.
+        labels: Names or numbers of classes.
+        classes: All classes of the training set.
+        where: What of the file they are, for a sentence.
+
+    Raises:
+        ValueError: If one is not among the classes.
+    """
+    place = {str(each): number for number, each in enumerate(classes)}
+    for row, label in enumerate(labels):
+        if str(label) not in place:
+            raise ValueError(
+                f"{path} has the class {str(label)[:80]!r} in row {row}{where}, which the training set does not have: "
+                "remove such rows"
+            )
+    return F.one_hot(torch.tensor([place[str(label)] for label in labels]), len(classes)).float()
 
 
 def classes_of_split(dataset: Dataset, split: str) -> Tensor | None:

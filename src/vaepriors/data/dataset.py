@@ -17,7 +17,8 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +28,10 @@ from vaepriors.networks.likelihoods import LIKELIHOODS, Likelihood, mixed_of, st
 from vaepriors.networks.mixed import Column, column_moments
 from vaepriors.networks.scaling import Moments, moments
 
+if TYPE_CHECKING:
+    from vaepriors.data.examples import Examples
+
+Reader = Callable[["Dataset", Path], "Examples"]
 BINARIZATION_SEED = 2018
 SPLITS = ("train", "valid", "test")
 BLOCK = 10_000  # points that become numbers at a time, to be checked
@@ -71,6 +76,7 @@ class Dataset:
             are in their own units.
         columns: The columns of a table, with the kinds that the likelihood `mixed` takes. There, a NaN is a missing
             cell.
+        reader: Reads another file as the training data were read, for `read`; by the likelihood unless given.
 
     Raises:
         ValueError: If a split is empty, has another dtype, number of dimensions or event shape, or holds NaN, infinity,
@@ -101,6 +107,7 @@ class Dataset:
     doubts: tuple[str, ...] = field(default=(), repr=False)
     standardize: bool = field(default=False, repr=False)
     columns: tuple[Column, ...] = field(default=(), repr=False)
+    reader: Reader | None = field(default=None, repr=False)
 
     @property
     def family(self) -> Likelihood:
@@ -137,6 +144,24 @@ class Dataset:
         classes = len(self.classes)
         groups = y[:, :classes].argmax(-1) if y is not None and classes else None
         return Fixed(binarize_once(x) if self.dynamic else x, y, groups)
+
+    def read(self, path: Path | str) -> "Examples":
+        """Read another file as the training data were read.
+
+        Args:
+            path: The file or folder: arrays for a model of arrays, a table with the columns of the model for one of a
+                table, with the classes and covariates of its points or rows for a conditional model.
+
+        Returns:
+            The pair `x, condition`: the points, and the y of each or None. x is a tensor, or points on disk where they
+            would take too much memory.
+
+        Raises:
+            ValueError: If it cannot be read, or has another form or other values than the training data.
+        """
+        from vaepriors.data.examples import read_points  # which needs this module
+
+        return (self.reader or read_points)(self, Path(path))
 
     def _some(self, most: int) -> Tensor | slice:
         """The rows of all training points; of more than `most` those of a random subset, which never changes."""

@@ -26,6 +26,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,6 @@ import torch
 from torch import Tensor
 
 from vaepriors.data.arrays import (
-    EXTRAS,
     SPLITS,
     Header,
     array_limit,
@@ -44,18 +44,29 @@ from vaepriors.data.arrays import (
     needed_memory,
     read_arrays,
 )
-from vaepriors.data.conditions import check_covariates, check_labels, condition_on
-from vaepriors.data.dataset import LIKELIHOODS, Dataset, binarize_rows, check_known, in_words, shuffled_split
+from vaepriors.data.conditions import condition_on
+from vaepriors.data.dataset import LIKELIHOODS, Dataset, Reader, binarize_rows, check_known, shuffled_split
+from vaepriors.data.examples import WAYS, blocks_of, check_stored, read_points, take_extras
 from vaepriors.data.images import read_images
-from vaepriors.data.rows import Convert, Points, Rows, Streamed, as_tensor, is_bytes, middles, shares, unchanged
+from vaepriors.data.rows import (
+    Convert,
+    Points,
+    Rows,
+    Streamed,
+    as_tensor,
+    is_bytes,
+    middles,
+    middles_of_middles,
+    middles_of_shares,
+    shares,
+    unchanged,
+)
 from vaepriors.data.shards import Shards, find_shards
-from vaepriors.data.survey import Block, Facts, survey, survey_files
+from vaepriors.data.survey import Facts, survey, survey_files
 
 Splits = tuple[Points, Tensor, Tensor]
 Places = dict[str, tuple[str, np.ndarray | None]]
 
-RESCALED = ("bernoulli", "logistic256")  # by what the values look like
-ROWS = 10_000  # checked at a time
 HELD_OUT, HELD_OUT_BYTES = 10_000, 2**29  # at most in valid and test, where they are split off
 CHANNELS = (1, 3)  # of an image whose channels come last
 FAR, NEAR = 10.0, 0.01  # real values of a larger mean or another standard deviation are far from a unit scale
@@ -141,9 +152,9 @@ class _Source:
 
     def load(self, arrays: dict[str, np.ndarray], condition: str | None) -> Dataset:
         """The data set of arrays in memory."""
-        taken = _take_extras(self.path, arrays)
+        taken = take_extras(self.path, arrays)
         headers = {name: Header(x.shape, x.dtype) for name, x in arrays.items()}
-        blocks = {name: _blocks(name, x) for name, x in arrays.items()}
+        blocks = {name: blocks_of(name, x) for name, x in arrays.items()}
         facts = survey(blocks, headers, self.likelihood, self._check_values)
         last = _all_have_last_channels(headers)
         chosen, dynamic, convert = _reading(self.path, headers["train"].dtype, facts, self.likelihood)
@@ -155,7 +166,8 @@ class _Source:
         splits = train if keeps else train[:], valid, test
         _check_categories(self.path, headers, places, splits, chosen)
         extras = {kind: _placed(values, places) for kind, values in taken.items()}
-        dataset = self._dataset(splits, facts, (chosen, dynamic), _stored(headers, last), extras)
+        reader = partial(read_points, convert=convert, dtype=headers["train"].dtype, channels_last=last)
+        dataset = self._dataset(splits, facts, (chosen, dynamic), _stored(headers, last), extras, reader)
         return _given(dataset, condition, headers, places)
 
     def stream(self, shards: dict[str, Shards], condition: str | None) -> Dataset:
@@ -167,7 +179,7 @@ class _Source:
                 "training values at the start: choose --stream no, or another likelihood"
             )
         splits = {name: each for name, each in shards.items() if name in SPLITS}
-        taken = _take_extras(self.path, {name: each.load() for name, each in shards.items() if name not in splits})
+        taken = take_extras(self.path, {name: each.load() for name, each in shards.items() if name not in splits})
         for each in splits.values():
             each.check_order()
         headers = {name: each.header for name, each in splits.items()}
@@ -182,11 +194,18 @@ class _Source:
         train = Streamed(splits["train"], convert, places["train"][1], last)
         stored = f"{_stored(headers, last)}, read from disk"
         extras = {kind: _placed(values, places) for kind, values in taken.items()}
-        dataset = self._dataset((train, valid, test), facts, (chosen, dynamic), stored, extras)
+        reader = partial(read_points, convert=convert, dtype=headers["train"].dtype, channels_last=last)
+        dataset = self._dataset((train, valid, test), facts, (chosen, dynamic), stored, extras, reader)
         return _given(dataset, condition, headers, places)
 
     def _dataset(
-        self, splits: Splits, facts: Facts, chosen: tuple[str, bool], stored: str, extras: dict[str, dict[str, Tensor]]
+        self,
+        splits: Splits,
+        facts: Facts,
+        chosen: tuple[str, bool],
+        stored: str,
+        extras: dict[str, dict[str, Tensor]],
+        reader: Reader,
     ) -> Dataset:
         likelihood, dynamic = chosen
         shape = splits[0].shape
@@ -196,41 +215,11 @@ class _Source:
         content = " ".join(facts.sha256.values())
         about: Any = {"stored": stored, "doubts": doubts, "content": content, "standardize": scaled, **extras}
         about["label_names"] = self.label_names
-        return Dataset(self.path.name, *splits, likelihood, dynamic, **about)
+        return Dataset(self.path.name, *splits, likelihood, dynamic, reader=reader, **about)
 
     def _check_values(self, name: str, start: int, block: np.ndarray) -> None:
         """Refuse what the likelihood of whole numbers does not take, where the file has it and before it is rounded."""
-        entry = LIKELIHOODS.get(self.likelihood)
-        if entry is None or self.likelihood in RESCALED or not entry.discrete:  # checked after the conversion
-            return
-        x = torch.from_numpy(np.ascontiguousarray(block, np.float64))
-        bad = (~entry.contains(x)).nonzero()
-        if len(bad):
-            row, *place = bad[0].tolist()
-            raise ValueError(
-                f"{self.path} holds {x[row, *place].item():.10g} in {in_words(start + row, place)} of {name}, but the "
-                f"likelihood {self.likelihood} takes {entry.support}"
-            )
-
-
-def _take_extras(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, dict[str, Tensor]]:
-    """Take labels and covariates out of the arrays, checked."""
-    extras = {}
-    for kind in EXTRAS:
-        taken = {split: arrays.pop(f"{split}_{kind}") for split in SPLITS if f"{split}_{kind}" in arrays}
-        extras[kind] = {split: _extra(f"{path}: {split}_{kind}", kind, array) for split, array in taken.items()}
-    return extras
-
-
-def _extra(what: str, kind: str, array: np.ndarray) -> Tensor:
-    if kind == "labels":
-        labels = torch.from_numpy(array.astype(np.float64 if array.dtype.kind == "f" else np.int64))
-        check_labels(what, labels)
-        return labels.long()
-    covariates = torch.from_numpy(array.astype(np.float32))
-    covariates = covariates[:, None] if covariates.dim() == 1 else covariates
-    check_covariates(what, covariates)
-    return covariates
+        check_stored(self.path, self.likelihood, name, start, block)
 
 
 def _given(dataset: Dataset, condition: str | None, headers: dict[str, Header], places: Places) -> Dataset:
@@ -253,10 +242,6 @@ def _placed(values: dict[str, Tensor], places: Places) -> dict[str, Tensor]:
 
 def _stored(headers: dict[str, Header], last: bool) -> str:
     return f"{headers['train'].dtype}{', channels last' if last else ''}"
-
-
-def _blocks(name: str, array: np.ndarray) -> Iterator[Block]:
-    return ((name, start, array[start : start + ROWS]) for start in range(0, len(array), ROWS))
 
 
 def _places(headers: dict[str, Header], seed: int) -> Places:
@@ -294,7 +279,7 @@ def _reading(path: Path, dtype: np.dtype, facts: Facts, likelihood: str) -> tupl
     """The likelihood, whether it is dynamic, and how stored values become points x."""
     if likelihood == "auto":
         likelihood = _likelihood(path, dtype, facts.unit, facts.binary)
-    if likelihood not in RESCALED or not facts.finite:  # Dataset names values it cannot take
+    if likelihood not in WAYS or not facts.finite:  # Dataset names values it cannot take
         return likelihood, False, unchanged
     if likelihood == "bernoulli" and facts.unit:
         return likelihood, not facts.binary, unchanged
@@ -303,9 +288,9 @@ def _reading(path: Path, dtype: np.dtype, facts: Facts, likelihood: str) -> tupl
     if likelihood == "logistic256" and facts.levels and (dtype.kind != "f" or not facts.unit):
         return likelihood, False, middles
     if likelihood == "logistic256" and facts.unit and facts.over_255:
-        return likelihood, False, lambda x: middles((x.float() * 255).round())
+        return likelihood, False, middles_of_shares
     if likelihood == "logistic256" and facts.unit and facts.over_256:
-        return likelihood, False, lambda x: middles((x.float() * 256).floor())
+        return likelihood, False, middles_of_middles
     takes = "values in [0, 1] or levels 0..255" if likelihood == "bernoulli" else "256 gray levels, best as uint8"
     raise ValueError(
         f"{path} holds {dtype} from {facts.low:.6g} ({facts.low_at}) to {facts.high:.6g} ({facts.high_at}), but the "

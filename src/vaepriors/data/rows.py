@@ -41,6 +41,16 @@ def middles(levels: Tensor) -> Tensor:
     return (levels.float() + 0.5) / 256
 
 
+def middles_of_shares(x: Tensor) -> Tensor:
+    """The middles of 256 bins, from level / 255."""
+    return middles((x.float() * 255).round())
+
+
+def middles_of_middles(x: Tensor) -> Tensor:
+    """The middles of 256 bins, from (level + 0.5) / 256."""
+    return middles((x.float() * 256).floor())
+
+
 def shares(levels: Tensor) -> Tensor:
     """Level / 255, with the same bits on all devices: some divide by multiplying, which is exact here in float64."""
     return (levels.double() * (1 / 255)).float()

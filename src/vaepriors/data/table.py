@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from vaepriors.data.arrays import SPLITS
 from vaepriors.data.columns import OUTSIDE, encode, guess_kind, is_index, numbers_of, parse_columns, texts_of
-from vaepriors.data.conditions import check_covariates, check_labels, condition_on
+from vaepriors.data.conditions import check_covariates, check_labels, condition_on, one_hot
 from vaepriors.data.dataset import LIKELIHOODS, Dataset, shuffled_split
+from vaepriors.data.examples import Examples
 from vaepriors.data.frames import Frame, read_frame
 from vaepriors.networks.mixed import Column
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["encode_conditions", "load"]
+__all__ = ["load", "read_rows"]
 
 KIND_OF = {  # of all columns, by likelihood
     "gaussian": "real",
@@ -90,6 +90,7 @@ def load(
         doubts=tuple(_doubts(table, chosen, x.numpy(), train.numpy())),
         standardize=scaled,
         columns=tuple(chosen),
+        reader=lambda dataset, other: read_rows(dataset, other, columns, layer)[1],
         **_beside(path, frame, given, rows),
     )
     return dataset if condition is None else condition_on(dataset, condition, rows)
@@ -108,18 +109,30 @@ def _roles(frame: Frame, columns: str | None) -> dict[str, str]:
     return {**frame.roles, **({} if columns is None else parse_columns(columns))}
 
 
-def encode_conditions(path: Path, frame: Frame, dataset: Dataset, columns: str | None) -> torch.Tensor:
-    """The conditions of each row of a table, as those of a data set, of shape `(N, c)`.
+def read_rows(
+    dataset: Dataset, path: Path, columns: str | None = None, layer: str | None = None
+) -> tuple[Frame, Examples]:
+    """Another table with the columns of a data set, and its rows as points of the data set.
 
     Args:
-        path, frame: The table.
-        dataset: The data set, which knows the classes.
-        columns: The kinds of columns that it was loaded with.
+        dataset: The data set, which knows columns and classes.
+        path: The table. It may have more columns, and needs no split.
+        columns: The kinds of columns that the data set was loaded with.
+        layer: The layer of an `.h5ad`.
 
     Raises:
-        ValueError: If the table lacks a column of the conditions, or a cell of it is missing, no finite number, or a
-            class that the data set does not have.
+        ValueError: If it cannot be read or lacks a column, or a cell does not fit the kind, is a category or class that
+            the data set does not have, or is missing where the likelihood or the conditions need it.
     """
+    frame = read_frame(path, layer if path.suffix.lower() == ".h5ad" else None)
+    frame = frame.taking(column.name for column in dataset.columns)
+    x = encode(path, frame.table, dataset.columns)
+    _check_complete_rows(path, x.isnan().numpy(), dataset.columns, dataset.likelihood)
+    return frame, Examples(x, _conditions(path, frame, dataset, columns) if dataset.conditions else None)
+
+
+def _conditions(path: Path, frame: Frame, dataset: Dataset, columns: str | None) -> torch.Tensor:
+    """The y of each row of a table, of shape `(N, c)`."""
     given = _roles(frame, columns)
     covariates = dataset.conditions["train"].shape[-1] - len(dataset.classes)
     needed = {"label": int(bool(dataset.classes)), "covariate": covariates}
@@ -131,20 +144,12 @@ def encode_conditions(path: Path, frame: Frame, dataset: Dataset, columns: str |
                 f"{path} has {len(names[role])} columns of the kind {role}, but the model is given {number}: store "
                 "them as in the data of the run"
             )
-    one_hot = [_one_hot(path, name, _cells(frame, name), dataset.classes) for name in names["label"]]
-    return torch.cat(one_hot + [_numbers(path, name, _cells(frame, name))[:, None] for name in names["covariate"]], 1)
-
-
-def _one_hot(path: Path, name: str, cells: "pd.Series", classes: Sequence[int | str]) -> torch.Tensor:
-    _check_complete(path, name, cells)
-    texts, code = texts_of(cells), {str(each): place for place, each in enumerate(classes)}
-    for row, text in enumerate(texts):
-        if text not in code:
-            raise ValueError(
-                f"{path} has the class {text[:80]!r} in row {row} of the column {name}, which no training row has: "
-                "remove such rows"
-            )
-    return F.one_hot(torch.tensor([code[text] for text in texts]), len(classes)).float()
+    parts = [_numbers(path, name, _cells(frame, name))[:, None] for name in names["covariate"]]
+    for name in names["label"]:
+        _check_complete(path, name, _cells(frame, name))
+        texts = texts_of(_cells(frame, name)).tolist()
+        parts.insert(0, one_hot(path, texts, dataset.classes, f" of the column {name}"))
+    return torch.cat(parts, 1)
 
 
 def _beside(path: Path, frame: Frame, given: dict[str, str], rows: dict[str, torch.Tensor]) -> dict[str, Any]:
@@ -270,6 +275,10 @@ def _check_missing(path: Path, missing: np.ndarray, columns: list[Column], train
     if len(empty):
         name = columns[empty[0]].name
         raise ValueError(f"{path} has no value in the training rows of the column {name}: set --columns {name}=drop")
+    _check_complete_rows(path, missing, columns, likelihood)
+
+
+def _check_complete_rows(path: Path, missing: np.ndarray, columns: Sequence[Column], likelihood: str) -> None:
     if likelihood != "mixed" and missing.any():
         row, place = np.argwhere(missing)[0]
         raise ValueError(
