@@ -2,10 +2,13 @@
 
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import vaepriors as library
+from conftest import TINY
 from vaepriors import VAE, Folder, StandardNormal, analysis, data, estimate, fit, networks, objectives
 from vaepriors.app.run import Run
 from vaepriors.distributions import point_estimate
@@ -89,3 +92,90 @@ def test_the_code_of_two_levels_has_the_mean_of_the_lower_one_at_that_of_the_upp
     q, code = encoder(torch.zeros(5, 3)), point_estimate(encoder(torch.zeros(5, 3)))
     assert torch.equal(code[:, :2], q.first.mean)
     assert torch.equal(code[:, 2:], q.then(q.first.mean).mean)
+
+
+# encode
+
+
+@pytest.fixture(scope="module")
+def levels(tmp_path_factory, train):
+    """A run with two levels, on probabilities that become bits."""
+    folder = tmp_path_factory.mktemp("levels") / "run"
+    assert train(folder, "--model", "hvae", "--epochs", "1") == 0
+    return folder
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_encode_writes_the_codes_of_a_split(levels, tmp_path, vaepriors, capsys, split):
+    for name in ("codes.npy", "codes.csv"):
+        assert vaepriors("encode", levels, "--out", tmp_path / name, "--split", split, "--accelerator", "cpu") == 0
+    model, dataset = library.load(levels)
+    x = getattr(dataset, split)
+    expected = analysis.codes(model, data.binarize_once(x) if split == "train" else x).numpy()
+    assert f"{len(x)} codes of 4 numbers" in capsys.readouterr().out
+    assert np.array_equal(np.load(tmp_path / "codes.npy"), expected)
+    table = pd.read_csv(tmp_path / "codes.csv", dtype=np.float32)
+    assert list(table) == ["z1", "z2", "z3", "z4"]
+    assert np.array_equal(table.to_numpy(), expected)
+
+
+def test_the_codes_of_the_same_data_in_another_file_are_the_same(levels, tmp_path, vaepriors):
+    np.save(tmp_path / "new.npy", Run(levels).dataset().test)  # bits, whose probabilities are 0 and 1
+    for name, options in (("a.npy", []), ("b.npy", ["--file", tmp_path / "new.npy"])):
+        assert vaepriors("encode", levels, "--out", tmp_path / name, "--accelerator", "cpu", *options) == 0
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+
+
+def test_each_example_is_encoded_given_its_own_condition(tmp_path, vaepriors):
+    x, labels = np.random.default_rng(0).random((30, 3), dtype=np.float32), np.arange(30) % 3
+    np.savez(tmp_path / "mine.npz", train=x, train_labels=labels)
+    run, new = tmp_path / "run", tmp_path / "new.npz"
+    options = ["--data", tmp_path / "mine.npz", "--likelihood", "gaussian", "--condition", "labels", "--epochs", "1"]
+    assert vaepriors("train", *options, *TINY, "--out", run) == 0
+    model, dataset = library.load(run)
+    test = dataset.labels["test"]
+    np.savez(new, train=dataset.test, train_labels=test)
+    for name, options in (("a.npy", []), ("b.npy", ["--file", new])):
+        assert vaepriors("encode", run, "--out", tmp_path / name, "--accelerator", "cpu", *options) == 0
+        expected = model(dataset.conditions["test"]).encoder(dataset.test).mean.detach()
+        assert np.array_equal(np.load(tmp_path / name), expected)
+    np.savez(new, train=dataset.test, train_labels=(test + 1) % 3)
+    assert vaepriors("encode", run, "--out", tmp_path / "c.npy", "--file", new, "--accelerator", "cpu") == 0
+    assert not np.array_equal(np.load(tmp_path / "c.npy"), expected)
+
+
+def test_rows_of_a_table_and_a_custom_model_are_encoded(custom, tmp_path, vaepriors):
+    table = pd.DataFrame({"a": np.random.default_rng(0).normal(size=40), "sex": ["f", "m"] * 20})
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    run, out = tmp_path / "table", tmp_path / "codes.npy"
+    assert vaepriors("train", "--data", tmp_path / "mine.csv", *TINY, "--epochs", "1", "--out", run) == 0
+    assert vaepriors("encode", run, "--out", out, "--file", tmp_path / "mine.csv", "--accelerator", "cpu") == 0
+    codes, (model, dataset) = np.load(out), library.load(run)
+    rows = [[a, "fm".index(sex)] for a, sex in table.itertuples(index=False)]
+    assert np.array_equal(codes, analysis.codes(model, torch.tensor(rows).float()))
+    out = tmp_path / "custom.npy"
+    assert vaepriors("encode", custom, "--out", out, "--accelerator", "cpu", "--model", "mine:make") == 0
+    model, dataset = library.load(custom, model="mine:make")
+    assert np.array_equal(np.load(out), model.encoder(dataset.test).mean.detach())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--out codes.txt", ["codes.txt", ".npy or .csv"]),
+        ("--out old.npy", ["old.npy", "exists already"]),
+        ("--out none/codes.npy", ["none", "no folder"]),
+        ("--out codes.npy --file old.npy --split train", ["split is train", "old.npy"]),
+        ("--out codes.npy --file old.npy", ["old.npy", "(3,)", "(1, 4, 4)"]),
+        ("--out codes.npy --file missing.npy", ["missing.npy", "does not exist"]),
+        ("--out codes.npy --which first", ["'first'"]),
+        ("", ["--out"]),
+    ],
+)
+def test_a_mistake_in_encode(levels, in_folder, vaepriors, capsys, options, words):
+    np.save("old.npy", np.zeros((2, 3)))
+    assert vaepriors("encode", levels, *options.split()) == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in words), message
+    assert message.count("\n") == 1
+    assert [path.name for path in in_folder.iterdir()] == ["old.npy"]

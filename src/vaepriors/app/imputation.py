@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vaepriors.app.files import check_new
 from vaepriors.app.run import Run
 from vaepriors.checkpoint import write_atomically
 from vaepriors.data.columns import is_index, values_of
@@ -46,7 +47,8 @@ def impute_run(
         ValueError: If the run has another likelihood, a file exists already, or the table does not fit the model.
     """
     paths = [out] if not draws else [out.with_name(f"{out.stem}-{n}{out.suffix}") for n in range(1, draws + 1)]
-    _check_files(paths)
+    for each in paths:
+        check_new(each, (".csv",))
     dataset, experiment = run.dataset(), run.experiment()
     if not dataset.family.missing or not dataset.columns:
         raise ValueError(
@@ -63,16 +65,6 @@ def impute_run(
     for each, rows in zip(paths, imputed.draws if draws else imputed.x[None], strict=True):
         write_atomically(each, _filled(written, x.isnan(), values_of(rows, dataset.columns)).encode())
     return paths, imputed
-
-
-def _check_files(paths: list[Path]) -> None:
-    for path in paths:
-        if path.suffix.lower() != ".csv":
-            raise ValueError(f"out is {path}: give a file that ends in .csv")
-        if path.exists():
-            raise ValueError(f"{path} exists already: choose another --out")
-        if not path.parent.is_dir():
-            raise ValueError(f"{path.parent} is no folder: choose another --out")
 
 
 def _filled(table: "pd.DataFrame", missing: "Tensor", values: dict[str, list[Any]]) -> str:

@@ -18,7 +18,7 @@ from vaepriors.cli.evaluation import evaluate
 from vaepriors.cli.reports import compare, report
 from vaepriors.cli.shared import complain
 from vaepriors.cli.training import refit, train
-from vaepriors.cli.use import impute, interpolate, sample
+from vaepriors.cli.use import encode, impute, interpolate, sample
 
 __all__ = ["main"]
 
@@ -59,6 +59,7 @@ def _run_command(arguments: Sequence[str], options: argparse.Namespace) -> int:
         "refit": refit,
         "evaluate": evaluate,
         "sample": sample,
+        "encode": encode,
         "impute": impute,
         "report": report,
         "compare": compare,

@@ -1,6 +1,7 @@
-"""The commands that use a trained model: sample, impute and interpolate."""
+"""The commands that use a trained model: sample, encode, impute and interpolate."""
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 import tyro
@@ -10,7 +11,7 @@ from vaepriors.cli.shared import CustomModel, Which, console
 from vaepriors.data import condition_of
 from vaepriors.limits import at_least_one, check_size
 
-__all__ = ["impute", "interpolate", "sample"]
+__all__ = ["encode", "impute", "interpolate", "sample"]
 
 
 def sample(
@@ -51,6 +52,34 @@ def sample(
         with counting_bar(console, "pixels, one by one") as progress, sampling_progress(progress):
             paths = write_pictures(folder.folder, vae, dataset, number, y) + write_curves(folder.folder, metrics)
     console.print("\n".join(map(str, paths)))
+    return 0
+
+
+def encode(
+    run: tyro.conf.Positional[Path],
+    out: Path,
+    split: Literal["test", "valid", "train"] = "test",
+    file: Path | None = None,
+    which: Which = "best",
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+    model: CustomModel = None,
+) -> int:
+    """Write the codes of examples: the mean of q(z|x) of each; with two levels that of z2, and that of z1 given it.
+
+    Args:
+        run: Folder of the run.
+        out: The .npy or .csv to write: a row for each example, in their order.
+        split: Which part of the data. (The training set is binarised once, always the same way.)
+        file: Other data instead: a file or folder like the data of the run, with the classes and covariates that the
+            model is given.
+        accelerator: Where to compute.
+    """
+    from vaepriors.app.encoding import encode_run
+    from vaepriors.app.trained import open_run
+
+    with counting_bar(console, "examples encoded") as progress:
+        z = encode_run(open_run(run, model), out, split, file, which, accelerator, progress)
+    console.print(f"{out}: {len(z)} codes of {z.shape[1]} numbers")
     return 0
 
 

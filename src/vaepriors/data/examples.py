@@ -282,4 +282,4 @@ def _conditions(path: Path, dataset: Dataset, extras: Mapping[str, Tensor]) -> T
             "the data that it was trained on"
         )
     parts = [one_hot(path, extras["labels"].tolist(), dataset.classes)] if dataset.classes else []
-    return torch.cat(parts + [extras["covariates"]] * bool(number), 1)
+    return torch.cat([*parts, extras["covariates"]] if number else parts, 1)

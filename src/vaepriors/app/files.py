@@ -1,0 +1,40 @@
+"""The examples that a command reads, and the new file that it writes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vaepriors.data import Dataset
+from vaepriors.data.examples import Examples, examples_of
+
+__all__ = ["check_new", "choose_examples"]
+
+
+def choose_examples(dataset: Dataset, split: str, file: Path | None) -> Examples:
+    """The examples of a split, or those of another file.
+
+    Raises:
+        ValueError: If both are asked for, or the file does not fit the data set.
+    """
+    if file is None:
+        return examples_of(dataset, split)
+    if split != "test":
+        raise ValueError(f"split is {split}, but the examples are those of {file}: leave one of the two out")
+    return dataset.read(file)
+
+
+def check_new(path: Path, kinds: Sequence[str]) -> None:
+    """Refuse an `out` that cannot be a new file, before the work.
+
+    Args:
+        path: The file.
+        kinds: The endings that it may have.
+
+    Raises:
+        ValueError: If it has another ending, exists already, or its folder does not.
+    """
+    if path.suffix.lower() not in kinds:
+        raise ValueError(f"out is {path}: give a file that ends in {' or '.join(kinds)}")
+    if path.exists():
+        raise ValueError(f"{path} exists already: choose another --out")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path.parent} is no folder: choose another --out")
