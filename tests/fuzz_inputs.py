@@ -25,8 +25,9 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from vaepriors import checkpoint, cli
+from vaepriors import checkpoint
 from vaepriors.app.experiment import CHOICES, Experiment
+from vaepriors.cli.entry import COMMANDS
 
 __all__ = ["Trial", "as_words", "inputs", "prepare", "usual"]
 
@@ -70,12 +71,14 @@ QUICK = {
     | {"warmup": "0", "components": None, "accelerator": "cpu"},
     "evaluate": {"samples": "3", "accelerator": "cpu"},
     "sample": {"number": "2"},
+    "encode": {"out": "codes.npy", "accelerator": "cpu"},
     "report": {"number": "5"},
     "compare": {"number": "5", "out": "page.html"},
     "interpolate": {"nodes": "10", "neighbors": "3", "graphs": "1", "pairs": "2"},
 }
 SENSIBLE = {
     "data": DATA,
+    "file": DATA,
     "out": ("new", "new/er", "run", "page.html"),
     "epochs": ("1", "2"),
     "which": ("best", "last", "epoch-1"),
@@ -109,8 +112,8 @@ RESUMED = {"out": ("run",), "resume": True, "epochs": ("3",)}
 
 def options_of(command: str) -> dict[str, Any]:
     """The options of a command and their types, as its function has them."""
-    hints = typing.get_type_hints(getattr(cli, command))
-    types = {name: hints[name] for name in inspect.signature(getattr(cli, command)).parameters}
+    hints = typing.get_type_hints(COMMANDS[command])
+    types = {name: hints[name] for name in inspect.signature(COMMANDS[command]).parameters}
     if command == "train":
         types |= typing.get_type_hints(Experiment)
     return {name: hint for name, hint in types.items() if name not in ("options", "run", "runs", *SLOW)}

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_breast_cancer
@@ -57,6 +58,16 @@ def test_the_conditional_model_of_the_guide_runs():
     exec(code.replace("epochs=50", "epochs=1").replace("samples=1000", "samples=3"), names)
     assert names["threes"].shape == (64, 1, 8, 8)
     assert names["result"].log_likelihood.shape == (250,)
+
+
+def test_the_trained_model_of_the_guide_is_used(in_folder, vaepriors):
+    small = ["--hidden", "4", "--latent", "2", "--epochs", "1", "--accelerator", "cpu"]
+    assert vaepriors("train", "--data", "digits", "--out", "runs/a", *small) == 0
+    np.save("new.npy", np.zeros((3, 8, 8)))
+    names = {}
+    exec(block_with("vaepriors.load") + block_with("analysis.codes"), names)
+    assert names["images"].shape == (64, 1, 8, 8)
+    assert (len(names["z"]), len(names["new"])) == (250, 3)
 
 
 def test_the_estimator_of_the_guide_runs():

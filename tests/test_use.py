@@ -1,5 +1,8 @@
 """Trained models in use: loaded in Python, codes of their data, and new data."""
 
+import json
+import os
+import shutil
 import sys
 
 import numpy as np
@@ -10,6 +13,8 @@ import torch
 import vaepriors as library
 from conftest import TINY
 from vaepriors import VAE, Folder, StandardNormal, analysis, data, estimate, fit, networks, objectives
+from vaepriors.app.records import command, read_records
+from vaepriors.app.report.likelihoods import by_kind
 from vaepriors.app.run import Run
 from vaepriors.distributions import point_estimate
 
@@ -179,3 +184,80 @@ def test_a_mistake_in_encode(levels, in_folder, vaepriors, capsys, options, word
     assert all(word in message for word in words), message
     assert message.count("\n") == 1
     assert [path.name for path in in_folder.iterdir()] == ["old.npy"]
+
+
+# evaluate --file
+
+
+def test_the_test_set_in_another_file_has_the_same_likelihoods(levels, tmp_path, vaepriors, capsys):
+    run = Run(shutil.copytree(levels, tmp_path / "run"))
+    np.save(tmp_path / "new.npy", run.dataset().test)
+    words = ["evaluate", run.folder, "--samples", "5", "--accelerator", "cpu"]
+    assert vaepriors(*words) == 0
+    before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+    for options, name in ([], "new"), (["--method", "refined", "--refine-steps", "2"], "new-refined-2-refine-steps"):
+        assert vaepriors(*words, "--file", tmp_path / "new.npy", *options) == 0
+        assert f"evaluation-file-{name}.json" in "".join(capsys.readouterr().out.split())
+    assert before.items() <= {path.name: path.read_bytes() for path in run.folder.iterdir()}.items()
+    whole, new = (json.loads((run / f"evaluation{name}.json").read_text()) for name in ("", "-file-new"))
+    assert (new["split"], new["file"]) == ("file", str(tmp_path / "new.npy"))
+    assert new["examples_digest"] == whole["examples_digest"]
+    assert new["nll"] == whole["nll"]
+    log_p, of_file = (np.load(run / f"log_likelihood{name}.npy") for name in ("", "-file-new"))
+    assert np.array_equal(log_p, of_file)
+    assert command(run, new) == f"vaepriors evaluate {run.folder} --samples 5 --file {tmp_path / 'new.npy'}"
+    assert read_records(run)[0].name == "evaluation.json"
+    assert vaepriors("report", run.folder, "--number", "5") == 0
+    assert "new.npy" in (run / "report.html").read_text()
+
+
+def test_outliers_of_a_new_file_have_the_lowest_likelihoods(tmp_path, vaepriors):
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    np.save(tmp_path / "mine.npy", x)
+    np.save(tmp_path / "new.npy", np.concatenate([x[:3], 9 + x[:1]]))
+    run = tmp_path / "run"
+    assert vaepriors("train", "--data", tmp_path / "mine.npy", *TINY, "--epochs", "1", "--out", run) == 0
+    words = ["evaluate", run, "--samples", "5", "--accelerator", "cpu", "--file", tmp_path / "new.npy"]
+    assert vaepriors(*words) == 0
+    assert np.load(run / "log_likelihood-file-new.npy").argmin() == 3
+    assert vaepriors(*words, "--number", "2") == 0
+    assert json.loads((run / "evaluation-file-new-2.json").read_text())["n"] == 2
+    assert not (run / "evaluation.json").exists()
+
+
+def test_runs_are_compared_on_the_same_file_only(levels, tmp_path, vaepriors):
+    a, b = (Run(shutil.copytree(levels, tmp_path / name)) for name in "ab")
+    x = a.dataset().test
+    for run, new in (a, x), (b, 1 - x):
+        (tmp_path / run.folder.name).mkdir(exist_ok=True)
+        np.save(tmp_path / f"{run.folder.name}.npy", new)
+        os.replace(tmp_path / f"{run.folder.name}.npy", tmp_path / "new.npy")
+        assert vaepriors("evaluate", run.folder, "--samples", "5", "--file", tmp_path / "new.npy") == 0
+    kinds = [set(by_kind(read_records(run))) for run in (a, b)]
+    assert not kinds[0] & kinds[1]
+    assert vaepriors("evaluate", a.folder, "--samples", "5", "--file", tmp_path / "new.npy") == 0  # its content changed
+    kinds = [set(by_kind(read_records(run))) for run in (a, b)]
+    assert kinds[0] == kinds[1]
+
+
+def test_a_mistake_in_an_evaluation_of_a_file(levels, in_folder, vaepriors, capsys):
+    run = shutil.copytree(levels, in_folder / "run")
+    os.mkdir("other")
+    x = Run(run).dataset().test
+    for name, array in {"new.npy": x, "other/new.npy": x, "vectors.npy": x.flatten(1), "two.npy": 2 * x}.items():
+        np.save(name, array)
+    words = ["evaluate", run, "--samples", "2", "--accelerator", "cpu", "--file"]
+    assert vaepriors(*words, "new.npy") == 0
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    for options, sentence in (
+        (["other/new.npy"], "is the evaluation of"),
+        (["new.npy", "--split", "train"], "split is train"),
+        (["new.npy", "--number", "6"], "1 to 5, the size of new.npy"),
+        (["vectors.npy"], "(16,)"),
+        (["two.npy"], "probabilities in [0, 1]"),
+    ):
+        assert vaepriors(*words, *options) == 2
+        message = capsys.readouterr().err
+        assert sentence in message
+        assert message.count("\n") == 1
+        assert {path.name: path.read_bytes() for path in run.iterdir()} == before

@@ -16,11 +16,12 @@ from torch.distributions import Distribution
 from vaepriors import checkpoint
 from vaepriors.analysis import active_units
 from vaepriors.annealing import Annealing, Bounds, simulate
+from vaepriors.app.files import choose_examples
 from vaepriors.app.methods import method_of
-from vaepriors.app.records import name_of, write_record
+from vaepriors.app.records import check_same_file, name_of, write_record
 from vaepriors.app.run import Run
 from vaepriors.conditional import AnyVAE, batches, given, unconditional
-from vaepriors.data import LIKELIHOODS, Dataset, binarize_once
+from vaepriors.data import LIKELIHOODS, Dataset
 from vaepriors.devices import hardware, open_devices
 from vaepriors.likelihood import Estimate, Method, bits_per_dim, check_sizes, weigh
 from vaepriors.numerics import fixed_numerics, seed_of
@@ -31,7 +32,7 @@ from vaepriors.vae import eval_mode
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Paused", "digest_of", "evaluate_run", "examples", "measure_normalizer", "summary"]
+__all__ = ["Paused", "digest_of", "evaluate_run", "measure_normalizer", "summary"]
 
 
 _BLOCK = 10  # at least this many examples between two looks at the clock
@@ -64,13 +65,14 @@ def evaluate_run(
     until: float | None = None,
     save_every: float = 30.0,
     method: str = "is",
+    file: Path | None = None,
     **options: int | None,
 ) -> dict[str, Any]:
     """Evaluate a run's model; write evaluation.json, and log p(x) of each example as log_likelihood.npy.
 
-    Another split, number of examples, method, model or seed has files of its own (see `vaepriors.app.records`). What is
-    done is kept in evaluation.partial. When it was interrupted, the next call with the same arguments resumes it, and
-    ends with the same numbers: draws follow from the seed and the place of the examples.
+    Another split, file, number of examples, method, model or seed has files of its own (see `vaepriors.app.records`).
+    What is done is kept in evaluation.partial. When it was interrupted, the next call with the same arguments resumes
+    it, and ends with the same numbers: draws follow from the seed and the place of the examples.
 
     Args:
         run: The run.
@@ -81,6 +83,7 @@ def evaluate_run(
         until: A moment of `time.monotonic()`. Stop after a block of examples if another one would end later.
         save_every: Seconds between checkpoints of the evaluation.
         method: `is`, `refined` or `ais` (see `vaepriors.app.methods`).
+        file: Other data instead of a split, as for `vaepriors evaluate`.
         options: Those of the method: `refine_steps`, `chains`, `temperatures`, `simulated`.
 
     Returns:
@@ -98,24 +101,32 @@ def evaluate_run(
     if os.environ.get("LOCAL_RANK", "0") == "0":  # the others are started by the first, which holds it then
         run.check_free()
     dataset = run.dataset()
-    model, x, y, what = _load(run, dataset, which, split, number, prior_samples, chosen.get("simulated", 0))
-    if devices > len(x):
-        raise ValueError(f"devices is {devices}, but there are only {len(x)} examples: choose fewer")
-    fabric.launch()
-    model = model.to(fabric.device)
-    x = x.to(next(model.parameters()))
+    model, x, y, what = _load(run, dataset, which, split, file, number, prior_samples, chosen.get("simulated", 0))
+    _check_devices(devices, len(x))
     what |= {"seed": seed, "samples": chosen.get("chains"), "method": method, **chosen}
+    check_same_file(run, what)
+    fabric.launch()
+    x = x.to(next(model.to(fabric.device).parameters()))
     blocks = _InBlocks(fabric, run / f"{name_of(what)}.partial", {**what, "chunk": chunk}, progress, estimator)
     with run.lock(fabric.is_global_zero):
         estimates, bounds, seconds = blocks.estimate(model, x, y, until, save_every)
         log_likelihood = checkpoint.npy(estimates.log_likelihood)
-        sha256 = {"log_likelihood_sha256": hashlib.sha256(log_likelihood).hexdigest()}
-        work = {"seconds": round(seconds, 2), "device": hardware(fabric.device), "devices": devices}
-        result = {**what, **summary(estimates, dataset), **_gap(bounds), **_units(model, x, y, seed), **work, **sha256}
+        result = {**what, **summary(estimates, dataset), **_gap(bounds), **_units(model, x, y, seed)}
+        result |= _work(fabric, seconds) | {"log_likelihood_sha256": hashlib.sha256(log_likelihood).hexdigest()}
         result |= measure_normalizer(model, x, result, estimator, chunk, y)
         if fabric.is_global_zero:
             write_record(run, result, log_likelihood)
     return result
+
+
+def _check_devices(devices: int, examples: int) -> None:
+    if devices > examples:
+        raise ValueError(f"devices is {devices}, but there are only {examples} examples: choose fewer")
+
+
+def _work(fabric: "Fabric", seconds: float) -> dict[str, Any]:
+    """The time that it took, and the devices."""
+    return {"seconds": round(seconds, 2), "device": hardware(fabric.device), "devices": fabric.world_size}
 
 
 def _method_for(run: Run, method: str, **options: int | None) -> tuple[Method, dict[str, Any]]:
@@ -127,7 +138,14 @@ def _method_for(run: Run, method: str, **options: int | None) -> tuple[Method, d
 
 
 def _load(
-    run: Run, dataset: Dataset, which: str, split: str, number: int | None, prior_samples: int | None, simulated: int
+    run: Run,
+    dataset: Dataset,
+    which: str,
+    split: str,
+    file: Path | None,
+    number: int | None,
+    prior_samples: int | None,
+    simulated: int,
 ) -> tuple[AnyVAE, Tensor, Tensor | None, dict[str, Any]]:
     """The model, the examples and their conditions, and what identifies them."""
     if simulated and dataset.conditions:
@@ -137,15 +155,19 @@ def _load(
         )
     model, values = run.model(dataset, which)
     prior_samples = _set_prior_samples(model, prior_samples)
-    x = examples(dataset, split, number)
-    y = dataset.conditions[split][: len(x)] if dataset.conditions else None
+    points, conditions = choose_examples(dataset, split, file)
+    if number is not None and not 1 <= number <= len(points):
+        whole = f"the {split} set" if file is None else file
+        raise ValueError(f"number is {number}: choose 1 to {len(points)}, the size of {whole}")
+    x = points[:number]
+    y = None if conditions is None else conditions[: len(x)]
     return (
         model,
         x,
         y,
         {
-            "split": split,
-            "number": None if len(x) == len(getattr(dataset, split)) else len(x),
+            **({"split": split} if file is None else {"split": "file", "file": os.path.realpath(file)}),
+            "number": None if len(x) == len(points) else len(x),
             "examples_digest": digest_of(x, y),
             "checkpoint": which,
             "epoch": values["epoch"],
@@ -390,19 +412,6 @@ def summary(estimates: Estimate, dataset: Dataset) -> dict[str, Any]:
         "effective_samples_mean": estimates.effective_samples.mean().item(),
         "effective_samples_min": estimates.effective_samples.min().item(),
     }
-
-
-def examples(dataset: Dataset, split: str, number: int | None = None) -> Tensor:
-    """The first examples of a split as an evaluation sees them: probabilities of the training set become pixels once.
-
-    Raises:
-        ValueError: If there are fewer than that.
-    """
-    x = getattr(dataset, split)
-    if number is not None and not 1 <= number <= len(x):
-        raise ValueError(f"number is {number}: choose 1 to {len(x)}, the size of the {split} set")
-    x = x[:number]
-    return binarize_once(x) if split == "train" and dataset.dynamic else x
 
 
 def digest_of(x: Tensor, condition: Tensor | None = None) -> str:

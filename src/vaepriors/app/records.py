@@ -5,6 +5,7 @@
     evaluation-test-10-last-seed-1.json  as number, method, model and seed
     evaluation-test-refined.json         another method, then its options that are not the default:
     evaluation-test-ais-1000-temperatures.json
+    evaluation-file-new.json             other data, of a file new.npy or new.csv
     evaluation-5000-samples.json         an evaluation that one with another number of samples has replaced
     log_likelihood*.npy                  log p(x) of each of the examples
     evaluation*.partial                  the examples done so far, if the evaluation was stopped
@@ -29,7 +30,9 @@ from vaepriors.reading import read_json, read_npy
 __all__ = [
     "OPTIONS",
     "Record",
+    "check_same_file",
     "command",
+    "examples_in_words",
     "few_samples",
     "method_in_words",
     "name_of",
@@ -49,6 +52,7 @@ OPTIONS = {  # of the command `evaluate`, by field of the result
     **{name: (name.replace("_", "-"), None) for name in METHODS.options() if name != "samples"},
     "prior_samples": ("prior-samples", None),
     "split": ("split", "test"),
+    "file": ("file", None),
     "number": ("number", None),
     "checkpoint": ("which", "best"),
     "seed": ("seed", 0),
@@ -59,6 +63,7 @@ class Evaluation(TypedDict):
     """What every evaluation.json has."""
 
     split: str
+    file: NotRequired[str]  # whose examples they are; the split is `file` then
     checkpoint: str
     epoch: int
     seed: int
@@ -103,20 +108,28 @@ def name_of(result: dict[str, Any]) -> str:
     'evaluation-train-10-last-seed-1'
     >>> name_of({"split": "test", "number": 200, "checkpoint": "best", "seed": 0, "method": "refined"})
     'evaluation-test-200-refined'
+    >>> name_of({"split": "file", "file": "/data/new.npy", "number": None, "checkpoint": "best", "seed": 0})
+    'evaluation-file-new'
     """
+    examples = ["file", Path(result["file"]).stem] if "file" in result else [result["split"]]
     method = result.get("method", "is")
     options = [str(result["number"])] * (result["number"] is not None)
     options += [method] * (method != "is")
     options += [f"{value}-{name.replace('_', '-')}" for name, value in _special(result) if name in NAMED]
     options += [result["checkpoint"]] * (result["checkpoint"] != "best")
     options += [f"seed-{result['seed']}"] * (result["seed"] != 0)
-    return "-".join(["evaluation", *([result["split"], *options] if options or result["split"] != "test" else [])])
+    return "-".join(["evaluation", *([*examples, *options] if options or result["split"] != "test" else [])])
 
 
 def _special(result: dict[str, Any]) -> list[tuple[str, int]]:
     """The options of an evaluation's method that are not the default."""
     options = METHODS[result.get("method", "is")].options.values()
     return [(each.name, result[each.name]) for each in options if result.get(each.name, each.default) != each.default]
+
+
+def examples_in_words(result: dict[str, Any]) -> str:
+    """Which examples an evaluation is of: those of a split, or of a file."""
+    return Path(result["file"]).name if "file" in result else result["split"]
 
 
 def method_in_words(result: dict[str, Any]) -> str:
@@ -140,6 +153,18 @@ def few_samples(result: dict[str, Any]) -> float | None:
     return None if result.get("method") == "ais" else result["effective_samples_mean"]
 
 
+def check_same_file(run: Run, result: dict[str, Any]) -> None:
+    """Refuse to replace the evaluation of another file of the same name.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    name = name_of(result)
+    old = (_written(run, name) or result).get("file")
+    if old != result.get("file"):
+        raise ValueError(f"{run / name}.json is the evaluation of {old}: give {result['file']} another name")
+
+
 def write_record(run: Run, result: dict[str, Any], log_likelihood: bytes) -> None:
     """Write an evaluation, and the .npy of its log p(x); an evaluation of the same with other samples is kept."""
     name = name_of(result)
@@ -156,18 +181,22 @@ def values_of(name: str) -> str:
 
 def _keep(run: Run, name: str, result: dict[str, Any]) -> None:
     """Rename an evaluation of the same model with another number of samples, which can have cost hours."""
-    try:
-        old = _read_json(run / f"{name}.json")
-    except (ValueError, FileNotFoundError):
-        return  # nothing to keep
-    precision = ("samples", "prior_samples")
-    if old["model_digest"] != result["model_digest"] or all(old[p] == result[p] for p in precision):
+    old, precision = _written(run, name), ("samples", "prior_samples")
+    if old is None or old["model_digest"] != result["model_digest"] or all(old[p] == result[p] for p in precision):
         return
     prior = "" if old["prior_samples"] is None else f"-{old['prior_samples']}-prior"
     kept = f"{name}-{old['samples']}{prior}-samples"
     for path, target in ((f"{name}.json", f"{kept}.json"), (values_of(name), values_of(kept))):
         if (run / path).is_file():
             os.replace(run / path, run / target)
+
+
+def _written(run: Run, name: str) -> dict[str, Any] | None:
+    """The evaluation of this name; None if there is none, or a damaged one."""
+    try:
+        return _read_json(run / f"{name}.json")
+    except (ValueError, FileNotFoundError):
+        return None
 
 
 def read_records(run: Run) -> list[Record]:
@@ -235,6 +264,8 @@ def command(run: Run, result: dict[str, Any]) -> str:
     words: list[object] = ["vaepriors", "evaluate", run.folder]
     special = dict(_special(result))
     for name, (option, default) in OPTIONS.items():
+        if name == "split" and "file" in result:
+            continue
         if name in special or (name not in METHODS.options() and result.get(name, default) != default):
             words += [f"--{option}", result[name]]
     return shlex.join(map(str, words))

@@ -20,7 +20,7 @@ from vaepriors.cli.shared import complain
 from vaepriors.cli.training import refit, train
 from vaepriors.cli.use import encode, impute, interpolate, sample
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
 
 DESCRIPTION = "Variational autoencoders with learned priors. `vaepriors --version` prints the versions."
 REPRODUCE_ABOUT = "The papers' tables: every row is an experiment beside the paper's number."
@@ -51,22 +51,10 @@ def _run_command(arguments: Sequence[str], options: argparse.Namespace) -> int:
         print(f"vaepriors {vaepriors.__version__}, torch {torch.__version__}")
         return 0
     if arguments[:1] == ["reproduce"]:
-        from vaepriors.papers.commands import COMMANDS
+        from vaepriors.papers import commands as papers
 
-        return parse(COMMANDS, arguments[1:], "vaepriors reproduce", REPRODUCE_ABOUT)()
-    commands: dict[str, Callable[..., int]] = {
-        "train": functools.partial(train, options=CommandLine.of(_stored_experiment(options))),
-        "refit": refit,
-        "evaluate": evaluate,
-        "sample": sample,
-        "encode": encode,
-        "impute": impute,
-        "report": report,
-        "compare": compare,
-        "interpolate": interpolate,
-        "data": data,
-        "reproduce": reproduce,
-    }
+        return parse(papers.COMMANDS, arguments[1:], "vaepriors reproduce", REPRODUCE_ABOUT)()
+    commands = COMMANDS | {"train": functools.partial(train, options=CommandLine.of(_stored_experiment(options)))}
     return parse(commands, arguments, "vaepriors", DESCRIPTION)()
 
 
@@ -94,3 +82,18 @@ def _stored_experiment(options: argparse.Namespace) -> Experiment:
 def reproduce() -> int:
     """Repeat the papers' tables: list the rows, run some, show the results beside the paper's numbers."""
     return _run(["reproduce", "--help"])
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "train": train,
+    "refit": refit,
+    "evaluate": evaluate,
+    "sample": sample,
+    "encode": encode,
+    "impute": impute,
+    "report": report,
+    "compare": compare,
+    "interpolate": interpolate,
+    "data": data,
+    "reproduce": reproduce,
+}

@@ -26,6 +26,7 @@ def evaluate(
     temperatures: int | None = None,
     simulated: int | None = None,
     split: Literal["test", "valid", "train"] = "test",
+    file: Path | None = None,
     number: int | None = None,
     chunk: int | None = None,
     which: Which = "best",
@@ -38,7 +39,7 @@ def evaluate(
     """Estimate the log-likelihood of a trained model, its ELBO, rate and distortion, and the active units.
 
     Args:
-        run: Folder of the run; evaluation.json and log_likelihood.npy are written there. Another split, number,
+        run: Folder of the run; evaluation.json and log_likelihood.npy are written there. Another split, file, number,
             method, model or seed than the default has files of its own, such as evaluation-train-10.json.
         method: How log p(x) is estimated: is, by draws from q(z|x); refined, by draws from a posterior fitted to each
             example; ais, by annealed importance sampling, which also bounds log p(x) from above.
@@ -50,6 +51,8 @@ def evaluate(
         simulated: For ais: examples that the model draws, on which bounds from both sides show how far the estimates
             can be from log p(x); 100 unless given, 0 for none.
         split: Which part of the data. (The training set is binarised once, always the same way.)
+        file: Other data instead: a file or folder like the data of the run, with the classes and covariates that the
+            model is given. Of new.npy it is evaluation-file-new.json; log_likelihood-file-new.npy has log p(x) of each.
         number: How many examples, from the first; all unless given.
         chunk: How many pairs of an example and a draw are decoded at a time: more are faster and need more memory.
         seed: Seed of the draws.
@@ -68,7 +71,7 @@ def evaluate(
     _, values = method_of(method, samples=samples, **given)
     with counting_bar(console, method_in_words({"method": method, **values})) as progress:
         options = (split, number, chunk, which, seed, accelerator, progress, prior_samples, devices)
-        result = evaluate_run(folder, samples, *options, method=method, **given)
+        result = evaluate_run(folder, samples, *options, method=method, file=file, **given)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         console.print(_table(folder, result))
         for sentence in diagnose({}, effective_samples=few_samples(result)):
@@ -79,13 +82,13 @@ def evaluate(
 def _table(run: "Run", result: dict[str, Any]) -> "Table":
     from rich.table import Table
 
-    from vaepriors.app.records import method_in_words, name_of
+    from vaepriors.app.records import examples_in_words, method_in_words, name_of, values_of
 
     experiment = run.experiment()
     condition = f", given {experiment.condition}" if experiment.condition else ""
     title = f"{experiment.model}, {experiment.prior} prior, {experiment.data}{condition}"
     table = Table(title=title, show_header=False)
-    table.add_row("examples", f"{result['n']} ({result['split']})")
+    table.add_row("examples", f"{result['n']} ({examples_in_words(result)})")
     error = "" if result["nll_se"] is None else f" ± {result['nll_se']:.3f}"
     table.add_row("log-likelihood", f"{-result['nll']:.3f}{error} nats ({method_in_words(result)})")
     if "gap" in result:
@@ -100,4 +103,5 @@ def _table(run: "Run", result: dict[str, Any]) -> "Table":
     mean, least = result["effective_samples_mean"], result["effective_samples_min"]
     table.add_row("effective samples", f"{mean:.1f} on average, {least:.1f} for the example with fewest")
     table.add_row("written to", str(run / f"{name_of(result)}.json"))
+    table.add_row("log p(x) of each", str(run / values_of(name_of(result))))
     return table

@@ -9,7 +9,16 @@ import numpy as np
 import torch
 
 from vaepriors.analysis import Surgery, diagnose
-from vaepriors.app.records import OPTIONS, Record, command, few_samples, method_in_words, records_of, without_examples
+from vaepriors.app.records import (
+    OPTIONS,
+    Record,
+    command,
+    examples_in_words,
+    few_samples,
+    method_in_words,
+    records_of,
+    without_examples,
+)
 from vaepriors.app.report import figures, page
 from vaepriors.app.report.evaluations import likelihood_of
 from vaepriors.app.report.likelihoods import by_kind, common_kind, paired_difference
@@ -201,7 +210,9 @@ def _missing(compared: Sequence[Compared], options: dict[str, Any]) -> list[str]
 
 def _words(record: Record) -> str:
     result = record.result
-    return f"of {result['n']} examples ({result['split']}) by {method_in_words(result)}, seed {result['seed']}"
+    return (
+        f"of {result['n']} examples ({examples_in_words(result)}) by {method_in_words(result)}, seed {result['seed']}"
+    )
 
 
 def write_comparison(compared: Sequence[Compared], path: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from vaepriors.app.records import Record, method_in_words, without_examples
+from vaepriors.app.records import Record, examples_in_words, method_in_words, without_examples
 from vaepriors.app.report import figures, page
 from vaepriors.app.report.page import Part, drawn, sheet
 from vaepriors.app.report.pictures import grid
@@ -22,7 +22,7 @@ def likelihood(subject: Subject) -> Iterator[Part]:
     record, *others = subject.records
     result, values = record.result, record.log_likelihood
     yield (
-        f"By {method_in_words(result)} for each of {result['n']} examples ({result['split']}); effective "
+        f"By {method_in_words(result)} for each of {result['n']} examples ({examples_in_words(result)}); effective "
         f"samples {result['effective_samples_mean']:.1f} on average, and {result['effective_samples_min']:.1f} for the "
         "example with fewest."
     )
@@ -54,14 +54,15 @@ def _evaluations(records: list[Record]) -> page.Table:
         [
             record.name,
             likelihood_of(record.result),
-            *[str(record.result[name]) for name in ("split", "n")],
+            examples_in_words(record.result),
+            str(record.result["n"]),
             method_in_words(record.result),
             str(record.result["seed"]),
             f"{record.result['effective_samples_mean']:.1f}",
         ]
         for record in records
     ]
-    head = ["file", "log p(x), nats", "split", "examples", "by", "seed", "effective samples"]
+    head = ["file", "log p(x), nats", "split or file", "examples", "by", "seed", "effective samples"]
     return page.Table("evaluations of this model", rows, head)
 
 

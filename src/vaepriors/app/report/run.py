@@ -9,7 +9,7 @@ import torch
 from vaepriors.analysis import diagnose
 from vaepriors.app.evaluation import summary
 from vaepriors.app.origin import origin
-from vaepriors.app.records import Record, command, few_samples, records_of
+from vaepriors.app.records import Record, command, examples_in_words, few_samples, records_of
 from vaepriors.app.report import about, draws, evaluations, interpolations, latent_space, page
 from vaepriors.app.report.conditions import conditions
 from vaepriors.app.report.page import Part
@@ -125,7 +125,7 @@ def _numbers(subject: Subject) -> list[tuple[str, str]]:
     numbers, elbo = [], subject.elbo
     if subject.records:
         result = subject.records[0].result
-        numbers.append((f"log p(x), {result['split']}, nats", evaluations.likelihood_of(result)))
+        numbers.append((f"log p(x), {examples_in_words(result)}, nats", evaluations.likelihood_of(result)))
         if result["bits_per_dim"] is not None and subject.data.likelihood == "logistic256":
             numbers.append(("bits per dimension", f"{result['bits_per_dim']:.3f}"))
     for name, values in (("ELBO", elbo.elbo), ("rate", elbo.rate), ("distortion", elbo.distortion)):
