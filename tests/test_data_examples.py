@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from vaepriors.data import Dataset, binarize_once, load
 from vaepriors.data.examples import BinarizedOnce, examples_of
@@ -172,3 +173,28 @@ def test_training_probabilities_become_bits_once(tmp_path):
     assert isinstance(x, BinarizedOnce)
     assert torch.equal(x[:], binarize_once(data.train))
     assert examples_of(data, "test").x is data.test
+
+
+def draw(folder, pixels):
+    folder.mkdir(parents=True)
+    for number, each in enumerate(pixels):
+        Image.fromarray(each).save(folder / f"{number:02}.png")
+
+
+def test_images_of_another_folder_have_the_size_colours_and_classes_of_the_first(tmp_path):
+    colours = GENERATOR.integers(0, 256, (12, 6, 8, 3), dtype=np.uint8)
+    for name in ("cat", "dog"):
+        draw(tmp_path / "first" / name, colours)
+    draw(tmp_path / "second" / "dog", colours[:2, :, :, 0])
+    data = load(str(tmp_path / "first"), condition="labels", image_size=4)
+    x, condition = data.read(tmp_path / "second")
+    assert x.shape == (2, 3, 4, 4)
+    assert torch.equal(x[:, 0], x[:, 2])
+    assert condition.tolist() == [[0, 1]] * 2
+    draw(tmp_path / "third" / "cow", colours[:2])
+    with pytest.raises(ValueError, match="the class 'cow' in row 0"):
+        data.read(tmp_path / "third")
+    np.save(tmp_path / "levels.npy", np.full((40, 6, 8, 3), 9, np.uint8))
+    arrays = load(str(tmp_path / "levels.npy"))
+    x, _ = arrays.read(tmp_path / "second" / "dog")
+    assert torch.equal(x, ((torch.from_numpy(colours[:2, :, :, :1]) + 0.5) / 256).movedim(3, 1).expand(2, 3, 6, 8))

@@ -159,7 +159,7 @@ class Dataset:
         Raises:
             ValueError: If it cannot be read, or has another form or other values than the training data.
         """
-        from vaepriors.data.examples import read_points  # which needs this module
+        from vaepriors.data.other import read_points  # which needs this module
 
         return (self.reader or read_points)(self, Path(path))
 

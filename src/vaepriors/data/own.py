@@ -46,8 +46,8 @@ from vaepriors.data.arrays import (
 )
 from vaepriors.data.conditions import condition_on
 from vaepriors.data.dataset import LIKELIHOODS, Dataset, Reader, binarize_rows, check_known, shuffled_split
-from vaepriors.data.examples import WAYS, blocks_of, check_stored, read_points, take_extras
 from vaepriors.data.images import read_images
+from vaepriors.data.other import read_points
 from vaepriors.data.rows import (
     Convert,
     Points,
@@ -62,6 +62,7 @@ from vaepriors.data.rows import (
     unchanged,
 )
 from vaepriors.data.shards import Shards, find_shards
+from vaepriors.data.stored import WAYS, Stored, blocks_of, check_stored, take_extras
 from vaepriors.data.survey import Facts, survey, survey_files
 
 Splits = tuple[Points, Tensor, Tensor]
@@ -135,7 +136,7 @@ def load_images(
         ValueError: As for `load` and `vaepriors.data.images.read_images`.
     """
     images = read_images(path, limit, image_size)
-    source = _Source(path, seed, likelihood, False, images.label_names, images.doubts)
+    source = _Source(path, seed, likelihood, False, images.label_names, images.doubts, image_size)
     return source.load(images.arrays, condition)
 
 
@@ -149,6 +150,7 @@ class _Source:
     standardize: bool
     label_names: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    image_size: int | None = None
 
     def load(self, arrays: dict[str, np.ndarray], condition: str | None) -> Dataset:
         """The data set of arrays in memory."""
@@ -166,7 +168,7 @@ class _Source:
         splits = train if keeps else train[:], valid, test
         _check_categories(self.path, headers, places, splits, chosen)
         extras = {kind: _placed(values, places) for kind, values in taken.items()}
-        reader = partial(read_points, convert=convert, dtype=headers["train"].dtype, channels_last=last)
+        reader = partial(read_points, stored=Stored(convert, headers["train"].dtype, last, self.image_size))
         dataset = self._dataset(splits, facts, (chosen, dynamic), _stored(headers, last), extras, reader)
         return _given(dataset, condition, headers, places)
 
@@ -194,7 +196,7 @@ class _Source:
         train = Streamed(splits["train"], convert, places["train"][1], last)
         stored = f"{_stored(headers, last)}, read from disk"
         extras = {kind: _placed(values, places) for kind, values in taken.items()}
-        reader = partial(read_points, convert=convert, dtype=headers["train"].dtype, channels_last=last)
+        reader = partial(read_points, stored=Stored(convert, headers["train"].dtype, last, self.image_size))
         dataset = self._dataset((train, valid, test), facts, (chosen, dynamic), stored, extras, reader)
         return _given(dataset, condition, headers, places)
 

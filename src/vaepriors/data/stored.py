@@ -1,0 +1,144 @@
+"""How a custom file stores points: its values, their conversion, and labels and covariates beside them.
+
+How stored numbers become points is decided by the values of the training data (see `vaepriors.data.own`). Another file
+is converted in the same way, whatever its own values suggest, and refused where they do not fit:
+
+    training data                     another file
+    0 and 1, or 0 and 255             the same
+    probabilities, or levels 0..255   the same
+    256 gray levels                   the same: levels, level / 255, or (level + 0.5) / 256
+    anything else                     what the likelihood takes
+
+The files of a set of the catalogue have formats of their own: for these, each way to store what the likelihood takes is
+tried.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaepriors.data.arrays import EXTRAS, SPLITS
+from vaepriors.data.conditions import check_covariates, check_labels
+from vaepriors.data.dataset import LIKELIHOODS, Dataset, in_words
+from vaepriors.data.rows import Convert, middles, middles_of_middles, middles_of_shares, shares, unchanged
+from vaepriors.data.survey import Block, Facts
+
+__all__ = ["WAYS", "Stored", "blocks_of", "check_stored", "conversion_of", "take_extras"]
+
+ROWS = 10_000  # checked at a time
+WAYS: dict[str, tuple[Convert, ...]] = {  # of likelihoods whose data are converted by what the values look like
+    "bernoulli": (unchanged, shares),
+    "logistic256": (middles, middles_of_shares, middles_of_middles),
+}
+
+
+class Stored(NamedTuple):
+    """How a custom file stores training data.
+
+    Attributes:
+        convert: How its numbers became points.
+        dtype: Their type.
+        channels_last: Whether images are (H, W, C).
+        image_size: What the images of a folder were scaled to; None if they were not.
+    """
+
+    convert: Convert
+    dtype: np.dtype
+    channels_last: bool = False
+    image_size: int | None = None
+
+
+def blocks_of(name: str, array: np.ndarray) -> Iterator[Block]:
+    """Some rows of an array at a time, for `survey`."""
+    return ((name, start, array[start : start + ROWS]) for start in range(0, len(array), ROWS))
+
+
+def check_stored(path: Path, likelihood: str, name: str, start: int, block: np.ndarray) -> None:
+    """Refuse what the likelihood of whole numbers does not take, where the file has it and before it is rounded."""
+    entry = LIKELIHOODS.get(likelihood)
+    if entry is None or likelihood in WAYS or not entry.discrete:  # checked after the conversion
+        return
+    x = torch.from_numpy(np.ascontiguousarray(block, np.float64))
+    bad = (~entry.contains(x)).nonzero()
+    if len(bad):
+        row, *place = bad[0].tolist()
+        raise ValueError(
+            f"{path} holds {x[row, *place].item():.10g} in {in_words(start + row, place)} of {name}, but the "
+            f"likelihood {likelihood} takes {entry.support}"
+        )
+
+
+def conversion_of(path: Path, dataset: Dataset, dtype: np.dtype, facts: Facts, stored: Stored | None) -> Convert:
+    """How the stored numbers of another file become points.
+
+    Args:
+        path: The file.
+        dataset: The data set whose points they are like.
+        dtype, facts: The type and the values of the file.
+        stored: How the training data are stored; all ways are tried unless given.
+
+    Raises:
+        ValueError: If its values do not allow that.
+    """
+    ways = WAYS.get(dataset.likelihood, (unchanged,)) if stored is None else (stored.convert,)
+    for way in ways:
+        if _fits(way, dataset, dtype, None if stored is None else stored.dtype, facts):
+            return way
+    raise ValueError(
+        f"{path} holds {dtype} from {facts.low:.6g} ({facts.low_at}) to {facts.high:.6g} ({facts.high_at}), but the "
+        f"model was trained on {' or '.join(_in_words(way, dataset) for way in ways)}: store the points like the data "
+        "that it was trained on"
+    )
+
+
+def _fits(way: Convert, dataset: Dataset, dtype: np.dtype, trained: np.dtype | None, facts: Facts) -> bool:
+    """Whether the values of a file can be converted in a way.
+
+    Whole numbers from 0 to 1 can be levels or shares. Those of a type of whole numbers are levels, and those of another
+    type where the training data, if their type is known, are levels of such a type.
+    """
+    if dataset.likelihood not in WAYS:
+        return True
+    real = dtype.kind == "f"
+    same = not (real and facts.unit) if trained is None else real == (trained.kind == "f")
+    if way is unchanged:
+        return facts.unit if dataset.dynamic else facts.binary
+    if way is shares:
+        return same and (facts.levels if dataset.dynamic else facts.ends)
+    if way is middles:
+        return same and facts.levels
+    return real and facts.unit and (facts.over_255 if way is middles_of_shares else facts.over_256)
+
+
+def _in_words(way: Convert, dataset: Dataset) -> str:
+    """What can be converted in a way."""
+    if way is unchanged:
+        return "probabilities in [0, 1]" if dataset.dynamic else "0 and 1"
+    if way is shares and not dataset.dynamic:
+        return "0 and 255"
+    words: dict[Convert, str] = {middles_of_shares: "level / 255", middles_of_middles: "(level + 0.5) / 256"}
+    return words.get(way, "levels 0..255")
+
+
+def take_extras(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, dict[str, Tensor]]:
+    """Take labels and covariates out of the arrays, checked; by kind and by split."""
+    extras = {}
+    for kind in EXTRAS:
+        taken = {split: arrays.pop(f"{split}_{kind}") for split in SPLITS if f"{split}_{kind}" in arrays}
+        extras[kind] = {split: _extra(f"{path}: {split}_{kind}", kind, array) for split, array in taken.items()}
+    return extras
+
+
+def _extra(what: str, kind: str, array: np.ndarray) -> Tensor:
+    if kind == "labels":
+        labels = torch.from_numpy(array.astype(np.float64 if array.dtype.kind == "f" else np.int64))
+        check_labels(what, labels)
+        return labels.long()
+    covariates = torch.from_numpy(array.astype(np.float32))
+    covariates = covariates[:, None] if covariates.dim() == 1 else covariates
+    check_covariates(what, covariates)
+    return covariates
