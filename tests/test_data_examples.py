@@ -108,9 +108,10 @@ def test_a_set_of_the_catalogue_reads_each_way_to_store_its_values(tmp_path):
     assert torch.equal(digits.read(path).x, torch.ones(2, 1, 8, 8))
     np.save(path, np.ones((2, 8, 8)))
     assert torch.equal(digits.read(str(path)).x, torch.ones(2, 1, 8, 8))
-    np.save(path, np.full((2, 8, 8), 1.5))
-    with pytest.raises(ValueError, match=r"probabilities in \[0, 1\] or levels 0\.\.255"):
-        digits.read(path)
+    for strange in (1.5, 16.0):  # 16.0 is white in the original digits
+        np.save(path, np.full((2, 8, 8), strange))
+        with pytest.raises(ValueError, match=r"probabilities in \[0, 1\] or levels 0\.\.255"):
+            digits.read(path)
     bits = Dataset("bits", *3 * [torch.ones(2, 3)], "bernoulli")
     np.save(path, np.full((2, 3), 0.5))
     with pytest.raises(ValueError, match="0 and 1 or 0 and 255"):

@@ -98,13 +98,12 @@ def conversion_of(path: Path, dataset: Dataset, dtype: np.dtype, facts: Facts, s
 def _fits(way: Convert, dataset: Dataset, dtype: np.dtype, trained: np.dtype | None, facts: Facts) -> bool:
     """Whether the values of a file can be converted in a way.
 
-    Whole numbers from 0 to 1 can be levels or shares. Those of a type of whole numbers are levels, and those of another
-    type where the training data, if their type is known, are levels of such a type.
+    0.0 and 1.0 may be levels or shares, so real numbers are levels only where those of the training data are.
     """
     if dataset.likelihood not in WAYS:
         return True
     real = dtype.kind == "f"
-    same = not (real and facts.unit) if trained is None else real == (trained.kind == "f")
+    same = real == (trained is not None and trained.kind == "f")
     if way is unchanged:
         return facts.unit if dataset.dynamic else facts.binary
     if way is shares:

@@ -6,6 +6,7 @@ unless a column of the kind `split` says train, valid or test; without valid, a 
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,7 @@ def load(
         doubts=tuple(_doubts(table, chosen, x.numpy(), train.numpy())),
         standardize=scaled,
         columns=tuple(chosen),
-        reader=lambda dataset, other: read_rows(dataset, other, columns, layer)[1],
+        reader=partial(_read_examples, columns=columns, layer=layer),
         **_beside(path, frame, given, rows),
     )
     return dataset if condition is None else condition_on(dataset, condition, rows)
@@ -129,6 +130,10 @@ def read_rows(
     x = encode(path, frame.table, dataset.columns)
     _check_complete_rows(path, x.isnan().numpy(), dataset.columns, dataset.likelihood)
     return frame, Examples(x, _conditions(path, frame, dataset, columns) if dataset.conditions else None)
+
+
+def _read_examples(dataset: Dataset, path: Path, columns: str | None, layer: str | None) -> Examples:
+    return read_rows(dataset, path, columns, layer)[1]
 
 
 def _conditions(path: Path, frame: Frame, dataset: Dataset, columns: str | None) -> torch.Tensor:
