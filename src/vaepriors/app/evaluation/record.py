@@ -1,52 +1,35 @@
-"""The evaluation of a run, in blocks of examples that can stop and resume."""
+"""What an evaluation of a run computes, and what it records."""
 
 import hashlib
 import math
 import os
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch import Tensor
 
 from vaepriors import checkpoint
 from vaepriors.analysis import active_units
-from vaepriors.annealing import Annealing, Bounds, simulate
+from vaepriors.annealing import Bounds
+from vaepriors.app.evaluation.blocks import InBlocks
+from vaepriors.app.evaluation.normalizer import measure_normalizer
 from vaepriors.app.files import choose_examples
 from vaepriors.app.methods import method_of
 from vaepriors.app.records import check_same_file, name_of, write_record
 from vaepriors.app.run import Run
-from vaepriors.conditional import AnyVAE, batches, given, unconditional
+from vaepriors.conditional import AnyVAE, batches
 from vaepriors.data import LIKELIHOODS, Dataset
 from vaepriors.devices import hardware, open_devices
-from vaepriors.likelihood import Estimate, Method, bits_per_dim, check_sizes, weigh
+from vaepriors.likelihood import Estimate, Method, bits_per_dim
 from vaepriors.numerics import fixed_numerics, seed_of
 from vaepriors.priors import VHP
-from vaepriors.reading import check
-from vaepriors.vae import eval_mode
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Paused", "digest_of", "evaluate_run", "measure_normalizer", "summary"]
-
-
-_BLOCK = 10  # at least this many examples between two looks at the clock
-
-
-class Paused(RuntimeError):
-    """There was no time for all examples; the next call continues with the rest."""
-
-
-class Partial(TypedDict):
-    """Beside the tensor `found`, of shape (5, done), of evaluation.partial."""
-
-    same: dict[str, Any]
-    seconds: float
+__all__ = ["digest_of", "evaluate_run", "summary"]
 
 
 @fixed_numerics()
@@ -107,7 +90,7 @@ def evaluate_run(
     check_same_file(run, what)
     fabric.launch()
     x = x.to(next(model.to(fabric.device).parameters()))
-    blocks = _InBlocks(fabric, run / f"{name_of(what)}.partial", {**what, "chunk": chunk}, progress, estimator)
+    blocks = InBlocks(fabric, run / f"{name_of(what)}.partial", {**what, "chunk": chunk}, progress, estimator)
     with run.lock(fabric.is_global_zero):
         estimates, bounds, seconds = blocks.estimate(model, x, y, until, save_every)
         log_likelihood = checkpoint.npy(estimates.log_likelihood)
@@ -196,205 +179,11 @@ def _units(model: AnyVAE, x: Tensor, y: Tensor | None, seed: int) -> dict[str, i
     }
 
 
-def _known(model: AnyVAE, seed: int) -> AnyVAE:
-    """The model with the prior of an evaluation: an estimate that it needs follows from the seed, also after a stop."""
-    torch.manual_seed(seed_of(seed, "prior"))
-    return model.hold_prior()
-
-
-class _Shifted(nn.Module):
-    """A prior whose estimated constant is moved by its standard error."""
-
-    def __init__(self, prior: nn.Module) -> None:
-        super().__init__()
-        self.prior = prior
-
-    def forward(self, *y: Tensor) -> Distribution:
-        return self.prior(*y).shifted(1)
-
-
-@torch.no_grad()
-def measure_normalizer(
-    model: AnyVAE,
-    x: Tensor,
-    result: dict[str, Any],
-    method: Method,
-    chunk: int | None,
-    condition: Tensor | None = None,
-) -> dict[str, Any]:
-    """The prior's estimated normaliser, if it has one, and the error of the likelihood with its share.
-
-    The normaliser is moved by its standard error, and log p(x) of at most 100 examples changes by its share on average.
-    This share and that of the examples are independent.
-
-    Args:
-        model: The model.
-        x: The examples.
-        result: The evaluation, with `seed` and `nll_se`.
-        method: How log p(x) is estimated.
-        chunk, condition: As in `estimate`.
-
-    Returns:
-        `normalizer`, `normalizer_se` and a new `nll_se`; nothing for a prior without an estimated normaliser.
-    """
-    with eval_mode(model):
-        known, means = _known(model, result["seed"]), []
-        x, y = x[:100], None if condition is None else condition[:100]
-        normalizer = getattr(given(known, None if y is None else y[0].to(x)).prior(), "normalizer", None)
-        if normalizer is None:
-            return {}
-        chunk = check_sizes(model, x, method.draws, chunk)
-        for each in (known, type(known)(known.encoder, known.decoder, _Shifted(known.prior))):
-            torch.manual_seed(seed_of(result["seed"], "normalizer"))
-            estimates = weigh(method, each, x, y, chunk, lambda images: None)
-            means.append(estimates.log_likelihood.mean().item())
-    share, spread = means[1] - means[0], result["nll_se"]
-    return {
-        "normalizer": normalizer.value.item(),
-        "normalizer_se": normalizer.se.item(),
-        "nll_se": None if spread is None else math.hypot(spread, share),
-    }
-
-
 def _gap(bounds: Bounds) -> dict[str, float | None]:
     """The mean distance of bounds on log p(x), with its standard error; nothing without simulated examples."""
     n, distance = len(bounds.lower), bounds.upper - bounds.lower
     error = distance.std().item() / math.sqrt(n) if n > 1 else None
     return {"gap": bounds.gap, "gap_se": error} if n else {}
-
-
-class _InBlocks:
-    """An estimate of many examples, a block of them on each device at a time, that can stop and resume.
-
-    The simulated examples of annealed importance sampling follow the others: there the first two of the five numbers of
-    an example are the bounds on its log p(x).
-
-    Args:
-        fabric: The devices, launched.
-        path: The file of the finished examples.
-        same: What decides the numbers, and must be the same to resume. The draws of a block follow from its seed and
-            the place of the first example.
-        progress: Called with the number of examples done and their total.
-        method: What estimates.
-    """
-
-    def __init__(
-        self, fabric: "Fabric", path: Path, same: dict[str, Any], progress: Callable[[int, int], None], method: Method
-    ) -> None:
-        self.fabric, self.path, self.same, self.progress, self.method = fabric, path, same, progress, method
-        self.simulated: int = same.get("simulated", 0)
-
-    @torch.no_grad()
-    def estimate(
-        self, model: AnyVAE, x: Tensor, y: Tensor | None, until: float | None, save_every: float
-    ) -> tuple[Estimate, Bounds, float]:
-        """The estimate, the bounds of simulated examples, and the seconds that they took, in all calls together."""
-        draws, total = self.method.draws, len(x) + self.simulated
-        chunk = check_sizes(model, x, draws, self.same["chunk"])
-        size = min(max(_BLOCK, chunk // draws), -(-total // self.fabric.world_size))
-        estimates, before = self._restored(total, x.device)
-        began = saved = time.monotonic()
-        with eval_mode(model):
-            known = _known(model, self.same["seed"])
-            simulated = self._simulate(known)
-            try:
-                while estimates.shape[1] < total:
-                    now, done = time.monotonic(), estimates.shape[1]
-                    part = self._block(known, x, y, simulated, done, size, chunk)
-                    estimates = torch.cat([estimates, part], 1)[:, :total]
-                    late = self._any(until is not None and 2 * time.monotonic() - now > until)
-                    if late and estimates.shape[1] < total:
-                        raise Paused(f"stopped after {estimates.shape[1]} of {total} examples: call again to continue")
-                    if time.monotonic() - saved >= save_every:
-                        self._save(estimates, before + time.monotonic() - began)
-                        saved = time.monotonic()
-            except (KeyboardInterrupt, Paused):
-                self._save(estimates, before + time.monotonic() - began)
-                raise
-        bounds = Bounds(*estimates[:2, len(x) :])
-        return Estimate(*estimates[:, : len(x)]), bounds, before + time.monotonic() - began
-
-    def _simulate(self, model: AnyVAE) -> tuple[Tensor, Tensor] | None:
-        """The simulated examples with their z, the same in each call; None without any."""
-        torch.manual_seed(seed_of(self.same["seed"], "simulated"))
-        return simulate(unconditional(model), model.prior(), self.simulated) if self.simulated else None
-
-    def _any(self, late: bool) -> bool:
-        """Whether some device is late."""
-        votes: Any = self.fabric.all_reduce(torch.tensor(float(late), device=self.fabric.device), reduce_op="sum")
-        return votes.item() > 0
-
-    def _block(
-        self,
-        model: AnyVAE,
-        x: Tensor,
-        y: Tensor | None,
-        simulated: tuple[Tensor, Tensor] | None,
-        done: int,
-        size: int,
-        chunk: int,
-    ) -> Tensor:
-        """Estimates of the next examples, `size` on each device, of shape `(5, devices * size)`; zeros after them."""
-        devices, first = self.fabric.world_size, done + size * self.fabric.global_rank
-
-        def count(images: int) -> None:
-            nonlocal done
-            total = len(x) + self.simulated
-            done += images * devices
-            if self.fabric.is_global_zero:
-                self.progress(min(done, total), total)
-
-        torch.manual_seed(seed_of(self.same["seed"], "evaluation", first))
-        part = torch.zeros(5, size, dtype=torch.float64, device=x.device)
-        block = x[first : first + size]
-        if len(block):  # none for the last devices of the last round
-            condition = None if y is None else y[first : first + size]
-            part[:, : len(block)] = torch.stack(weigh(self.method, model, block, condition, chunk, count))
-        if simulated is not None and isinstance(self.method, Annealing):
-            start, end = (max(place - len(x), 0) for place in (first, first + size))
-            drawn, z = (each[start:end] for each in simulated)
-            if len(drawn):
-                bounds = self.method.bounds(unconditional(model), model.prior(), drawn, z, chunk)
-                part[:2, len(block) : len(block) + len(drawn)] = torch.stack(bounds)
-                count(len(drawn))
-        if devices == 1:
-            return part
-        every: Any = self.fabric.all_gather(part)  # (devices, 5, size)
-        return every.transpose(0, 1).flatten(1)
-
-    def _restored(self, total: int, device: torch.device) -> tuple[Tensor, float]:
-        """The finished examples and their seconds; a damaged file is renamed, and nothing is finished."""
-        if self.fabric.is_global_zero and self.path.is_file():
-            try:
-                self._read(total)
-            except ValueError as error:
-                aside = self.path.with_name(f"{self.path.name}.damaged")
-                os.replace(self.path, aside)
-                print(f"{error}: renamed to {aside.name}, and the evaluation starts over", file=sys.stderr)
-        self.fabric.barrier()
-        nothing = torch.zeros(5, 0, dtype=torch.float64)
-        estimates, seconds = self._read(total) if self.path.is_file() else (nothing, 0.0)
-        return estimates.to(device), seconds
-
-    def _read(self, n: int) -> tuple[Tensor, float]:
-        """The estimates of the first examples; none if they are of another evaluation."""
-        tensors, values = checkpoint.load(self.path)
-        estimates = tensors.get("found", torch.zeros(0))
-        try:
-            check(values, Partial)
-        except ValueError as error:
-            raise checkpoint.Damaged(f"{self.path} is damaged: {error}") from error
-        if estimates.dtype != torch.float64 or estimates.shape != (5, estimates.shape[-1]):
-            raise checkpoint.Damaged(f"{self.path} is damaged: it holds {estimates.dtype} {tuple(estimates.shape)}")
-        if values["same"] != self.same:
-            return estimates[:, :0], 0.0
-        if estimates.shape[1] > n:
-            raise checkpoint.Damaged(f"{self.path} is damaged: it holds {estimates.shape[1]} of {n} examples")
-        return estimates, values["seconds"]
-
-    def _save(self, estimates: Tensor, seconds: float) -> None:
-        if self.fabric.is_global_zero:
-            checkpoint.save(self.path, {"found": estimates}, {"same": self.same, "seconds": seconds})
 
 
 def summary(estimates: Estimate, dataset: Dataset) -> dict[str, Any]:
