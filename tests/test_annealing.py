@@ -100,9 +100,9 @@ def test_the_truth_lies_between_the_bounds():
     linear = LinearGaussian(scale=1.5)
     torch.manual_seed(0)
     model, method = linear.vae(), Annealing(1, 3, 1)
-    x, z = simulate(model, model.prior(), 1000)
-    truth = linear.log_prob(x)
-    lower, upper = method.bounds(model, model.prior(), x, z, chunk=1000)
+    simulated = simulate(model, 1000)
+    truth = linear.log_prob(simulated.x)
+    lower, upper = method.bounds(model, simulated, chunk=1000)
     for below, above in ((lower, truth), (truth, upper)):
         difference = above - below
         assert difference.mean() > 3 * difference.std() / math.sqrt(1000)

@@ -1,5 +1,7 @@
 """Models given a condition: exact weights, priors of classes, networks that see y, training and resuming."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch.distributions import Independent, Normal
 
 from reference import Call, D, L, LinearGaussian, fit_of_samples
 from vaepriors import analysis, networks
-from vaepriors.annealing import Annealing
+from vaepriors.annealing import Annealing, bidirectional, simulate
 from vaepriors.app.cost import gflop_per_step
 from vaepriors.app.experiment import MODELS, Experiment, build
 from vaepriors.conditional import ConditionalVAE, Ignoring, PerClass, PseudoConditions
@@ -30,14 +32,14 @@ def likelihood(z1, y):
     return Independent(Normal(z1 @ linear.W.T + y @ B, linear.t), 1)
 
 
-def one_level():
+def one_level(linear=linear):
     """z ~ N(A y, var), x = W z + B y + t e, with the exact posterior."""
     var = linear.a**2 + linear.s**2
     encoder = Call(lambda x, y: linear._posterior(y @ A, var, *linear._observed(x - y @ B)))
     return ConditionalVAE(encoder, Call(likelihood), Call(lambda y: DiagonalNormal(y @ A, var.sqrt())))
 
 
-def two_levels():
+def two_levels(linear=linear):
     """The same without A, where y shifts x alone, and p(z2) ignores y."""
     prior = TwoLevelPrior(
         Ignoring(StandardNormal(L).double()),
@@ -72,6 +74,47 @@ def test_every_method_estimates_log_p_of_x_given_y(name, method):
     model = make()
     estimates = estimate(model, linear.x, method, chunk=12, condition=y)  # a few examples at a time
     torch.testing.assert_close(estimates.log_likelihood, exact(linear.x), rtol=0, atol=1e-8)
+
+
+def vae_over_z(linear):
+    """The distribution of two levels, where the prior is a VAE over z1."""
+    inner = linear.vae_with_vae_prior(4)
+    encoder = Call(lambda x, y: inner.encoder(x - y @ B))
+    return ConditionalVAE(encoder, Call(likelihood), Ignoring(inner.prior))
+
+
+BOUNDED = EXACT | {"vae over z": (vae_over_z, EXACT["two levels"][1])}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_log_p_of_simulated_x_given_their_y_lies_between_bounds_that_meet(name):
+    make, _ = BOUNDED[name]
+    model, n = make(LinearGaussian(scale=1.5)), 7 * 150
+    torch.manual_seed(0)
+    simulated = simulate(model, n, y)
+    assert simulated.condition.equal(y.repeat(150, 1))
+    at_y = simulated.x - simulated.condition @ B
+    truth = linear.log_prob(at_y - simulated.condition @ A @ linear.W.T if name == "one level" else at_y)
+    lower, upper = Annealing(1, 3, 1).bounds(model, simulated, chunk=500)
+    for below, above in ((lower, truth), (truth, upper)):
+        difference = above - below
+        assert difference.mean() > 3 * difference.std() / math.sqrt(n)
+    for ratio in ((lower - truth).exp(), (truth - upper).exp()):  # E[w] = p(x|y), and E[1 / w] = 1 / p(x|y)
+        assert abs(ratio.mean() - 1) < 4 * ratio.std() / math.sqrt(n)
+    far, near = (bidirectional(model, 200, method, condition=y) for method in (Annealing(1, 2, 1), Annealing(4, 20, 2)))
+    assert far.lower.shape == far.upper.shape == (200,)
+    assert 0 < near.gap < far.gap / 3
+
+
+def test_examples_are_simulated_given_the_conditions_of_the_model():
+    for model, condition, words in (
+        (one_level(), None, "no conditions y"),
+        (linear.vae(), y, "are conditions y"),
+        (one_level(), y[0], r"\(2,\)"),
+        (one_level(), y[:0], r"\(0, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            bidirectional(model, 3, condition=condition)
 
 
 def test_a_sample_has_a_z_for_each_y():

@@ -1,12 +1,14 @@
 """Runs whose model is given a condition: training, resuming, drawing, evaluating, reporting."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 
 from conftest import TINY
+from vaepriors.app.evaluation import Paused, evaluate_run
 from vaepriors.app.interpolation import interpolate_run
 from vaepriors.app.run import Run
 
@@ -144,13 +146,23 @@ def test_a_condition_that_a_command_does_not_take_is_refused(vaepriors, train_gi
         ("--condition with that of the paths", "interpolate", tmp_path / "a"),
         ("1 test example of the class 7", "interpolate", tmp_path / "a", "--condition", "7", "0"),
         ("has no conditions", "interpolate", tmp_path / "b", "--condition", "7"),
-        ("simulated 0", "evaluate", tmp_path / "a", "--method", "ais", "--simulated", "3"),
         ("class of 2, 3, 7", "sample", tmp_path / "a", "--condition", "4", "0"),
         ("has no conditions", "sample", tmp_path / "b", "--condition", "4"),
     ):
         assert vaepriors(*command) == 2
         assert words in capsys.readouterr().err
-    annealed = ["--method", "ais", "--chains", "2", "--temperatures", "2", "--number", "2"]
-    assert vaepriors("evaluate", tmp_path / "a", *annealed) == 0
-    (path,) = (tmp_path / "a").glob("evaluation-*.json")
-    assert json.loads(path.read_text())["simulated"] == 0
+
+
+def test_examples_are_simulated_given_the_conditions_of_the_evaluated_ones(vaepriors, train_given, tmp_path):
+    assert train_given(tmp_path / "a", *OWN, "--epochs", "1") == 0
+    run, few = Run(tmp_path / "a"), {"chains": 1, "temperatures": 2}
+    straight = evaluate_run(run, method="ais", chunk=10, simulated=6, **few)
+    assert math.isfinite(straight["gap"])
+    with pytest.raises(Paused, match="10 of 11"):
+        evaluate_run(run, method="ais", chunk=10, simulated=6, until=0.0, **few)
+    again = evaluate_run(run, method="ais", chunk=10, simulated=6, **few)
+    assert {**again, "seconds": 0} == {**straight, "seconds": 0}
+    annealed = ["--method", "ais", "--chains", "1", "--temperatures", "2"]
+    assert vaepriors("evaluate", run.folder, *annealed, "--number", "2") == 0
+    (other,) = run.folder.glob("evaluation-test-2-*.json")
+    assert json.loads(other.read_text())["simulated"] == 100

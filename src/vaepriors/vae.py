@@ -287,7 +287,8 @@ class Marginal(ShapedDistribution):
         """The joint distribution of z and x, over [z, x], and q(z|x) (see `vaepriors.distributions.auxiliary`)."""
         prior = self.model.prior()
         (size,), (features,) = prior.event_shape, self.event_shape
-        return Auxiliary(Chain(prior, self.model.decoder, (size, features)), self.model.encoder, size)
+        joint = Chain(prior, self.model.decoder, (size, features))
+        return Auxiliary(joint.expand(self.batch_shape) if self.batch_shape else joint, self.model.encoder, size)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self.batch_shape:  # an estimate of its own for each place

@@ -20,6 +20,7 @@ Where the prior is a VAE over z, with the latent u, its density is only estimate
 q(u|z) q(z|x) to p(x|z) p(z|u) p(u), which has the same p(x).
 """
 
-from vaepriors.annealing.method import Annealing, Bounds, bidirectional, simulate
+from vaepriors.annealing.method import Annealing, Bounds, bidirectional
+from vaepriors.annealing.simulation import Simulated, simulate
 
-__all__ = ["Annealing", "Bounds", "bidirectional", "simulate"]
+__all__ = ["Annealing", "Bounds", "Simulated", "bidirectional", "simulate"]

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaepriors.annealing.path import AnnealingPath, unrolled
+from vaepriors.annealing.path import AnnealingPath
+from vaepriors.annealing.simulation import Simulated, simulate
+from vaepriors.conditional import AnyVAE, batches
 from vaepriors.likelihood import Estimate, Posterior, check_sizes
 from vaepriors.limits import at_least_one
 from vaepriors.numerics import fixed_numerics
 from vaepriors.vae import VAE, eval_mode
 
-__all__ = ["Annealing", "Bounds", "bidirectional", "simulate"]
+__all__ = ["Annealing", "Bounds", "bidirectional"]
 
 ACCEPTANCE = 0.7  # that the step sizes are adapted to
 
@@ -80,15 +82,20 @@ class Annealing:
             progress(len(batch))
         return Estimate(*map(torch.cat, zip(*parts, strict=True)))
 
-    def bounds(self, model: VAE, prior: Distribution, x: Tensor, z: Tensor, chunk: int) -> Bounds:
-        """Bounds on log p(x) from both sides, where `simulate` has drawn x and z.
+    def bounds(self, model: AnyVAE, simulated: Simulated, chunk: int) -> Bounds:
+        """Bounds on log p(x), or log p(x|y), from both sides, with `chunk` chains at a time.
+
+        Args:
+            model: The model that has drawn them, with its prior held (see `VAE.hold_prior`).
+            simulated: The draws, by `simulate`.
+            chunk: Chains at a time.
 
         Raises:
             ValueError: As in `weigh`.
         """
-        parts = []
-        for batch, start in zip(*(each.split(max(1, chunk // self.chains)) for each in (x, z)), strict=True):
-            path = self._path(model, prior, batch)
+        (x, z, y), size, parts = simulated, max(1, chunk // self.chains), []
+        for (at, batch), start in zip(batches(model, x, y, size), z.split(size), strict=True):
+            path = self._path(at, at.prior(), batch)
             step_sizes, portions = self._tune(path), _portions(self.chains, chunk)
             up = torch.cat([self._forward(path, step_sizes, n)[0] for n in portions])
             down = torch.cat([self._backward(path, step_sizes, start, n) for n in portions])
@@ -137,7 +144,14 @@ class Annealing:
 
 @fixed_numerics()
 @torch.no_grad()
-def bidirectional(model: VAE, n: int = 100, annealing: Annealing | None = None, *, chunk: int | None = None) -> Bounds:
+def bidirectional(
+    model: AnyVAE,
+    n: int = 100,
+    annealing: Annealing | None = None,
+    *,
+    chunk: int | None = None,
+    condition: Tensor | None = None,
+) -> Bounds:
     """Bounds on log p(x) from both sides, on data that the model draws.
 
     Args:
@@ -145,9 +159,12 @@ def bidirectional(model: VAE, n: int = 100, annealing: Annealing | None = None, 
         n: How many x to draw.
         annealing: The method; `Annealing()` unless given.
         chunk: Chains at a time; by default, what suits the model and the device.
+        condition: The y that the x are drawn given, of shape `(N, c)`, for a `ConditionalVAE`: in their order, and from
+            the first again where n is larger than N. The bounds are on log p(x|y).
 
     Raises:
-        ValueError: If `n` < 1, or the method cannot be used with the model.
+        ValueError: If `n` < 1, conditions are missing or not those of the model, or the method cannot be used with the
+            model.
 
     >>> from vaepriors import networks, priors
     >>> encoder, decoder = networks.Encoder((1, 4, 4), [16], latent=2), networks.Decoder((1, 4, 4), [16], latent=2)
@@ -157,22 +174,10 @@ def bidirectional(model: VAE, n: int = 100, annealing: Annealing | None = None, 
     """
     annealing = annealing or Annealing()
     with eval_mode(model):
-        prior = model.prior()
-        x, z = simulate(model, prior, n)
-        chunk = check_sizes(model, x, annealing.draws, chunk)
-        return annealing.bounds(model, prior, x, z, chunk)
-
-
-def simulate(model: VAE, prior: Distribution, n: int) -> tuple[Tensor, Tensor]:
-    """n draws of x from a model, each with an exact draw of p(z|x): the z, or [u, z], that it was drawn from.
-
-    Raises:
-        ValueError: If `n` < 1.
-    """
-    at_least_one(n=n)
-    joint, size = unrolled(prior)
-    z = joint.sample(torch.Size((n,)))
-    return model.decoder(z[..., size:]).sample(), z
+        known = model.hold_prior()
+        simulated = simulate(known, n, condition)
+        chunk = check_sizes(model, simulated.x, annealing.draws, chunk)
+        return annealing.bounds(known, simulated, chunk)
 
 
 def _portions(number: int, chunk: int) -> list[int]:

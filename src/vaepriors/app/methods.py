@@ -42,7 +42,7 @@ def ais(
         chains: Chains of draws for each example.
         temperatures: Steps from q(z|x), or from the fitted posterior, to p(z|x).
         simulated: Examples that the model draws, on which bounds from both sides show how far the estimates can be
-            from log p(x).
+            from log p(x). With conditions, it draws them given those of the evaluated examples.
     """
     posterior: Posterior | None = Refinement(refine_steps) if refine_steps else None
     return Annealing(chains, temperatures, posterior=posterior)

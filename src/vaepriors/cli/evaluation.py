@@ -49,7 +49,8 @@ def evaluate(
         chains: For ais: chains of draws for each example; 16 unless given.
         temperatures: For ais: steps from q(z|x), or from the fitted posterior, to p(z|x); 300 unless given.
         simulated: For ais: examples that the model draws, on which bounds from both sides show how far the estimates
-            can be from log p(x); 100 unless given, 0 for none.
+            can be from log p(x); 100 unless given, 0 for none. With conditions, it draws them given those of the
+            evaluated examples.
         split: Which part of the data. (The training set is binarised once, always the same way.)
         file: Other data instead: a file or folder like the data of the run, with the classes and covariates that the
             model is given. Of new.npy it is evaluation-file-new.json; log_likelihood-file-new.npy has log p(x) of each.

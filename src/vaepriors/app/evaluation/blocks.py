@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vaepriors import checkpoint
-from vaepriors.annealing import Annealing, Bounds, simulate
+from vaepriors.annealing import Annealing, Bounds, Simulated, simulate
 from vaepriors.app.evaluation.normalizer import hold_seeded_prior
-from vaepriors.conditional import AnyVAE, unconditional
+from vaepriors.conditional import AnyVAE
 from vaepriors.likelihood import Estimate, Method, check_sizes, weigh
 from vaepriors.numerics import seed_of
 from vaepriors.reading import check
@@ -71,7 +71,7 @@ class InBlocks:
         began = saved = time.monotonic()
         with eval_mode(model):
             known = hold_seeded_prior(model, self.same["seed"])
-            simulated = self._simulate(known)
+            simulated = self._simulate(known, y)
             try:
                 while estimates.shape[1] < total:
                     now, done = time.monotonic(), estimates.shape[1]
@@ -89,10 +89,10 @@ class InBlocks:
         bounds = Bounds(*estimates[:2, len(x) :])
         return Estimate(*estimates[:, : len(x)]), bounds, before + time.monotonic() - began
 
-    def _simulate(self, model: AnyVAE) -> tuple[Tensor, Tensor] | None:
-        """The simulated examples with their z, the same in each call; None without any."""
+    def _simulate(self, model: AnyVAE, y: Tensor | None) -> Simulated | None:
+        """The simulated examples, given the conditions of the others, the same in each call; None without any."""
         torch.manual_seed(seed_of(self.same["seed"], "simulated"))
-        return simulate(unconditional(model), model.prior(), self.simulated) if self.simulated else None
+        return simulate(model, self.simulated, y) if self.simulated else None
 
     def _any(self, late: bool) -> bool:
         """Whether some device is late."""
@@ -104,7 +104,7 @@ class InBlocks:
         model: AnyVAE,
         x: Tensor,
         y: Tensor | None,
-        simulated: tuple[Tensor, Tensor] | None,
+        simulated: Simulated | None,
         done: int,
         size: int,
         chunk: int,
@@ -126,12 +126,10 @@ class InBlocks:
             condition = None if y is None else y[first : first + size]
             part[:, : len(block)] = torch.stack(weigh(self.method, model, block, condition, chunk, count))
         if simulated is not None and isinstance(self.method, Annealing):
-            start, end = (max(place - len(x), 0) for place in (first, first + size))
-            drawn, z = (each[start:end] for each in simulated)
-            if len(drawn):
-                bounds = self.method.bounds(unconditional(model), model.prior(), drawn, z, chunk)
-                part[:2, len(block) : len(block) + len(drawn)] = torch.stack(bounds)
-                count(len(drawn))
+            some = simulated.rows(*(max(place - len(x), 0) for place in (first, first + size)))
+            if len(some.x):
+                part[:2, len(block) : len(block) + len(some.x)] = torch.stack(self.method.bounds(model, some, chunk))
+                count(len(some.x))
         if devices == 1:
             return part
         every: Any = self.fabric.all_gather(part)  # (devices, 5, size)

@@ -22,7 +22,7 @@ from vaepriors.app.run import Run
 from vaepriors.conditional import AnyVAE, batches
 from vaepriors.data import LIKELIHOODS, Dataset
 from vaepriors.devices import hardware, open_devices
-from vaepriors.likelihood import Estimate, Method, bits_per_dim
+from vaepriors.likelihood import Estimate, bits_per_dim
 from vaepriors.numerics import fixed_numerics, seed_of
 from vaepriors.priors import VHP
 
@@ -73,18 +73,19 @@ def evaluate_run(
         What evaluation.json holds. `nll`, its standard error over examples `nll_se`, `elbo`, `rate` and `distortion`
         are means in nats; `bits_per_dim` is None for densities; `model_digest` and `examples_digest` identify the model
         and the examples. If the prior has an estimated `normalizer`, its error `normalizer_se` is part of `nll_se`.
-        With simulated examples, `gap` is the mean distance of the bounds on their log p(x).
+        With simulated examples, `gap` is the mean distance of the bounds on their log p(x). A model with conditions
+        draws them given those of the evaluated examples, in their order, and from the first again if they are more.
 
     Raises:
         Paused: If it stopped because of `until`.
         Busy: If another process works in the folder.
     """
-    estimator, chosen = _method_for(run, method, samples=samples, **options)
+    estimator, chosen = method_of(method, samples=samples, **options)
     fabric = open_devices(accelerator, devices)
     if os.environ.get("LOCAL_RANK", "0") == "0":  # the others are started by the first, which holds it then
         run.check_free()
     dataset = run.dataset()
-    model, x, y, what = _load(run, dataset, which, split, file, number, prior_samples, chosen.get("simulated", 0))
+    model, x, y, what = _load(run, dataset, which, split, file, number, prior_samples)
     _check_devices(devices, len(x))
     what |= {"seed": seed, "samples": chosen.get("chains"), "method": method, **chosen}
     check_same_file(run, what)
@@ -112,14 +113,6 @@ def _work(fabric: "Fabric", seconds: float) -> dict[str, Any]:
     return {"seconds": round(seconds, 2), "device": hardware(fabric.device), "devices": fabric.world_size}
 
 
-def _method_for(run: Run, method: str, **options: int | None) -> tuple[Method, dict[str, Any]]:
-    """The method with its options. For a model with conditions, it simulates no examples unless asked."""
-    estimator, chosen = method_of(method, **options)
-    if chosen.get("simulated") and options.get("simulated") is None and run.experiment().condition:
-        chosen["simulated"] = 0
-    return estimator, chosen
-
-
 def _load(
     run: Run,
     dataset: Dataset,
@@ -128,14 +121,8 @@ def _load(
     file: Path | None,
     number: int | None,
     prior_samples: int | None,
-    simulated: int,
 ) -> tuple[AnyVAE, Tensor, Tensor | None, dict[str, Any]]:
     """The model, the examples and their conditions, and what identifies them."""
-    if simulated and dataset.conditions:
-        raise ValueError(
-            f"simulated is {simulated}, but the model is given conditions, which simulated examples do not have: give "
-            "simulated 0"
-        )
     model, values = run.model(dataset, which)
     prior_samples = _set_prior_samples(model, prior_samples)
     points, conditions = choose_examples(dataset, split, file)
