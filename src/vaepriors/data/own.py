@@ -22,9 +22,7 @@ Bytes stay bytes, and become numbers when they are selected. Training points of 
 memory stay on disk (see `vaepriors.data.rows`).
 """
 
-import math
 import os
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,9 +43,11 @@ from vaepriors.data.arrays import (
     read_arrays,
 )
 from vaepriors.data.conditions import condition_on
-from vaepriors.data.dataset import LIKELIHOODS, Dataset, Reader, binarize_rows, check_known, shuffled_split
+from vaepriors.data.dataset import LIKELIHOODS, Dataset, Reader, check_known
+from vaepriors.data.doubts import doubtful_layout, doubtful_scales, doubtful_values
 from vaepriors.data.images import read_images
 from vaepriors.data.other import read_points
+from vaepriors.data.places import Places, held_out, placed, places_of
 from vaepriors.data.rows import (
     Convert,
     Points,
@@ -66,12 +66,8 @@ from vaepriors.data.stored import WAYS, Stored, blocks_of, check_stored, take_ex
 from vaepriors.data.survey import Facts, survey, survey_files
 
 Splits = tuple[Points, Tensor, Tensor]
-Places = dict[str, tuple[str, np.ndarray | None]]
 
-HELD_OUT, HELD_OUT_BYTES = 10_000, 2**29  # at most in valid and test, where they are split off
 CHANNELS = (1, 3)  # of an image whose channels come last
-FAR, NEAR = 10.0, 0.01  # real values of a larger mean or another standard deviation are far from a unit scale
-UNEVEN = 1000.0  # and so is a table whose columns differ more in their standard deviations
 
 
 def load(
@@ -161,13 +157,13 @@ class _Source:
         last = _all_have_last_channels(headers)
         chosen, dynamic, convert = _reading(self.path, headers["train"].dtype, facts, self.likelihood)
         points = {name: Rows(as_tensor(x, last), convert) for name, x in arrays.items()}
-        places = _places(headers, self.seed)
+        places = places_of(headers, self.seed)
         train = points["train"] if places["train"][1] is None else points["train"].take(places["train"][1])
-        valid, test = (_held_out(points, places, split, dynamic) for split in SPLITS[1:])
+        valid, test = (held_out(points, places, split, dynamic) for split in SPLITS[1:])
         keeps = is_bytes(headers["train"].dtype) and LIKELIHOODS[chosen].streams
         splits = train if keeps else train[:], valid, test
         _check_categories(self.path, headers, places, splits, chosen)
-        extras = {kind: _placed(values, places) for kind, values in taken.items()}
+        extras = {kind: placed(values, places) for kind, values in taken.items()}
         reader = partial(read_points, stored=Stored(convert, headers["train"].dtype, last, self.image_size))
         dataset = self._dataset(splits, facts, (chosen, dynamic), _stored(headers, last), extras, reader)
         return _given(dataset, condition, headers, places)
@@ -190,12 +186,12 @@ class _Source:
         chosen, dynamic, convert = _reading(self.path, headers["train"].dtype, facts, self.likelihood)
         if facts.bad_at:
             raise ValueError(f"{self.path} holds NaN or infinity in {facts.bad_at}: remove or repair it")
-        places = _places(headers, self.seed)
+        places = places_of(headers, self.seed)
         points = {name: Streamed(each, convert, channels_last=last) for name, each in splits.items()}
-        valid, test = (_held_out(points, places, split, dynamic) for split in SPLITS[1:])
+        valid, test = (held_out(points, places, split, dynamic) for split in SPLITS[1:])
         train = Streamed(splits["train"], convert, places["train"][1], last)
         stored = f"{_stored(headers, last)}, read from disk"
-        extras = {kind: _placed(values, places) for kind, values in taken.items()}
+        extras = {kind: placed(values, places) for kind, values in taken.items()}
         reader = partial(read_points, stored=Stored(convert, headers["train"].dtype, last, self.image_size))
         dataset = self._dataset((train, valid, test), facts, (chosen, dynamic), stored, extras, reader)
         return _given(dataset, condition, headers, places)
@@ -212,8 +208,8 @@ class _Source:
         likelihood, dynamic = chosen
         shape = splits[0].shape
         scaled = self.standardize and LIKELIHOODS[likelihood].real and len(shape) == 2
-        doubts = (*self.doubts, *_doubtful_layout(shape), *_doubtful_values(facts, likelihood, self.likelihood))
-        doubts += () if scaled else tuple(_doubtful_scales(facts, likelihood))
+        doubts = (*self.doubts, *doubtful_layout(shape), *doubtful_values(facts, likelihood, self.likelihood))
+        doubts += () if scaled else tuple(doubtful_scales(facts, likelihood))
         content = " ".join(facts.sha256.values())
         about: Any = {"stored": stored, "doubts": doubts, "content": content, "standardize": scaled, **extras}
         about["label_names"] = self.label_names
@@ -228,42 +224,12 @@ def _given(dataset: Dataset, condition: str | None, headers: dict[str, Header], 
     """The data set with conditions; a wrong label is named by its row in the file."""
     if condition is None:
         return dataset
-    rows = _placed({name: torch.arange(header.shape[0]) for name, header in headers.items()}, places)
+    rows = placed({name: torch.arange(header.shape[0]) for name, header in headers.items()}, places)
     return condition_on(dataset, condition, rows)
-
-
-def _placed(values: dict[str, Tensor], places: Places) -> dict[str, Tensor]:
-    """What belongs to the points, split like them; nothing if there is nothing."""
-    if not values:
-        return {}
-    return {
-        split: values[name] if rows is None else values[name][torch.from_numpy(rows)]
-        for split, (name, rows) in places.items()
-    }
 
 
 def _stored(headers: dict[str, Header], last: bool) -> str:
     return f"{headers['train'].dtype}{', channels last' if last else ''}"
-
-
-def _places(headers: dict[str, Header], seed: int) -> Places:
-    """Where the points of each split are: the name of an array, and its rows; None for all."""
-    if "valid" in headers:
-        return {name: (name, None) for name in SPLITS}
-    (number, *event), given = headers["train"].shape, "test" in headers
-    most = min(HELD_OUT, max(1, HELD_OUT_BYTES // (4 * max(1, math.prod(event)))))
-    tenth = min(number // 10, most)
-    train, valid, test = (rows.numpy() for rows in shuffled_split(number, tenth, 0 if given else tenth, seed))
-    return {"train": ("train", train), "valid": ("train", valid), "test": ("test", None) if given else ("train", test)}
-
-
-def _held_out(points: Mapping[str, Points], places: Places, split: str, dynamic: bool) -> Tensor:
-    """The points of valid or test, binarised if train is dynamic."""
-    name, rows = places[split]
-    x = points[name][:] if rows is None else points[name][torch.from_numpy(rows)]
-    if not dynamic:
-        return x
-    return binarize_rows(x, np.arange(len(x)) if rows is None else rows, SPLITS.index(name))
 
 
 def _check_categories(path: Path, headers: dict[str, Header], places: Places, splits: Splits, chosen: str) -> None:
@@ -320,46 +286,3 @@ def _all_have_last_channels(headers: dict[str, Header]) -> bool:
 
 def _has_last_channels(shape: tuple[int, ...]) -> bool:
     return shape[-1] in CHANNELS and shape[1] not in CHANNELS
-
-
-def _doubtful_layout(shape: torch.Size) -> Iterator[str]:
-    _, channels, *sides = shape
-    if sides and sides[1] <= 4 < min(channels, sides[0]):
-        yield (
-            f"images are read as {channels} channels of {sides[0]} x {sides[1]} pixels, which looks like channels "
-            "last: store (N, C, H, W) if it is"
-        )
-
-
-def _doubtful_values(facts: Facts, chosen: str, likelihood: str) -> Iterator[str]:
-    if chosen == "logistic256" and likelihood == "auto" and facts.ends:
-        yield (
-            "every byte is 0 or 255, which looks binary and is read as 256 gray levels: choose --likelihood bernoulli "
-            "if it is binary"
-        )
-    if not LIKELIHOODS[chosen].discrete and facts.finite and likelihood == "auto" and facts.counts:
-        yield (
-            "every value is a whole number and is read as a real one: choose --likelihood poisson or negative_binomial "
-            "for counts"
-        )
-
-
-def _doubtful_scales(facts: Facts, chosen: str) -> Iterator[str]:
-    """Doubts about real values that are not standardised."""
-    if LIKELIHOODS[chosen].discrete or not facts.finite:
-        return
-    if facts.low >= 0 and facts.high <= 255 and facts.deviation > FAR:
-        yield (
-            f"values from {facts.low:.6g} to {facts.high:.6g} look like pixels and are read as real numbers: divide "
-            "them by 255, store them as uint8, or choose --likelihood logistic256 or bernoulli if they are whole levels"
-        )
-    elif facts.most > UNEVEN * facts.least:
-        yield (
-            f"columns have standard deviations from {facts.least:.3g} to {facts.most:.3g}: standardise each, or the "
-            "largest decide alone"
-        )
-    elif facts.deviation > FAR or abs(facts.mean) > FAR or 0 < facts.deviation < NEAR:
-        yield (
-            f"values have mean {facts.mean:.3g} and standard deviation {facts.deviation:.3g}, far from a unit scale: "
-            "standardise them, or training may fail"
-        )
