@@ -16,7 +16,7 @@ import scipy.io
 import torch
 
 from vaepriors import data
-from vaepriors.data import caltech, dataset, frey, histopathology, mnist, omniglot
+from vaepriors.data import caltech, draws, frey, histopathology, mnist, omniglot
 
 REAL = os.environ.get("VAEPRIORS_DATA")
 
@@ -78,25 +78,25 @@ def test_digits_are_embedded_and_split_alike_for_every_seed(data_folder):
 
 def test_binarize_once_is_fixed_exact_at_the_ends_and_unbiased():
     p = torch.tensor([0.0, 1.0, 0.25]).expand(20_000, 3)
-    x = dataset.binarize_once(p)
-    assert torch.equal(x, dataset.binarize_once(p))
+    x = draws.binarize_once(p)
+    assert torch.equal(x, draws.binarize_once(p))
     assert x.dtype == torch.float32
     assert x[:, 0].sum() == 0
     assert x[:, 1].sum() == 20_000
     assert abs(x[:, 2].mean().item() - 0.25) < 4 * (0.25 * 0.75 / 20_000) ** 0.5
-    assert not torch.equal(x, dataset.binarize_once(p, stream=1))
+    assert not torch.equal(x, draws.binarize_once(p, stream=1))
 
 
 def test_binarize_once_never_changes():
     first = [1, 1, 1, 1, 1, 0, 1, 0, 1, 1, 0, 1, 1, 0, 1, 0]
-    assert dataset.binarize_once(torch.full((16,), 0.5)).tolist() == first
+    assert draws.binarize_once(torch.full((16,), 0.5)).tolist() == first
 
 
 def test_shuffled_split_is_a_partition_that_follows_the_seed():
-    parts = dataset.shuffled_split(100, 10, 20, seed=3)
+    parts = draws.shuffled_split(100, 10, 20, seed=3)
     assert [len(part) for part in parts] == [70, 10, 20]
     assert sorted(torch.cat(parts).tolist()) == list(range(100))
-    again, other = dataset.shuffled_split(100, 10, 20, seed=3), dataset.shuffled_split(100, 10, 20, seed=4)
+    again, other = draws.shuffled_split(100, 10, 20, seed=3), draws.shuffled_split(100, 10, 20, seed=4)
     assert all(torch.equal(a, b) for a, b in zip(parts, again, strict=True))
     assert not torch.equal(parts[0], other[0])
 
@@ -175,7 +175,7 @@ def test_chardata_is_stored_by_columns_and_seed_chooses_the_validation_images(pu
     assert rows(one.train) != rows(two.train)
     assert torch.equal(one.test, two.test)
     # whichever images are chosen, an image has the same bits
-    bits = dataset.binarize_once(torch.tensor(images[:30]).float().unsqueeze(1))
+    bits = draws.binarize_once(torch.tensor(images[:30]).float().unsqueeze(1))
     assert rows(one.valid) <= rows(bits)
     assert rows(two.valid) <= rows(bits)
     chosen = sorted(set(range(30)) - set(origin.tolist()))

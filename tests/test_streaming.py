@@ -20,7 +20,7 @@ from vaepriors.compilation import Graphed
 from vaepriors.conditional import ConditionalVAE, Ignoring
 from vaepriors.data import own
 from vaepriors.data.batches import Order, feed, read_ahead
-from vaepriors.data.dataset import binarize_once, binarize_rows
+from vaepriors.data.draws import binarize_once, binarize_rows
 from vaepriors.data.rows import Rows, Streamed, shares
 from vaepriors.data.shards import Shards
 from vaepriors.data.survey import survey_files

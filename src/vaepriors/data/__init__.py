@@ -9,7 +9,8 @@ A new set is a module with a loader and its sources, and one entry of `CATALOGUE
 
 from vaepriors.data.catalogue import CATALOGUE, Entry, Form, fetch, missing, stand_in
 from vaepriors.data.conditions import CONDITIONS, classes_of_split, condition_of, condition_on
-from vaepriors.data.dataset import LIKELIHOODS, Dataset, binarize_once
+from vaepriors.data.dataset import LIKELIHOODS, Dataset
+from vaepriors.data.draws import binarize_once
 from vaepriors.data.files import Source
 from vaepriors.data.loading import absolute, is_file, load
 from vaepriors.data.rows import Points, Rows, Streamed

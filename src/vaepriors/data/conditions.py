@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaepriors.data.dataset import SPLITS, Dataset
+from vaepriors.data.arrays import SPLITS
+from vaepriors.data.dataset import Dataset
 from vaepriors.limits import check_size
 
 __all__ = [

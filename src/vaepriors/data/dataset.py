@@ -15,7 +15,7 @@ Validation and test points are drawn once, with a seed that never changes, so al
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaepriors.data.arrays import SPLITS
+from vaepriors.data.checks import blocks, check_columns, check_conditions, check_known, check_shape, check_values
+from vaepriors.data.draws import binarize_once
 from vaepriors.networks.likelihoods import LIKELIHOODS, Likelihood, mixed_of, standardized
 from vaepriors.networks.mixed import Column, column_moments
 from vaepriors.networks.scaling import Moments, moments
@@ -32,9 +35,6 @@ if TYPE_CHECKING:
     from vaepriors.data.examples import Examples
 
 Reader = Callable[["Dataset", Path], "Examples"]
-BINARIZATION_SEED = 2018
-SPLITS = ("train", "valid", "test")
-BLOCK = 10_000  # points that become numbers at a time, to be checked
 SUBSET = 2**28  # bytes of training points that are looked at, of those that stay on disk
 MOST = 100_000  # rows of a table from which the moments of its columns are computed
 
@@ -211,7 +211,7 @@ class Dataset:
             if x is self.train and self.content:
                 digest.update(self.content.encode())
                 continue
-            for _, block in _blocks(x):
+            for _, block in blocks(x):
                 digest.update(block.cpu().contiguous().numpy().data)
         for split, y in sorted(self.conditions.items()):
             digest.update(f"{split} {tuple(y.shape)} {self.classes}".encode())
@@ -231,15 +231,15 @@ class Dataset:
         if self.pseudo is not None and not self.pseudo[1] >= 0:
             raise ValueError(f"{self.name}: pseudo is (mean, standard deviation), the latter >= 0, not {self.pseudo}")
         if self.likelihood == "mixed":
-            _check_columns(self.name, self.train, self.columns)
+            check_columns(self.name, self.train, self.columns)
         for split in SPLITS:
             x = getattr(self, split)
-            _check_shape(f"{self.name}: {split}", x, self.event_shape)
+            check_shape(f"{self.name}: {split}", x, self.event_shape)
             probabilities = self.dynamic and split == "train"
             likelihood = None if probabilities else self.family
             if x is not self.train or not self.streamed:  # what stays on disk was checked when it was opened
-                for start, block in _blocks(x):
-                    _check_values(f"{self.name}: {split}", block, likelihood, start, len(x))
+                for start, block in blocks(x):
+                    check_values(f"{self.name}: {split}", block, likelihood, start, len(x))
             check_known(f"{self.name}: {split}", x, self.train, self.family)
             for kind in ("labels", "covariates", "conditions"):
                 values = getattr(self, kind).get(split)
@@ -247,156 +247,4 @@ class Dataset:
                     count = f"{len(values)} {kind}"
                     raise ValueError(f"{self.name}: {split} has {len(x)} points but {count}: one each is needed")
         if self.conditions:
-            _check_conditions(self.name, self.conditions, len(self.classes))
-
-
-def _check_conditions(name: str, conditions: dict[str, Tensor], classes: int) -> None:
-    if set(conditions) != set(SPLITS):
-        raise ValueError(
-            f"{name}: conditions are of {', '.join(sorted(conditions))}: give those of {', '.join(SPLITS)}"
-        )
-    size = conditions["train"].shape[-1:]
-    for split, y in conditions.items():
-        what = f"{name}: the conditions of {split}"
-        if y.dtype != torch.float32 or y.dim() != 2 or y.shape[1:] != size or not max(classes, 1) <= y.shape[1]:
-            raise ValueError(
-                f"{what} are {y.dtype} {tuple(y.shape)}: give float32 of shape (N, c), with the same c in all splits, "
-                "at least one number for each class"
-            )
-        if not y.isfinite().all():
-            row = int((~y.isfinite()).any(1).nonzero()[0])
-            raise ValueError(f"{what} hold NaN or infinity, first in row {row}: remove or repair them")
-
-
-def _blocks(x: Any) -> Iterator[tuple[int, Tensor]]:
-    """A tensor whole, other points some at a time; each with the number of its first point."""
-    if isinstance(x, Tensor):
-        yield 0, x
-        return
-    for start in range(0, len(x), BLOCK):
-        yield start, x[start : start + BLOCK]
-
-
-def _check_shape(what: str, x: Any, event_shape: torch.Size) -> None:
-    if x.dtype != torch.float32:
-        raise ValueError(f"{what} is {x.dtype}, not torch.float32: convert it with .float()")
-    if len(x.shape) not in (2, 4):
-        raise ValueError(f"{what} has shape {tuple(x.shape)}: vectors are (N, D), images (N, C, H, W)")
-    if x.shape.numel() == 0:
-        raise ValueError(f"{what} is empty, shape {tuple(x.shape)}: every split needs at least one point")
-    if x.shape[1:] != event_shape:
-        raise ValueError(
-            f"{what} has event shape {tuple(x.shape[1:])}, train has {tuple(event_shape)}: all splits need the same"
-        )
-
-
-def _check_columns(name: str, train: Tensor, columns: Sequence[Column]) -> None:
-    """Refuse what is no table, or a column without values."""
-    if len(train.shape) != 2 or (columns and len(columns) != train.shape[1]):
-        raise ValueError(
-            f"{name}: train has shape {tuple(train.shape)}, but the likelihood mixed takes (N, D) with the kinds of D "
-            f"columns: {len(columns)} are given"
-        )
-    empty = train.isnan().all(0).nonzero().flatten().tolist() if len(train) else []
-    if empty:
-        column = columns[empty[0]].name if columns else empty[0]
-        raise ValueError(f"{name}: the column {column} has no value in the training rows: leave it out")
-
-
-def _check_values(what: str, x: Tensor, likelihood: Likelihood | None, start: int, number: int) -> None:
-    """Refuse values outside the support; without a likelihood, those outside [0, 1].
-
-    Args:
-        what: What x is a part of.
-        x: Some points.
-        likelihood: Their likelihood.
-        start: The number of the first one.
-        number: The number of all.
-    """
-    missing = x.isnan() if likelihood is not None and likelihood.missing else torch.zeros((), dtype=torch.bool)
-    x = x.masked_fill(missing, 0) if missing.any() else x
-    if not torch.stack(torch.aminmax(x)).isfinite().all():  # NaN passes through both extremes
-        bad = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-        raise ValueError(
-            f"{what} holds NaN or infinity in {len(bad)} of {number} points, first in point {start + bad[0]}: "
-            "remove or repair them"
-        )
-    inside = (x >= 0) & (x <= 1) if likelihood is None else likelihood.contains(x)
-    inside = inside | missing
-    if not inside.all():
-        low, high = (value.item() for value in torch.aminmax(x))
-        support = "[0, 1]: scale the data to probabilities" if likelihood is None else likelihood.support
-        row, *place = (~inside).nonzero()[0].tolist()
-        raise ValueError(
-            f"{what} holds the value {x[row, *place].item():.6g} (smallest {low:.6g}, largest {high:.6g}) in "
-            f"{in_words(start + row, place)}, but its values must lie in {support}"
-        )
-
-
-def check_known(what: str, x: Tensor, train: Tensor, likelihood: Likelihood, rows: Tensor | None = None) -> None:
-    """Refuse values that a model of the training set cannot have learned.
-
-    Args:
-        what: What x is.
-        x: Points.
-        train: The training set.
-        likelihood: Their likelihood.
-        rows: The row of each point where the user has it; by default its row in x.
-
-    Raises:
-        ValueError: If there is such a value; the message has its place.
-    """
-    if likelihood.known is None or x is train:
-        return
-    unknown = (~likelihood.known(train, x)).nonzero()
-    if len(unknown):
-        row, *place = unknown[0].tolist()
-        where = in_words(row if rows is None else int(rows[row]), place)
-        raise ValueError(
-            f"{what} has the category {x[row, *place].item():g} in {where}, which the training set does not have "
-            "there: merge rare categories, or remove such rows"
-        )
-
-
-def in_words(row: int, place: Sequence[int]) -> str:
-    """Where a value is, counted from 0.
-
-    >>> in_words(7, [2]), in_words(7, [0, 3, 4])
-    ('row 7, column 2', 'image 7 at (0, 3, 4)')
-    """
-    return f"row {row}, column {place[0]}" if len(place) == 1 else f"image {row} at {tuple(place)}"
-
-
-def binarize_once(probabilities: Tensor, stream: int = 0) -> Tensor:
-    """Draw x ~ Bernoulli(probabilities) with a seed that never changes.
-
-    Args:
-        probabilities: Numbers in [0, 1], of shape `(N, *event_shape)`.
-        stream: Different streams give independent draws.
-
-    Returns:
-        Zeros and ones as float32, of the same shape. The same arguments give the same bits on every machine.
-    """
-    generator = np.random.default_rng([BINARIZATION_SEED, stream])
-    uniform = generator.random(tuple(probabilities.shape), dtype=np.float32)  # in [0, 1): p = 0 and p = 1 are exact
-    return (torch.from_numpy(uniform) < probabilities).float()
-
-
-def binarize_rows(probabilities: Tensor, rows: np.ndarray, stream: int = 0) -> Tensor:
-    """Some rows of `binarize_once(all, stream)`, from the probabilities of these rows alone."""
-    size, bits = probabilities.shape[1:].numel(), np.random.PCG64([BINARIZATION_SEED, stream])
-    generator, beginning = np.random.Generator(bits), bits.state
-    uniform = np.empty((len(rows), size), np.float32)
-    for number, row in enumerate(rows.tolist()):
-        bits.state = beginning
-        pairs, odd = divmod(row * size, 2)  # 64 random bits are two numbers
-        bits.advance(pairs)
-        uniform[number] = generator.random(size + odd, dtype=np.float32)[odd:]
-    return (torch.from_numpy(uniform).view(probabilities.shape) < probabilities).float()
-
-
-def shuffled_split(number: int, valid: int, test: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Split the indices of `number` points at random into train, valid and test."""
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(number))
-    train, held_out = order[: number - valid - test], order[number - valid - test :]
-    return train, held_out[:valid], held_out[valid:]
+            check_conditions(self.name, self.conditions, len(self.classes))

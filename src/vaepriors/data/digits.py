@@ -5,7 +5,8 @@ A pixel counts the ink, 0..16, in a 4 x 4 block of a 32 x 32 bitmap: level / 16 
 
 import torch
 
-from vaepriors.data.dataset import Dataset, binarize_once, shuffled_split
+from vaepriors.data.dataset import Dataset
+from vaepriors.data.draws import binarize_once, shuffled_split
 
 
 def load(seed: int = 0) -> Dataset:

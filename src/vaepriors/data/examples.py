@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaepriors.data.dataset import Dataset, binarize_rows
+from vaepriors.data.dataset import Dataset
+from vaepriors.data.draws import binarize_rows
 from vaepriors.data.rows import Points
 
 __all__ = ["BinarizedOnce", "Examples", "examples_of"]

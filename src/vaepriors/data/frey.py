@@ -6,7 +6,8 @@ They are photographs of a real person without stated terms: do not redistribute 
 
 import torch
 
-from vaepriors.data.dataset import Dataset, shuffled_split
+from vaepriors.data.dataset import Dataset
+from vaepriors.data.draws import shuffled_split
 from vaepriors.data.files import Source, read_mat
 
 FRAMES = Source(

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaepriors.data.dataset import Dataset, binarize_once
+from vaepriors.data.dataset import Dataset
+from vaepriors.data.draws import binarize_once
 from vaepriors.data.files import Source, find, read
 
 _MNIST_HOSTS = (

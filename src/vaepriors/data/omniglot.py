@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaepriors.data.dataset import Dataset, binarize_once, shuffled_split
+from vaepriors.data.dataset import Dataset
+from vaepriors.data.draws import binarize_once, shuffled_split
 from vaepriors.data.files import Source, read, read_mat
 
 CHARDATA = Source(

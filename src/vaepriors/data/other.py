@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from vaepriors.data.arrays import SPLITS, Header, array_limit, check_headers, is_packed, needed_memory, read_arrays
+from vaepriors.data.checks import check_known
 from vaepriors.data.conditions import one_hot
-from vaepriors.data.dataset import Dataset, binarize_once, check_known
+from vaepriors.data.dataset import Dataset
+from vaepriors.data.draws import binarize_once
 from vaepriors.data.examples import BinarizedOnce, Examples
 from vaepriors.data.frames import SUFFIXES as TABLES
 from vaepriors.data.images import is_image_folder, read_images

@@ -42,8 +42,9 @@ from vaepriors.data.arrays import (
     needed_memory,
     read_arrays,
 )
+from vaepriors.data.checks import check_known
 from vaepriors.data.conditions import condition_on
-from vaepriors.data.dataset import LIKELIHOODS, Dataset, Reader, check_known
+from vaepriors.data.dataset import LIKELIHOODS, Dataset, Reader
 from vaepriors.data.doubts import doubtful_layout, doubtful_scales, doubtful_values
 from vaepriors.data.images import read_images
 from vaepriors.data.other import read_points

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vaepriors.data.arrays import SPLITS, Header
-from vaepriors.data.dataset import binarize_rows, shuffled_split
+from vaepriors.data.draws import binarize_rows, shuffled_split
 from vaepriors.data.rows import Points
 
 __all__ = ["Places", "held_out", "placed", "places_of"]

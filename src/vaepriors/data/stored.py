@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from vaepriors.data.arrays import EXTRAS, SPLITS
+from vaepriors.data.checks import in_words
 from vaepriors.data.conditions import check_covariates, check_labels
-from vaepriors.data.dataset import LIKELIHOODS, Dataset, in_words
+from vaepriors.data.dataset import LIKELIHOODS, Dataset
 from vaepriors.data.rows import Convert, middles, middles_of_middles, middles_of_shares, shares, unchanged
 from vaepriors.data.survey import Block, Facts
 

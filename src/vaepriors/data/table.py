@@ -16,7 +16,8 @@ import torch
 from vaepriors.data.arrays import SPLITS
 from vaepriors.data.columns import OUTSIDE, encode, guess_kind, is_index, numbers_of, parse_columns, texts_of
 from vaepriors.data.conditions import check_covariates, check_labels, condition_on, one_hot
-from vaepriors.data.dataset import LIKELIHOODS, Dataset, shuffled_split
+from vaepriors.data.dataset import LIKELIHOODS, Dataset
+from vaepriors.data.draws import shuffled_split
 from vaepriors.data.examples import Examples
 from vaepriors.data.frames import Frame, read_frame
 from vaepriors.networks.mixed import Column

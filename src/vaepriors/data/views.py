@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vaepriors.data.dataset import Dataset, binarize_once, shuffled_split
+from vaepriors.data.dataset import Dataset
+from vaepriors.data.draws import binarize_once, shuffled_split
 from vaepriors.data.files import Source, cache, fetch, find
 
 CHAIRS = Source(
