@@ -23,6 +23,7 @@ class Examples(NamedTuple):
 class BinarizedOnce:
     """Probabilities as the bits of `binarize_once`, of which only the selected rows are computed.
 
+    >>> from vaepriors.data import binarize_once
     >>> p = torch.rand(5, 3)
     >>> torch.equal(BinarizedOnce(p)[2:4], binarize_once(p)[2:4])
     True
