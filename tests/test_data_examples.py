@@ -199,3 +199,12 @@ def test_images_of_another_folder_have_the_size_colours_and_classes_of_the_first
     arrays = load(str(tmp_path / "levels.npy"))
     x, _ = arrays.read(tmp_path / "second" / "dog")
     assert torch.equal(x, ((torch.from_numpy(colours[:2, :, :, :1]) + 0.5) / 256).movedim(3, 1).expand(2, 3, 6, 8))
+
+
+def test_doubts_about_the_images_of_another_folder_are_warnings(tmp_path):
+    colours = GENERATOR.integers(0, 256, (12, 6, 8, 4), dtype=np.uint8)
+    draw(tmp_path / "first", colours[..., :3])
+    draw(tmp_path / "second", colours[:2])
+    data = load(str(tmp_path / "first"))
+    with pytest.warns(UserWarning, match="second: transparent pixels are put on white .2 in all"):
+        data.read(tmp_path / "second")

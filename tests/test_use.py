@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import vaepriors as library
 from conftest import TINY
@@ -261,3 +262,18 @@ def test_a_mistake_in_an_evaluation_of_a_file(levels, in_folder, vaepriors, caps
         assert sentence in message
         assert message.count("\n") == 1
         assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_about_another_file_is_one_line_of_the_command(tmp_path, vaepriors, capsys):
+    colours = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 4), dtype=np.uint8)
+    for name, pixels in (("first", colours[..., :3]), ("second", colours[:2])):
+        (tmp_path / name).mkdir()
+        for number, each in enumerate(pixels):
+            Image.fromarray(each).save(tmp_path / name / f"{number:02}.png")
+    options = ("--hidden", 4, "--latent", 2, "--epochs", 1, "--accelerator", "cpu")
+    assert vaepriors("train", "--data", tmp_path / "first", "--out", tmp_path / "run", *options) == 0
+    capsys.readouterr()
+    assert vaepriors("encode", tmp_path / "run", "--file", tmp_path / "second", "--out", tmp_path / "z.npy") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("vaepriors: warning: second: transparent pixels")

@@ -3,6 +3,7 @@
 import argparse
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from vaepriors.app.terminal import use_plain_signs
 from vaepriors.cli.datasets import data
 from vaepriors.cli.evaluation import evaluate
 from vaepriors.cli.reports import compare, report
-from vaepriors.cli.shared import complain
+from vaepriors.cli.shared import complain, warn
 from vaepriors.cli.training import refit, train
 from vaepriors.cli.use import encode, impute, interpolate, sample
 
@@ -30,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `vaepriors`."""
     try:
         use_plain_signs()
-        status = _run(sys.argv[1:] if arguments is None else arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = warn
+            status = _run(sys.argv[1:] if arguments is None else arguments)
     except (ValueError, FileNotFoundError, ImportError) as error:
         status = complain(error, 2)
     except OSError as error:

@@ -1,13 +1,13 @@
-"""What the commands share: the console, options that several have, and complaints."""
+"""What the commands share: the console, options that several have, complaints and warnings."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from vaepriors.app.terminal import make_console
 
-__all__ = ["CustomModel", "Which", "complain", "console"]
+__all__ = ["CustomModel", "Which", "complain", "console", "warn"]
 
 Which = Annotated[str, tyro.conf.arg(help="The model: best, last, or epoch-N of a snapshot.")]
 CustomModel = Annotated[
@@ -22,3 +22,8 @@ def complain(what: object, status: int) -> int:
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(what))
     print(f"vaepriors: {line}", file=sys.stderr)
     return status
+
+
+def warn(message: object, *_: Any, **__: Any) -> None:
+    """Print a warning on one line; it may replace `warnings.showwarning`."""
+    complain(f"warning: {message}", 0)

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,7 +10,7 @@ import tyro
 
 from vaepriors.app.experiment import CommandLine, Experiment, Prior, load_data
 from vaepriors.app.terminal import counting_bar
-from vaepriors.cli.shared import complain, console
+from vaepriors.cli.shared import complain, console, warn
 from vaepriors.data import Dataset, absolute, reading_progress
 from vaepriors.data.columns import describe_columns
 
@@ -153,7 +152,7 @@ def _show(dataset: Dataset) -> None:
     for line in (dataset.summary(), *describe_columns(dataset.columns)):
         console.print(line, markup=False)
     for doubt in dataset.doubts:
-        print(f"vaepriors: warning: {dataset.name}: {doubt}", file=sys.stderr)
+        warn(f"{dataset.name}: {doubt}")
 
 
 def _read(experiment: Experiment, run: "Run") -> Dataset:

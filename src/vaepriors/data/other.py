@@ -1,6 +1,7 @@
 """Points of another file than the data of a model, read as these were (see `vaepriors.data.stored`)."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -76,7 +77,9 @@ def _open(dataset: Dataset, path: Path, stored: Stored | None, limit: float | No
         raise ValueError(f"{path} is a table, but the model was trained on arrays: give a .npy, a .npz, or a folder")
     arrays: Arrays
     if images := is_image_folder(path):
-        arrays, names, _ = read_images(path, limit, None if stored is None else stored.image_size)
+        arrays, names, doubts = read_images(path, limit, None if stored is None else stored.image_size)
+        for doubt in doubts:
+            warnings.warn(f"{path.name}: {doubt}", stacklevel=4)
     else:
         arrays, names = _open_arrays(path, limit), ()
     splits = [name for name in SPLITS if name in arrays]

@@ -96,8 +96,8 @@ def common_size(forms: Mapping[Path, Form]) -> tuple[int, int]:
     for path, form in forms.items():
         if (form.width, form.height) != (one.width, one.height):
             raise ValueError(
-                f"{path} has {form.width} x {form.height} pixels, but {first} has {one.width} x {one.height}: give "
-                "--image-size, such as --image-size 64, to scale and crop all images to squares of one size"
+                f"{path} has {form.width} x {form.height} pixels, but {first} has {one.width} x {one.height}: save "
+                "all with one size, or train with an --image-size, such as --image-size 64, to which all are scaled"
             )
     return one.height, one.width
 
@@ -130,7 +130,11 @@ def read_levels(
     small = [path for path, form in forms.items() if image_size and min(form.width, form.height) < image_size]
     doubts = [
         *doubt_about("transparent pixels are put on white", clear, "fill them first if another colour is meant"),
-        *doubt_about(f"images are enlarged to {image_size} pixels", small, "choose a smaller --image-size"),
+        *doubt_about(
+            f"images are enlarged to {image_size} pixels",
+            small,
+            "use larger ones, or train with a smaller --image-size",
+        ),
     ]
     if not coloured:
         doubts.append("all images are gray but stored with colours: save them as gray images to have one channel")
