@@ -315,7 +315,7 @@ def test_the_form_is_that_of_the_real_set(real, name):
         ("dynamc_mnist", "unknown data set 'dynamc_mnist': did you mean 'dynamic_mnist'.*frey_faces"),
         ("zzz", "unknown data set 'zzz': Known are digits"),
         ("runs/mine.txt", "'runs/mine.txt' looks like a path but does not exist"),
-        (__file__, "looks like a path but is none of .npy, .npz"),
+        (__file__, "looks like a path but is of another kind: custom data are a file .npy, .npz"),
         ("mine.npz", "mine.npz does not exist"),
     ],
 )

@@ -192,7 +192,7 @@ def _keep(run: Run, name: str, result: dict[str, Any]) -> None:
 
 
 def _written(run: Run, name: str) -> dict[str, Any] | None:
-    """The evaluation of this name; None if there is none, or a damaged one."""
+    """The evaluation of this name, or None if it is missing or damaged."""
     try:
         return _read_json(run / f"{name}.json")
     except (ValueError, FileNotFoundError):

@@ -175,7 +175,7 @@ def entry_of(name: str) -> Entry:
         return CATALOGUE[name]
     if os.sep in name or "." in name:
         kinds = ", ".join((".npy", ".npz", *frames.SUFFIXES))
-        state = f"is none of {kinds}" if os.path.exists(os.path.expanduser(name)) else "does not exist"
+        state = "is of another kind" if os.path.exists(os.path.expanduser(name)) else "does not exist"
         raise ValueError(
             f"{name!r} looks like a path but {state}: custom data are a file {kinds}, or a folder of .npy or images"
         )

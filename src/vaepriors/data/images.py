@@ -141,11 +141,11 @@ def _find(folder: Path) -> _Split:
         inner, files = _entries(each)
         if inner:
             raise ValueError(f"{inner[0]} is a folder in that of the class {each.name}: put its images into {each}")
-        found = [file for file in files if _is_image(file)]
-        if not found:
+        inside = [file for file in files if _is_image(file)]
+        if not inside:
             raise ValueError(f"{each} is the folder of a class without images: add some, or remove it")
-        images += found
-        classes += [each.name] * len(found)
+        images += inside
+        classes += [each.name] * len(inside)
     return _Split(images, classes)
 
 

@@ -46,7 +46,7 @@ def _refusing_damage(path: Path) -> Iterator[None]:
     except Exception as error:
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0] or type(error).__name__
         if type(error).__name__ == "UnidentifiedImageError":
-            reason = f"it is none of {', '.join(FORMATS)}"
+            reason = f"its format is not {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         raise ValueError(
             f"{path} cannot be read as an image ({short(reason)}): restore it, save it again, or remove it"
         ) from error

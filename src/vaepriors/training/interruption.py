@@ -1,4 +1,4 @@
-"""A training that is told to stop: by Ctrl-C, by SIGTERM, or because its time is over."""
+"""Stop a training after its epoch: on Ctrl-C, on SIGTERM, or at its deadline."""
 
 import signal
 import sys
