@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from vaepriors.app.report import page
 from vaepriors.app.report.curves import curves
@@ -48,7 +49,7 @@ def experiment(subject: Subject) -> Iterator[Part]:
     sessions = [
         [
             str(each["after_epoch"]),
-            each["started"],
+            f"{datetime.fromisoformat(each['started']).astimezone(UTC):%Y-%m-%d %H:%M} UTC",
             each["commit"] or "unknown",
             ", ".join(f"{name} {version}" for name, version in each["versions"].items()),
             each["hardware"],

@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from vaepriors.app.report.figures import logarithmic
 from vaepriors.app.report.pictures import save_figure
 
 __all__ = ["curves", "write_curves"]
@@ -39,7 +40,9 @@ def curves(metrics: list[dict[str, Any]]) -> Figure:
             values = [line[name] for line in known]
             axis.plot([line["epoch"] for line in known], values, ".-" if len(known) < 30 else "-", label=name)
             log = log and min(values) > 0
-        axis.set(title=title, xlabel="epoch", yscale="log" if log else "linear")
+        axis.set(title=title, xlabel="epoch")
+        if log:
+            logarithmic(axis, "y")
         if len(names) > 1:
             axis.legend([name.replace("_", " ") for name in names])
     return figure

@@ -1,11 +1,13 @@
 """Figures of a latent space: units, the parts of the ELBO, codes beside draws of the prior."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from torch import Tensor
 
 from vaepriors.analysis import ImpliedPosterior, Surgery
@@ -17,6 +19,7 @@ __all__ = [
     "coordinates",
     "histogram",
     "implied",
+    "logarithmic",
     "marginals",
     "plane",
     "rate_distortion",
@@ -35,6 +38,21 @@ def shown(name: str) -> str:
     """
     name = name.encode(errors="backslashreplace").decode().replace("$", r"\$")  # it may be no UTF-8
     return f" {name}" if name.startswith("_") else name
+
+
+class _Plain(LogFormatter):
+    """The numbers of a logarithmic axis as 0.02, not as 2 x 10^-2."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def logarithmic(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Make an axis of a picture logarithmic, with plain numbers."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(_Plain())
+    axis.set_minor_formatter(_Plain())
 
 
 def histogram(values: dict[str, np.ndarray]) -> Figure:
@@ -65,7 +83,8 @@ def units(activity: dict[str, Tensor], divergence: dict[str, Tensor]) -> Figure:
             axis.plot(range(1, len(heights) + 1), heights, ".-", label=name)
         if threshold is not None:
             axis.axhline(threshold, linestyle="--", linewidth=1, color="0.4")
-        axis.set(title=title, xlabel="unit, sorted", yscale="log")
+        axis.set(title=title, xlabel="unit, sorted")
+        logarithmic(axis, "y")
         if levels:
             axis.legend()
     return figure
@@ -200,7 +219,9 @@ def marginals(columns: Sequence[Column], data: Tensor, drawn: Tensor) -> Figure:
         edges = _edges(column, np.concatenate(pair))
         for colour, x in enumerate(pair):
             axis.hist(x, edges, weights=np.full(len(x), 1 / max(1, len(x))), color=f"C{colour}", alpha=0.5)
-        axis.set(title=f"{column.name[:30]} ({column.kind})", xscale="log" if column.kind == "positive" else "linear")
+        axis.set(title=f"{column.name[:30]} ({column.kind})")
+        if column.kind == "positive":
+            logarithmic(axis, "x")
         if column.categories:
             axis.set_xticks(range(len(column.categories)), [name[:12] for name in column.categories], rotation=30)
     return figure
@@ -222,6 +243,7 @@ def components(series: dict[str, list[tuple[int, float]]], what: str) -> Figure:
     for name, points in series.items():
         k, values = zip(*sorted(points), strict=True)
         axis.plot(k, values, "o-", label=name)
-    axis.set(xlabel="components K", ylabel=what, xscale="log")
+    axis.set(xlabel="components K", ylabel=what)
+    logarithmic(axis, "x")
     axis.legend()
     return figure

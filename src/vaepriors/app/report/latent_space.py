@@ -86,9 +86,8 @@ def limits(surgery: Surgery) -> str:
     if surgery.limited_by_n:
         return (
             f"The mutual information is only {gap:.2f} nats below log N = {surgery.log_n:.2f}, its largest value, so "
-            "the marginal KL depends on N. It is at least the rate less log N "
-            f"({surgery.rate - surgery.log_n:.2f} nats), would be smaller with more examples, and does not say what a "
-            "better prior could gain on new examples."
+            "the marginal KL depends on N: it would be smaller with more examples, and does not say what a better "
+            "prior could gain on new examples."
         )
     return (
         f"The mutual information is {gap:.2f} nats below log N = {surgery.log_n:.2f}, its largest value, so the "
