@@ -76,8 +76,9 @@ def run(tmp_path, images):
 @pytest.fixture(scope="session")
 def processes():
     """Run functions of a test module, each in a process of its own, all at the same time; return their exit codes."""
-    context = multiprocessing.get_context("forkserver")  # imports torch once for all of them
-    context.set_forkserver_preload(["vaepriors.cli"])
+    context = multiprocessing.get_context("forkserver")
+    # imported once for all of them, with what it costs seconds to import: torch, lightning_fabric, matplotlib
+    context.set_forkserver_preload(["pytest", "vaepriors.papers", "vaepriors.devices", "lightning_fabric"])
 
     def run(*calls, limit=120):
         started = [context.Process(target=target, args=arguments) for target, *arguments in calls]
