@@ -1,16 +1,19 @@
 """Sheets of images: every pixel where it belongs."""
 
+import io
+
 import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from vaepriors import networks
 from vaepriors.analysis import Graph
 from vaepriors.app.interpolation import Interpolation
 from vaepriors.app.report.curves import curves, write_curves
 from vaepriors.app.report.paths import write_interpolations
-from vaepriors.app.report.pictures import grid, save_png, write_pictures
+from vaepriors.app.report.pictures import figure_png, grid, save_png, write_pictures
 from vaepriors.data import Dataset
 from vaepriors.networks.heads import PoissonHead
 from vaepriors.priors import StandardNormal, VampPrior
@@ -51,6 +54,16 @@ def test_a_small_sheet_is_enlarged_by_a_whole_factor(tmp_path):
     assert pixels.shape[1] >= 100
     factor = pixels.shape[1] // 40
     assert (pixels == sheet.repeat(factor, 0).repeat(factor, 1)).all()
+
+
+def test_a_figure_is_drawn_once_with_the_pixels_of_matplotlibs_own_file(monkeypatch):
+    metrics = [{"epoch": e, "loss": 9.0 - e, "valid_loss": 9.5, "rate": 1.0, "distortion": 8.0 - e} for e in (1, 2)]
+    draws, draw = [], Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda *arguments: draws.append(arguments) or draw(*arguments))
+    ours = figure_png(curves(metrics), 110)
+    assert len(draws) == 1
+    curves(metrics).savefig(expected := io.BytesIO(), format="png", dpi=110)
+    assert np.array_equal(*(matplotlib.image.imread(io.BytesIO(png)) for png in (ours, expected.getvalue())))
 
 
 def dataset(test):

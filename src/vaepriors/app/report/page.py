@@ -1,7 +1,6 @@
 """A page of HTML that contains all its pictures: it opens from disk and requests nothing from the network."""
 
 import base64
-import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -12,7 +11,7 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
-from vaepriors.app.report.pictures import png
+from vaepriors.app.report.pictures import figure_png, png
 from vaepriors.checkpoint import write_atomically
 
 __all__ = ["Opening", "Part", "Picture", "Section", "Table", "drawn", "render", "sections", "sheet", "write"]
@@ -89,9 +88,7 @@ def sections(
 
 def drawn(name: str, figure: Figure, alt: str, caption: str = "") -> Picture:
     """A figure as a picture."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
-    return Picture(name, file.getvalue(), alt, caption, wide=figure.get_figwidth() > 7)
+    return Picture(name, figure_png(figure, 110), alt, caption, wide=figure.get_figwidth() > 7)
 
 
 def sheet(name: str, images: np.ndarray, alt: str, caption: str = "", width: int = 600) -> Picture:

@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import Distribution
@@ -21,6 +22,7 @@ __all__ = [
     "by_condition",
     "draw",
     "drawn_points",
+    "figure_png",
     "grid",
     "png",
     "reconstructions",
@@ -73,11 +75,19 @@ def save_png(path: Path, sheet: np.ndarray, least_width: int = 600) -> None:
     write_atomically(path, png(sheet, least_width))
 
 
+def figure_png(figure: Figure, dpi: int) -> bytes:
+    """A figure as a PNG, drawn once; `Figure.savefig` draws one that has a layout twice."""
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    file = io.BytesIO()
+    matplotlib.image.imsave(file, canvas.buffer_rgba(), format="png", dpi=dpi)
+    return file.getvalue()
+
+
 def save_figure(path: Path, figure: Figure) -> None:
     """Write a figure as a PNG."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=120)
-    write_atomically(path, file.getvalue())
+    write_atomically(path, figure_png(figure, 120))
 
 
 def reconstructions(model: AnyVAE, x: Tensor, condition: Tensor | None = None) -> np.ndarray:
