@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from tiny_tables import CPU, content, job_of, job_of_seconds, tiny_entries
+from tiny_tables import CPU, content, job_of, job_of_digits, tiny_entries
 from vaepriors import checkpoint, data, papers
 from vaepriors.app.evaluation import evaluate_run
 from vaepriors.app.train import fit
@@ -281,59 +281,54 @@ def test_a_folder_of_another_run_is_refused_and_untouched(tiny, tmp_path):
 # Ray
 
 
-def test_ray_does_every_job_once_though_a_worker_is_killed(tmp_path):
-    """Three runs on two workers. The one that trains seed 0 dies; its run is resumed from its last checkpoint."""
+@pytest.fixture(scope="module")
+def on_ray(tmp_path_factory):
+    """The folder, and what one process prints that asks Ray for too much and then runs three jobs on two workers."""
     pytest.importorskip("ray", reason="needs ray")
+    folder = tmp_path_factory.mktemp("ray")
     script = f"""
-import dataclasses, sys
+import dataclasses
 from pathlib import Path
-from tiny_tables import CPU, job_of_seconds
-from vaepriors.papers import run_on_ray
-jobs = [job_of_seconds(Path({str(tmp_path)!r}), seed) for seed in range(3)]
+from tiny_tables import CPU, JobThatDies, job_of_digits
+from vaepriors.papers import Job, run_on_ray
+jobs = [job_of_digits(Path({str(folder)!r}), seed, JobThatDies if seed == 0 else Job) for seed in range(3)]
 options = dataclasses.replace(CPU, save_every=0)
+try:
+    run_on_ray(jobs, options, None, print, workers=1, gpus=4096)
+except ValueError as error:
+    print("ValueError:", error)
 print(run_on_ray(jobs, options, None, lambda job, outcome: print(job, outcome, flush=True), workers=2))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(SOURCE)])}
-    driver = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    )
-    with driver:
-        first = job_of_seconds(tmp_path, 0)
-        while driver.poll() is None and not (first.run / "last.ckpt").is_file():
-            time.sleep(0.01)
-        if driver.poll() is None:
-            holder = first.run.lock_path.with_suffix(".holder")
-            os.kill(json.loads(holder.read_text())["pid"], signal.SIGKILL)
-        output, _ = driver.communicate(timeout=300)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+        timeout=300,
+    )  # fmt: skip
+    return folder, ended.stdout
+
+
+def test_ray_does_every_job_once_though_a_worker_dies(on_ray):
+    """The worker that trains seed 0 is killed after an epoch; its run is resumed from that checkpoint."""
+    folder, output = on_ray
     assert output.splitlines()[-1] == "['done', 'done', 'done']", output
     for seed in range(3):
-        result = job_of_seconds(tmp_path, seed).result()
-        starts = [session["after_epoch"] for session in result["sessions"]]
-        assert result["epochs"] == 30
-        assert len(starts) == (2 if seed == 0 else 1)
-        assert starts[0] == 0
-        assert all(start > 0 for start in starts[1:])
-    alone = job_of_seconds(tmp_path / "alone", 0)
+        result = job_of_digits(folder, seed).result()
+        assert [session["after_epoch"] for session in result["sessions"]] == ([0, 1] if seed == 0 else [0])
+        assert result["epochs"] == 3
+    alone = job_of_digits(folder / "alone", 0)
     assert run_job(alone, CPU) == "done"
-    assert alone.result()["found"]["nll"] == pytest.approx(first.result()["found"]["nll"], rel=1e-5)
+    assert alone.result()["found"]["nll"] == pytest.approx(job_of_digits(folder, 0).result()["found"]["nll"], rel=1e-5)
+
+
+def test_ray_refuses_what_its_machines_do_not_have(on_ray):
+    """Instead of waiting for it."""
+    assert "ValueError: a run asks for 4096 GPU, but the Ray cluster has " in on_ray[1]
 
 
 def test_without_ray_its_engine_says_what_to_install(tiny, tmp_path, without, vaepriors, capsys):
     without("ray")
     assert vaepriors("reproduce", "run", "tiny", "--engine", "ray", "--runs", tmp_path, "--results", tmp_path) == 2
     assert "pip install 'vaepriors[ray]'" in capsys.readouterr().err
-
-
-def test_ray_refuses_what_its_machines_do_not_have():
-    """Instead of waiting for it."""
-    pytest.importorskip("ray", reason="needs ray")
-    script = """
-from vaepriors.papers import RunOptions, run_on_ray
-run_on_ray([], RunOptions(), None, print, workers=1, gpus=4096)
-"""
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 1
-    assert "ValueError: a run asks for 4096 GPU, but the Ray cluster has " in ended.stderr
 
 
 def test_a_task_after_the_deadline_does_not_start(tiny, tmp_path):

@@ -2,11 +2,14 @@
 
 import dataclasses
 import math
+import os
+import signal
 
 import torch
 
 from vaepriors import data
 from vaepriors.app.experiment import Experiment
+from vaepriors.app.run import Run
 from vaepriors.data.pendulum import render
 from vaepriors.papers import Job, Row, RunOptions, Table
 from vaepriors.papers.rows import read
@@ -113,11 +116,28 @@ def job_of(table, name, folder, seed=0):
     return Job(row, seed, folder / "runs", folder / "results")
 
 
-def job_of_seconds(folder, seed):
-    """Some seconds of training on the real digits: time to kill it."""
-    options = {"hidden": (32,), "latent": 4, "epochs": 30, "warmup": 0, "accelerator": "cpu"}
+class RunThatDies(Run):
+    """A run whose process dies with its first checkpoint, once it is written."""
+
+    def save_checkpoint(self, which, tensors, values):
+        super().save_checkpoint(which, tensors, values)
+        if which == "last" and values["epoch"] == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class JobThatDies(Job):
+    """A job that a second process must resume."""
+
+    @property
+    def run(self):
+        return RunThatDies(super().run.folder)
+
+
+def job_of_digits(folder, seed, kind=Job):
+    """Three epochs on the real digits, which every process can load."""
+    options = {"hidden": (8,), "latent": 2, "epochs": 3, "warmup": 0, "accelerator": "cpu"}
     row = Row("t", "a", "log_likelihood", None, "", Experiment(data="digits", **options), ("t", "a"), draws=20)
-    return Job(row, seed, folder / "runs", folder / "results")
+    return kind(row, seed, folder / "runs", folder / "results")
 
 
 def content(result):
