@@ -122,20 +122,21 @@ def test_a_shared_log_scale_starts_where_it_has_a_gradient(model):
         assert all(head.log_scale.bias.grad.all() for head in heads)
 
 
-@pytest.mark.parametrize("model", ["convhvae", "conv"])
-def test_convolutional_models_overfit_three_digits(model):
+@pytest.mark.parametrize(("model", "width"), [("convhvae", 32), ("conv", 128)])
+def test_convolutional_models_overfit_three_digits(model, width):
     torch.manual_seed(0)
     x = data.load("digits").train[[0, 10, 20]].round()
     digits = Dataset("three digits", x, x, x, "bernoulli")
-    experiment = Experiment(model=model, prior="vamp", components=3, latent=2, hidden=(32,), warmup=0, samples=4)
+    experiment = Experiment(model=model, prior="vamp", components=3, latent=2, hidden=(width,), warmup=0, samples=4)
     vae, objective = build(experiment, digits)
-    optimizer = adam(vae, objective, 2e-3)
-    for _ in range(250):
+    optimizer = adam(vae, objective, 5e-3)
+    for _ in range(100):
         optimizer.zero_grad()
         objective(vae, x)[0].backward()
         optimizer.step()
     # at best it is -log 3 = -1.1, and -14 with independent pixels
-    assert vae(x, 500).bound.mean() > independent_pixels(x) / 2
+    with torch.no_grad():
+        assert vae(x, 100).bound.mean() > independent_pixels(x) / 2
 
 
 def step_within_8_gib():
@@ -143,10 +144,8 @@ def step_within_8_gib():
     dataset = Dataset("noise", x, x, x, "bernoulli", pseudo=(0.5, 0.1))
     vae, objective = build(Experiment(model="convhvae", prior="vamp", components=500), dataset)
     optimizer = adam(vae, objective, 5e-4)
-    for _ in range(2):
-        optimizer.zero_grad()
-        objective(vae, x)[0].backward()
-        optimizer.step()
+    objective(vae, x)[0].backward()
+    optimizer.step()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     raise SystemExit(0 if peak < 8 * 2**30 else f"{peak / 2**30:.1f} GiB")
 

@@ -237,8 +237,8 @@ def test_dense_models_overfit_three_images():
     data = Dataset("three", x, x, x, "bernoulli", pseudo=(0.5, 0.1))
     for model in ("vae", "hvae", "mlp", "tanh"):
         vae, _ = build(Experiment(model=model, prior="vamp", components=3, latent=2, hidden=(32, 32)), data)
-        optimizer, objective = torch.optim.Adam(vae.parameters(), 5e-3), ELBO(samples=8)
-        for _ in range(600):
+        optimizer, objective = torch.optim.Adam(vae.parameters(), 1e-2), ELBO(samples=8)
+        for _ in range(200):
             optimizer.zero_grad()
             objective(vae, x)[0].backward()
             optimizer.step()

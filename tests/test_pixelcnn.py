@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 from torch import nn
-from torch.distributions import Bernoulli
+from torch.distributions import Bernoulli, Independent
 
 from reference import independent_pixels
 from vaepriors import data, networks
@@ -77,8 +77,12 @@ def test_the_masses_of_all_gray_images_of_two_pixels_sum_to_one():
 
 
 def by_passes(p):
+    def conditionals(x):
+        images, places = x.unique(dim=0, return_inverse=True)  # there are few, so each passes once
+        return Independent(Bernoulli(logits=p.conditionals(images).logits[places]), 3)
+
     blank = lambda shape: torch.zeros(*shape, *p.event_shape, dtype=torch.float64)  # noqa: E731
-    draws = lambda shape: naive_pixel_draws(p.conditionals, blank(shape))  # noqa: E731
+    draws = lambda shape: naive_pixel_draws(conditionals, blank(shape))  # noqa: E731
     return Autoregressive(p.conditionals, p.batch_shape, p.event_shape, draws=draws)
 
 
@@ -156,7 +160,7 @@ def test_any_causal_network_will_do():
     class Repeats(nn.Module):
         def forward(self, x):
             left = torch.cat([torch.full_like(x[..., :1], 0.5), 0.1 + 0.8 * x[..., :-1]], -1)
-            return torch.distributions.Independent(Bernoulli(left), 3)
+            return Independent(Bernoulli(left), 3)
 
     p = Autoregressive(
         Repeats(), (), (1, 1, 3), draws=lambda shape: naive_pixel_draws(Repeats(), torch.zeros(*shape, 1, 1, 3))
@@ -169,15 +173,15 @@ def test_any_causal_network_will_do():
     assert (draws[:, 0] == draws[:, 2]).float().mean().item() == pytest.approx(0.82, abs=0.015)
 
 
-def test_a_pixelhvae_overfits_twenty_digits():
+def test_a_pixelhvae_overfits_five_digits():
     torch.manual_seed(0)
-    x = data.load("digits").train[:20].round()
-    digits = Dataset("twenty digits", x, x, x, "bernoulli")
-    experiment = Experiment(model="pixelhvae", prior="vamp", components=20, latent=4, hidden=(32,), warmup=0)
+    x = data.load("digits").train[:5].round()
+    digits = Dataset("five digits", x, x, x, "bernoulli")
+    experiment = Experiment(model="pixelhvae", prior="vamp", components=5, latent=4, hidden=(32,), warmup=0)
     vae, objective = build(experiment, digits)
-    optimizer = adam(vae, objective, 5e-3)
-    for _ in range(250):
+    optimizer = adam(vae, objective, 1e-2)
+    for _ in range(100):
         optimizer.zero_grad()
         objective(vae, x)[0].backward()
         optimizer.step()
-    assert vae(x, 50).elbo.mean() > independent_pixels(x) / 3 > -10  # at best it is -log 20 = -3.0
+    assert vae(x, 50).elbo.mean() > independent_pixels(x) / 3 > -10  # at best it is -log 5 = -1.6
