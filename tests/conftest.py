@@ -80,7 +80,7 @@ def processes():
     # imported once for all of them, with what it costs seconds to import: torch, lightning_fabric, matplotlib
     context.set_forkserver_preload(["pytest", "vaepriors.papers", "vaepriors.devices", "lightning_fabric"])
 
-    def run(*calls, limit=120):
+    def run(*calls, limit=300):
         started = [context.Process(target=target, args=arguments) for target, *arguments in calls]
         for process in started:
             process.start()
