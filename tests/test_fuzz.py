@@ -14,7 +14,7 @@ def base(tmp_path_factory):
     return make_base(tmp_path_factory.mktemp("fuzz") / "base")
 
 
-@pytest.mark.parametrize(("kind", "count"), [("options", 30), ("files", 40), ("runs", 20)])
+@pytest.mark.parametrize(("kind", "count"), [("options", 20), ("files", 28), ("runs", 14)])
 def test_every_input_ends_with_a_result_or_a_sentence(base, kind, count):
     @settings(LOOSE, derandomize=True, max_examples=count, phases=[Phase.generate, Phase.shrink])
     @given(inputs(base)[kind])
