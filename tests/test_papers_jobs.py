@@ -294,7 +294,7 @@ from vaepriors.papers import Job, run_on_ray
 jobs = [job_of_digits(Path({str(folder)!r}), seed, JobThatDies if seed == 0 else Job) for seed in range(3)]
 options = dataclasses.replace(CPU, save_every=0)
 try:
-    run_on_ray(jobs, options, None, print, workers=1, gpus=4096)
+    run_on_ray([], options, None, print, workers=1, gpus=4096)
 except ValueError as error:
     print("ValueError:", error)
 print(run_on_ray(jobs, options, None, lambda job, outcome: print(job, outcome, flush=True), workers=2))
