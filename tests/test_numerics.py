@@ -1,7 +1,8 @@
 """What decides the last bits is set for the time of a call, whatever the process had set before."""
 
+import ctypes
 import platform
-import subprocess
+import resource
 import sys
 from types import SimpleNamespace
 
@@ -88,22 +89,19 @@ def test_settings_are_put_back_also_after_an_error_and_by_the_outer_block_only()
     assert state() == before
 
 
-def test_denormals_are_flushed_on_the_threads_that_exist_already():
-    script = """
-import torch
-from vaepriors.numerics import fixed_numerics
-torch.set_num_threads(2)
-x = torch.full((2_000_000,), 1e-39)
-kept = lambda: int((x * 1 != 0).sum())
-before = kept()  # starts the threads
-with fixed_numerics():
-    within = kept()
-print(before, within, kept())
-"""
-    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    before, within, after = map(int, output.split())
-    assert before == after == 2_000_000
+def flush_on_old_threads():
+    torch.set_num_threads(2)
+    x = torch.full((2_000_000,), 1e-39)
+    kept = lambda: int((x * 1 != 0).sum())  # noqa: E731
+    before = kept()  # starts the threads
+    with fixed_numerics():
+        within = kept()
+    assert before == kept() == 2_000_000
     assert within == 0 or not sys.platform.startswith("linux")
+
+
+def test_denormals_are_flushed_on_the_threads_that_exist_already(processes):
+    assert processes([flush_on_old_threads]) == [0]
 
 
 def test_products_go_to_onednn_on_amd_if_they_stay_exact():
@@ -123,25 +121,25 @@ def test_a_run_records_its_numerics(tmp_path):
     assert session["numerics"]["threads"] == torch.get_num_threads()
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept by glibc only")
-def test_memory_is_kept_within_the_block():
-    """In a process of its own: 24 MiB, freed and asked for again, cost new pages only outside of the block."""
-    script = """
-import ctypes, resource, torch
-from vaepriors.numerics import fixed_numerics
-
-def faults():
-    for round in range(20):
-        if round == 10: before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def count_faults():
+    """New pages for ten times 24 MiB, freed and asked for again."""
+    faults = []
+    for _ in range(20):
         torch.ones(6 * 2**20)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    return faults[-1] - faults[9]
 
-ctypes.CDLL("libc.so.6").mallopt(-3, 2**17)  # the threshold as a process begins with it, and now without its growing
-print(faults())
-with fixed_numerics():
-    print(faults())
-"""
-    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    before, within = map(int, output.split())
-    assert before >= 10 * 6000  # 6,144 pages each time
-    assert within < 6000
+
+def free_and_ask():
+    ctypes.CDLL("libc.so.6").mallopt(
+        -3, 2**17
+    )  # the threshold as a process begins with it, and now without its growing
+    assert count_faults() >= 10 * 6000  # 6,144 pages each time
+    with fixed_numerics():
+        assert count_faults() < 6000
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept by glibc only")
+def test_memory_is_kept_within_the_block(processes):
+    """Memory that is freed and asked for again costs new pages only outside of the block."""
+    assert processes([free_and_ask]) == [0]
