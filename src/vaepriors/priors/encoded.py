@@ -48,6 +48,8 @@ def posterior_at(encoder: nn.Module, inputs: tuple[Tensor, ...], name: str, *mom
         with eval_mode(encoder):
             q: Distribution = encoder(*inputs)
     except (RuntimeError, ValueError, IndexError) as error:
+        if x.isnan().any():  # torch checks the parameters of its distributions, unless zuko has been imported
+            raise ValueError(_not_finite(name)) from error
         shape = tuple(x.shape[1:])
         raise ValueError(f"{name} have event shape {shape}, which the encoder does not take: {error}") from error
     if tuple(q.batch_shape) != (len(x),) or len(q.event_shape) != 1:
