@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Bernoulli, Independent, Normal
 
-from reference import Call, D, L, LinearGaussian
+from reference import Call, D, LinearGaussian
 from vaepriors import likelihood, networks
 from vaepriors.distributions import DiagonalNormal
 from vaepriors.likelihood import estimate
@@ -101,8 +101,58 @@ def test_reconstruction_is_a_distribution_over_x():
 def test_posterior_of_another_size_than_the_prior_is_refused():
     linear = LinearGaussian()
     model = VAE(linear.vae().encoder, linear.vae().decoder, LinearGaussian().hvae().prior)
-    with pytest.raises(ValueError, match="expected"):
-        model(linear.x[:, : D + L], n=2)
+    with pytest.raises(ValueError, match=r"event shape \(6,\).*vector of 3"):
+        model(linear.x, n=2)
+
+
+def normal(dimensions: int, scale: torch.Tensor | None = None) -> Call:
+    """A module whose call returns a normal with this number of event dimensions, around its input if it gets one."""
+    scale = torch.ones(4) if scale is None else scale
+    return Call(lambda *h: Independent(Normal(h[0] if h else torch.zeros(4), scale), dimensions))
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "words"),
+    [
+        ((0, 1, 1), r"encoder.*event shape \(\).*Independent\(q, 1\)"),
+        ((1, 0, 1), r"Independent\(p, 1\)"),
+        ((1, 1, 0), r"prior has event shape \(\).*Independent\(p, 1\)"),
+        ((0, 0, 0), r"encoder.*Independent\(q, 1\)"),
+    ],
+)
+def test_densities_of_single_coordinates_are_refused(dimensions, words):
+    """With sizes that happen to agree, they would broadcast: four examples, four numbers in x and in z."""
+    with pytest.raises(ValueError, match=words):
+        VAE(*map(normal, dimensions))(torch.zeros(4, 4))
+
+
+def test_latents_that_are_no_vectors_and_posteriors_without_gradients_are_refused():
+    with pytest.raises(ValueError, match=r"event shape \(2, 4\).*flatten"):
+        VAE(normal(2), normal(1), normal(1))(torch.zeros(3, 2, 4))
+    bits = Call(lambda x: Independent(Bernoulli(logits=x), 1))
+    with pytest.raises(ValueError, match="rsample"):
+        VAE(bits, normal(1), normal(1))(torch.zeros(3, 4))
+
+
+def test_a_prior_of_one_coordinate_does_not_broadcast_over_z():
+    one = Call(lambda: Independent(Normal(torch.zeros(1), 1.0), 1))
+    with pytest.raises(ValueError, match=r"\(1,\).*vector of 4"):
+        VAE(normal(1), normal(1), one)(torch.zeros(3, 4))
+
+
+def test_log_densities_that_autocast_rounds_are_refused():
+    encoder = nn.Linear(4, 4)
+    model = VAE(Call(lambda x: Independent(Normal(encoder(x), 0.1), 1)), normal(1), normal(1))
+    model(torch.zeros(3, 4))
+    with pytest.raises(ValueError, match=r"encoder.*bfloat16.*\.float\(\)"), torch.autocast("cpu", torch.bfloat16):
+        model(torch.zeros(3, 4))
+
+
+def test_parts_are_modules():
+    with pytest.raises(ValueError, match="prior is a Normal"):
+        VAE(normal(1), normal(1), Normal(0.0, 1.0))
+    with pytest.raises(ValueError, match="n is 0"):
+        VAE(normal(1), normal(1), normal(1))(torch.zeros(3, 4), 0)
 
 
 def test_shapes_that_would_broadcast_to_another_density_are_refused():

@@ -24,12 +24,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from vaepriors.agreement import check_dtype
 from vaepriors.conditional import AnyVAE, batches, check_condition, given
 from vaepriors.distributions import completed, support_of
 from vaepriors.limits import at_least_one, check_size
 from vaepriors.numerics import fixed_numerics
 from vaepriors.priors import VHP
-from vaepriors.vae import VAE, Terms, check_dtype, eval_mode
+from vaepriors.vae import VAE, Terms, eval_mode
 
 __all__ = [
     "Estimate",

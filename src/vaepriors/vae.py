@@ -24,9 +24,19 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
+from vaepriors.agreement import (
+    check_distribution,
+    check_dtype,
+    check_event,
+    check_log_prob,
+    check_module,
+    check_posterior,
+    check_prior,
+    leading,
+)
 from vaepriors.distributions import Auxiliary, Chain, Shape, ShapedDistribution, rsample_and_log_prob
 
-__all__ = ["VAE", "Conditional", "Constant", "Marginal", "Parts", "Terms", "check_dtype", "eval_mode"]
+__all__ = ["VAE", "Conditional", "Constant", "Marginal", "Parts", "Terms", "eval_mode"]
 
 
 class Terms(NamedTuple):
@@ -85,9 +95,9 @@ class Parts(nn.Module):
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, prior: nn.Module) -> None:
         super().__init__()
-        self.encoder = cast(Conditional, encoder)
-        self.decoder = cast(Conditional, decoder)
-        self.prior = cast(Conditional, prior)
+        self.encoder = cast(Conditional, check_module("encoder", encoder))
+        self.decoder = cast(Conditional, check_module("decoder", decoder))
+        self.prior = cast(Conditional, check_module("prior", prior))
 
     def prior_parameters(self) -> list[nn.Parameter]:
         """Parameters of the prior alone, without those that it shares, such as a VampPrior's encoder."""
@@ -126,11 +136,14 @@ class VAE(Parts):
             `Terms` of shape `(n, *batch)`, in nats, differentiable in every parameter.
 
         Raises:
-            ValueError: If x is not float32 or float64, if encoder and decoder disagree about its shape, if one of the
-                three modules does not return a distribution, or if the decoder does not take leading dimensions.
+            ValueError: If x is not float32 or float64, if n < 1, if encoder and decoder disagree about the shape of x,
+                or encoder and prior about that of z, if one of the three modules does not return a distribution or
+                autocast rounds its log-densities, or if the decoder does not take leading dimensions.
         """
         check_dtype(x)
-        posterior = _check_distribution("encoder", self.encoder(x))
+        if n < 1:
+            raise ValueError(f"n is {n}: draw at least one z")
+        posterior = check_posterior(self.encoder(x))
         z, log_q = rsample_and_log_prob(posterior, (n,))
         return self.weigh(x, z, log_q)
 
@@ -145,12 +158,14 @@ class VAE(Parts):
         Raises:
             ValueError: As in `forward`.
         """
+        check_log_prob("encoder", log_q, log_q.shape)
         likelihood = self._decode(z)
-        _check_shapes(x, log_q.shape[1:], likelihood.event_shape)
+        check_event(x, log_q.shape[1:], likelihood.event_shape)
         if likelihood.batch_shape != log_q.shape:
-            raise ValueError(_leading(z, f"returned batch shape {tuple(likelihood.batch_shape)}"))
-        prior = _check_distribution("prior", self.prior())
-        return Terms(likelihood.log_prob(x), log_q, prior.log_prob(z), z, likelihood)
+            raise ValueError(leading(z, f"returned batch shape {tuple(likelihood.batch_shape)}"))
+        log_likelihood = check_log_prob("decoder", likelihood.log_prob(x), log_q.shape)
+        log_p = check_log_prob("prior", check_prior(self.prior(), z).log_prob(z), log_q.shape)
+        return Terms(log_likelihood, log_q, log_p, z, likelihood)
 
     def _decode(self, z: Tensor) -> Distribution:
         """p(x|z). If the decoder fails only because of z's leading dimensions, say so."""
@@ -160,9 +175,9 @@ class VAE(Parts):
             likelihood = self.decoder(z)
         except (RuntimeError, ValueError, IndexError) as error:
             if not isinstance(error, torch.OutOfMemoryError) and self._takes_only_one_dimension(z):
-                raise ValueError(_leading(z, f"failed: {error}")) from error
+                raise ValueError(leading(z, f"failed: {error}")) from error
             raise
-        return _check_distribution("decoder", likelihood)
+        return check_distribution("decoder", likelihood)
 
     @torch.no_grad()
     def _takes_only_one_dimension(self, z: Tensor) -> bool:
@@ -208,41 +223,6 @@ class VAE(Parts):
     def reconstruct(self, x: Tensor) -> Distribution:
         """p(x|z) at one draw z ~ q(z|x)."""
         return self.decoder(self.encoder(x).sample())
-
-
-def check_dtype(x: Tensor) -> None:
-    """Refuse data in which a likelihood cannot be computed.
-
-    Raises:
-        ValueError: If x is not float32 or float64.
-    """
-    if x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"x is {x.dtype}: convert it with x.float(), or with x.double() for a model in float64")
-
-
-def _check_distribution(part: str, value: Distribution) -> Distribution:
-    if not hasattr(value, "log_prob"):
-        raise ValueError(
-            f"the {part} returned a {type(value).__name__}: return a torch.distributions.Distribution, such as "
-            "Independent(Normal(mean, scale), 1)"
-        )
-    return value
-
-
-def _leading(z: Tensor, what: str) -> str:
-    return (
-        f"the decoder must take any leading dimensions, but for z of shape {tuple(z.shape)} it {what}: "
-        "reshape with z.shape[:-1] instead of len(z) or -1"
-    )
-
-
-def _check_shapes(x: Tensor, batch: torch.Size, event: torch.Size) -> None:
-    """Another shape would broadcast to a wrong density."""
-    if x.shape != batch + event:
-        raise ValueError(
-            f"x has shape {tuple(x.shape)}, but the encoder returns batch shape {tuple(batch)} and the decoder event "
-            f"shape {tuple(event)}: reshape x to (..., {', '.join(map(str, event))}), or change the networks"
-        )
 
 
 class Constant(nn.Module):

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vaepriors.agreement import check_dtype
 from vaepriors.checking.conditional import check_distribution
 from vaepriors.checking.model import check_model
 from vaepriors.checking.report import Finding, Report
-from vaepriors.vae import check_dtype, eval_mode
+from vaepriors.vae import eval_mode
 
 __all__ = ["Finding", "Report", "check"]
 

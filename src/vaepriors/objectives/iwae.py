@@ -5,9 +5,10 @@ import math
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from vaepriors.agreement import check_dtype
 from vaepriors.limits import at_least_one
 from vaepriors.objectives.base import Objective
-from vaepriors.vae import VAE, Terms, check_dtype
+from vaepriors.vae import VAE, Terms
 
 __all__ = ["IWAE"]
 
