@@ -112,6 +112,19 @@ def test_without_the_score_term_the_values_are_the_same():
         torch.testing.assert_close(terms[0][:4], terms[1][:4], rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("estimator", ["stl", "dreg"])
+def test_with_dropout_every_estimator_has_the_density_of_the_posterior_that_was_drawn_from(estimator):
+    """A second call of the encoder would drop other units: the bound would be far too high."""
+    linear, drop = LinearGaussian(), nn.Dropout(0.5)
+    model = linear.vae()
+    model = VAE(Call(lambda x, encoder=model.encoder: encoder(drop(x))), model.decoder, model.prior)
+    losses = []
+    for each in ("plain", estimator):
+        torch.manual_seed(0)
+        losses.append(IWAE(5, each)(model, linear.x)[0].item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+
 def test_bounds_grow_with_the_draws():
     model = one_level()
     with torch.no_grad():

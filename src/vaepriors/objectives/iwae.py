@@ -2,10 +2,11 @@
 
 import math
 
-from torch import Tensor, nn
-from torch.func import functional_call
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
 
-from vaepriors.agreement import check_dtype
+from vaepriors.agreement import check_dtype, check_posterior
 from vaepriors.limits import at_least_one
 from vaepriors.objectives.base import Objective
 from vaepriors.vae import VAE, Terms
@@ -70,20 +71,19 @@ class IWAE(Objective):
         """Terms in which the gradient of log q(z|x) has no score term, the gradient at fixed z.
 
         The score term has mean zero. The values are the same, and the gradient reaches the encoder through the draws
-        only. This costs another pass of the encoder.
+        only. The encoder is called once: in a second call, dropout would give the density of another posterior.
         """
         check_dtype(x)
-        z = model.encoder(x).rsample((self.samples,))
-        parameters = {f"encoder.{name}": p.detach() for name, p in model.encoder.named_parameters()}
-        return model.weigh(x, z, functional_call(_LogProb(model.encoder), parameters, (x, z)))
+        posterior = check_posterior(model.encoder(x))
+        z = posterior.rsample((self.samples,))
+        return model.weigh(x, z, _log_prob_of_draws(posterior, z))
 
 
-class _LogProb(nn.Module):
-    """(x, z) -> log q(z|x), all in one call: a chain calls its encoder again for the lower level."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        return self.encoder(x).log_prob(z)
+def _log_prob_of_draws(q: Distribution, z: Tensor) -> Tensor:
+    """log q(z), whose only gradient is that in z."""
+    if not torch.is_grad_enabled():
+        return q.log_prob(z)
+    fixed = z.detach().requires_grad_()
+    log_q = q.log_prob(fixed)
+    (slope,) = torch.autograd.grad(log_q.sum(), fixed)
+    return log_q.detach() + (slope * (z - fixed.detach())).sum(-1)
