@@ -225,6 +225,16 @@ def test_chain_is_the_product_of_its_parts():
     torch.testing.assert_close(chain.log_prob(z), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("sizes", [(2, 1), (1, 2)])
+def test_a_chain_refuses_parts_of_another_size(sizes):
+    """Torch's densities would broadcast a size of 1 over all coordinates."""
+    a, b = (Independent(Normal(torch.zeros(4, size), 1.0), 1) for size in sizes)
+    with pytest.raises(ValueError, match=r"is 2.*event shape \(1,\)"):
+        Chain(a, lambda _: b, (2, 2)).log_prob(torch.zeros(4, 4))
+    with pytest.raises(ValueError, match=r"is 2.*event shape \(1,\)"):
+        Chain(a, lambda _: b, (2, 2)).rsample_and_log_prob()
+
+
 def test_chain_computes_its_conditional_once():
     calls = []
 
