@@ -124,6 +124,19 @@ def test_settings_out_of_range_are_refused(data, options, words):
         fit(model_of(data), ELBO(), data, **SHORT | options)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"objective": ELBO}, r"objective is ELBO.*ELBO\(\)"),
+        ({"data": torch.utils.data.DataLoader([0])}, "data is a DataLoader.*Dataset"),
+        ({"store": "runs/a"}, r"Folder\('runs/a'\)"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(data, change, words):
+    with pytest.raises(ValueError, match=words):
+        fit(**{"model": model_of(data), "objective": ELBO(), "data": data, "epochs": 1} | change)
+
+
 def test_callbacks_are_called(data):
     calls = []
 

@@ -148,6 +148,16 @@ def test_log_densities_that_autocast_rounds_are_refused():
         model(torch.zeros(3, 4))
 
 
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [([0.0], "x is a list"), (torch.zeros(3, 4).numpy(), "x is a ndarray.*from_numpy"),
+     (torch.full((3, 4), math.nan), "not finite")],
+)  # fmt: skip
+def test_an_estimate_refuses_what_is_no_data(x, words):
+    with pytest.raises(ValueError, match=words):
+        estimate(VAE(normal(1), normal(1), normal(1)), x, 5)
+
+
 def test_parts_are_modules():
     with pytest.raises(ValueError, match="prior is a Normal"):
         VAE(normal(1), normal(1), Normal(0.0, 1.0))

@@ -20,8 +20,10 @@ def check_dtype(x: Tensor) -> None:
     """Refuse data in which a likelihood cannot be computed.
 
     Raises:
-        ValueError: If x is not float32 or float64.
+        ValueError: If x is no tensor, or not float32 or float64.
     """
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x is a {type(x).__name__}: give a tensor, such as data.test or torch.from_numpy(array)")
     if x.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"x is {x.dtype}: convert it with x.float(), or with x.double() for a model in float64")
 

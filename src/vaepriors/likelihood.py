@@ -113,6 +113,7 @@ def estimate(
             in dtype, conditions are missing or not those of the model, x has values outside the support of p(x|z), or
             the method cannot be used with the model.
     """
+    check_dtype(x)
     method = ImportanceSampling(int(samples)) if isinstance(samples, SupportsIndex) else samples
     chunk = check_sizes(model, x, method.draws, chunk)
     with eval_mode(model):
@@ -151,12 +152,16 @@ def check_sizes(model: AnyVAE, x: Tensor, samples: int, chunk: int | None) -> in
 
 def _check_data(model: VAE, x: Tensor) -> None:
     """Compare dtype and values of x with the model, once for an evaluation: a look at values reads the device."""
-    check_dtype(x)
     dtype = next((p.dtype for p in model.parameters()), x.dtype)
     if x.dtype != dtype:
         raise ValueError(f"x is {x.dtype} and the model {dtype}: convert one of them, for example with x.to({dtype})")
-    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-        likelihood = model.decoder(model.encoder(x[:1]).sample())
+    try:
+        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+            likelihood = model.decoder(model.encoder(x[:1]).sample())
+    except ValueError as error:  # torch checks the parameters of its distributions, unless zuko has been imported
+        if not x[0].isfinite().all():
+            raise ValueError("x has values that are not finite: repair or remove such examples") from error
+        raise
     support: Any = support_of(likelihood)
     if support is None:
         return

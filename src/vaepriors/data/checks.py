@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,9 +55,14 @@ def blocks(x: Any) -> Iterator[tuple[int, Tensor]]:
 def check_shape(what: str, x: Any, event_shape: torch.Size) -> None:
     """Refuse what is no float32, is empty, or has another form than vectors or images of this event shape."""
     if x.dtype != torch.float32:
-        raise ValueError(f"{what} is {x.dtype}, not torch.float32: convert it with .float()")
+        array = isinstance(x, np.ndarray)
+        remedy = "convert it with torch.from_numpy(array).float()" if array else "convert it with .float()"
+        raise ValueError(f"{what} is {'a numpy array' if array else x.dtype}, not torch.float32: {remedy}")
     if len(x.shape) not in (2, 4):
-        raise ValueError(f"{what} has shape {tuple(x.shape)}: vectors are (N, D), images (N, C, H, W)")
+        raise ValueError(
+            f"{what} has shape {tuple(x.shape)}: vectors are (N, D), images (N, C, H, W); flatten anything else, such "
+            "as sequences, and reshape it in the encoder"
+        )
     if x.shape.numel() == 0:
         raise ValueError(f"{what} is empty, shape {tuple(x.shape)}: every split needs at least one point")
     if x.shape[1:] != event_shape:

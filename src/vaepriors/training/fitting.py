@@ -1,6 +1,7 @@
 """`fit`, which makes a training of its arguments and runs it."""
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from vaepriors.conditional import AnyVAE
 from vaepriors.data import Dataset
@@ -81,8 +82,8 @@ def fit(
         How it ended, with the metrics of all epochs and the best weights.
 
     Raises:
-        ValueError: If a setting is out of its range, if the data have conditions and the model is not conditional, or
-            the other way round, or if the store has another training or damaged files.
+        ValueError: If a setting is out of its range, if an argument is of another type, if the data have conditions and
+            the model is not conditional, or the other way round, or if the store has another training or damaged files.
         Diverged: If a loss is not finite; the last checkpoint, of an epoch before, is kept.
         OSError: If the disk is full; the last checkpoint is kept.
 
@@ -93,6 +94,7 @@ def fit(
     >>> fit(model, objectives.ELBO(warmup=2), digits, epochs=2, accelerator="cpu").reason
     'finished'
     """
+    _check_arguments(objective, data, store)
     settings = Settings(
         epochs=epochs, batch_size=batch_size, lr=lr, lr_stages=lr_stages, adam_eps=adam_eps, normalize=normalize,
         warmup=warmup, patience=patience, best_from=best_from, seed=seed, epoch_steps=epoch_steps, precision=precision,
@@ -102,3 +104,17 @@ def fit(
     fabric.launch()
     training = Training(model, objective, data, settings, fabric, Memory() if store is None else store, callbacks)
     return training.run(save_every, snapshots, deadline)
+
+
+def _check_arguments(objective: Objective, data: Dataset, store: Store | None) -> None:
+    """Refuse what looks right in a call, such as a class, a `DataLoader` or a path, and would fail far from it."""
+    if not isinstance(objective, Objective):
+        name = getattr(objective, "__name__", type(objective).__name__)
+        raise ValueError(f"objective is {name}: give an instance of an objective, such as objectives.ELBO()")
+    if not isinstance(data, Dataset):
+        raise ValueError(
+            f"data is a {type(data).__name__}: give Dataset(name, train, valid, test, likelihood), or call the "
+            "objective in a loop over your own batches"
+        )
+    if isinstance(store, (str, Path)):
+        raise ValueError(f"store is a {type(store).__name__}: give Folder({str(store)!r})")
