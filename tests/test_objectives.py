@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Categorical, Independent, Normal, TransformedDistribution
 
 from reference import Call, LinearGaussian
 from vaepriors.checkpoint import load_module, module_tensors
@@ -207,6 +207,18 @@ def test_mistakes_are_named():
     ]:
         with pytest.raises(ValueError, match=words):
             IWAE(5, **options)
+
+
+@pytest.mark.parametrize("objective", [REWO(0.5), GECO(0.5)])
+def test_a_likelihood_without_a_mean_has_no_reconstruction_error(objective):
+    """Of NaN, REWO would stay in its first phase for ever, without a word."""
+    x = torch.zeros(2, 3)
+    codes = Independent(Categorical(logits=torch.zeros(1, 2, 3, 4)), 1)
+    flow = TransformedDistribution(Independent(Normal(torch.zeros(1, 2, 3), 1.0), 1), [])
+    for likelihood, kind in ((codes, "Categorical"), (flow, "TransformedDistribution")):
+        terms = Terms(torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1, 2), likelihood=likelihood)
+        with pytest.raises(ValueError, match=f"{kind} has none.*ELBO"):
+            objective(lambda x, n, terms=terms: terms, x)
 
 
 def test_iwae_and_its_variants_follow_their_formulas():

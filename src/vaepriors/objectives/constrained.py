@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor, distributed
+from torch.distributions import Distribution, Independent
 
 from vaepriors.distributions import residual
 from vaepriors.objectives.base import Objective
@@ -26,6 +27,7 @@ class _Constrained(Objective):
             raise ValueError(f"alpha is {alpha}: it must be at least 0 and less than 1")
         super().__init__(samples)
         self.kappa, self.nu, self.alpha = kappa, nu, alpha
+        self.checked = False
         self.step: Tensor
         self.average: Tensor
         self.log_beta: Tensor
@@ -38,13 +40,32 @@ class _Constrained(Objective):
     def excess(self, x: Tensor, terms: Terms) -> Tensor:
         """Add the batch's error, the mean of `residual` squared, to the moving average; return it minus kappa^2."""
         assert terms.likelihood is not None
-        squares = residual(terms.likelihood, x).detach().square()
+        squares = self._squares(terms.likelihood, x)
         error = _mean_over_devices(squares.mean().to(self.average.dtype))
         average = torch.where(self.step == 0, error, (1 - self.alpha) * error + self.alpha * self.average)
         self.last.copy_(error)
         self.average.copy_(average)
         self.step += 1
         return average - self.kappa**2
+
+    def _squares(self, likelihood: Distribution, x: Tensor) -> Tensor:
+        """The squared distance of x from the mean of p(x|z), which must exist; the values are read in one call only."""
+        try:
+            squares = residual(likelihood, x).detach().square()
+        except NotImplementedError as error:
+            raise ValueError(self._without_mean(likelihood)) from error
+        if not self.checked and not torch.compiler.is_compiling():
+            self.checked = True
+            if squares.isnan().all():  # of Categorical and Cauchy
+                raise ValueError(self._without_mean(likelihood))
+        return squares
+
+    def _without_mean(self, likelihood: Distribution) -> str:
+        each = likelihood.base_dist if isinstance(likelihood, Independent) else likelihood
+        return (
+            f"{type(self).__name__} bounds the distance of x from the mean of p(x|z), but a {type(each).__name__} has "
+            "none: choose the objective ELBO or IWAE"
+        )
 
     def metrics(self) -> dict[str, Tensor]:
         bound = torch.full_like(self.average, self.kappa**2)
