@@ -155,6 +155,7 @@ class _Source:
         headers = {name: Header(x.shape, x.dtype) for name, x in arrays.items()}
         blocks = {name: blocks_of(name, x) for name, x in arrays.items()}
         facts = survey(blocks, headers, self.likelihood, self._check_values)
+        self._check_finite(facts)
         last = _all_have_last_channels(headers)
         chosen, dynamic, convert = _reading(self.path, headers["train"].dtype, facts, self.likelihood)
         points = {name: Rows(as_tensor(x, last), convert) for name, x in arrays.items()}
@@ -185,8 +186,7 @@ class _Source:
         facts = survey_files(splits, self.likelihood, self._check_values)
         last = _all_have_last_channels(headers)
         chosen, dynamic, convert = _reading(self.path, headers["train"].dtype, facts, self.likelihood)
-        if facts.bad_at:
-            raise ValueError(f"{self.path} holds NaN or infinity in {facts.bad_at}: remove or repair it")
+        self._check_finite(facts)
         places = places_of(headers, self.seed)
         points = {name: Streamed(each, convert, channels_last=last) for name, each in splits.items()}
         valid, test = (held_out(points, places, split, dynamic) for split in SPLITS[1:])
@@ -215,6 +215,11 @@ class _Source:
         about: Any = {"stored": stored, "doubts": doubts, "content": content, "standardize": scaled, **extras}
         about["label_names"] = self.label_names
         return Dataset(self.path.name, *splits, likelihood, dynamic, reader=reader, **about)
+
+    def _check_finite(self, facts: Facts) -> None:
+        """Refuse NaN and infinity where the file has them: a row of a random split would say nothing."""
+        if facts.bad_at:
+            raise ValueError(f"{self.path} holds NaN or infinity in {facts.bad_at}: remove or repair it")
 
     def _check_values(self, name: str, start: int, block: np.ndarray) -> None:
         """Refuse what the likelihood of whole numbers does not take, where the file has it and before it is rounded."""
