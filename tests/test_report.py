@@ -350,6 +350,11 @@ def test_a_plane_is_z_itself_or_its_principal_components():
     assert figures.plane(z[:, :1])[1].shape == (1, 2)
 
 
+def test_coordinates_of_draws_that_are_whole_numbers_are_drawn():
+    (axis,) = figures.coordinates(torch.zeros(4, 3), torch.tensor([[0, 1, 2], [2, 1, 0]])).axes
+    assert axis.lines[1].get_ydata().tolist() == [1, 1, 1]
+
+
 def test_units_are_drawn_sorted_by_level():
     left, right = figures.units({"z2": torch.tensor([0.1, 3.0]), "z1": torch.tensor([1.0])}, {}).axes
     assert left.lines[0].get_ydata().tolist() == pytest.approx([3.0, 0.1])

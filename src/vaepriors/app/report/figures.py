@@ -198,7 +198,8 @@ def coordinates(data: Tensor, drawn: Tensor) -> Figure:
     figure = Figure(figsize=(8, 3), layout="constrained")
     axis = figure.subplots()
     for colour, (name, x) in enumerate({"test examples": data, "draws of the model": drawn}.items()):
-        mean, deviation = x.flatten(1).mean(0).cpu(), x.flatten(1).std(0).cpu()
+        x = x.flatten(1).cpu().float()  # draws of torch's Categorical are whole numbers
+        mean, deviation = x.mean(0), x.std(0)
         axis.plot(mean, color=f"C{colour}", label=name)
         axis.fill_between(range(len(mean)), mean - deviation, mean + deviation, color=f"C{colour}", alpha=0.25)
     axis.set(xlabel="coordinate")
