@@ -365,3 +365,12 @@ def test_units_of_conditional_models():
     assert analysis.activity(model, data.test, condition=y).shape == (2,)
     divergence = analysis.divergence_of_units(model, data.test, condition=y)["z"]
     assert divergence.shape == (2,)
+
+
+def test_a_model_given_y_is_converted_with_its_y():
+    """`check` compares it with double precision; a network takes no y of another type."""
+    net = nn.Linear(C, 2)
+    part = Call(lambda *inputs: Independent(Normal(net(inputs[-1]).expand(*inputs[0].shape[:-1], 2), 1.0), 1))
+    part.net = net
+    at = ConditionalVAE(part, part, part)(torch.zeros(4, C)).double()
+    assert at(torch.zeros(4, 2, dtype=torch.float64)).log_weight.dtype == torch.float64

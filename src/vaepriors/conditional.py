@@ -88,7 +88,9 @@ class _At(nn.Module):
 
     def __init__(self, part: nn.Module, y: Tensor) -> None:
         super().__init__()
-        self.part, self.y = part, y
+        self.part = part
+        self.y: Tensor
+        self.register_buffer("y", y, persistent=False)  # converted with the part, as `check` does
 
     def forward(self, *inputs: Tensor) -> Distribution:
         return self.part(*inputs, self.y)

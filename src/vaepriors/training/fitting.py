@@ -50,7 +50,8 @@ def fit(
     which it leaves as it was. A training that was stopped and resumed ends with the numbers of an uninterrupted one.
 
     Args:
-        model: The model; it is moved to the device and has the weights of the last epoch afterwards.
+        model: The model; it is moved to the device, converted to `precision` (a model in float64 needs `64-true`), and
+            has the weights of the last epoch afterwards.
         objective: The objective. Its warm-up counts epochs here, unless it was given `steps_per_epoch`.
         data: Training and validation examples; with conditions for a `ConditionalVAE`.
         epochs: Epochs at most.
