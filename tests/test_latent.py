@@ -37,6 +37,12 @@ def test_activity_is_the_variance_of_the_posterior_mean():
     torch.testing.assert_close(activity(model, x, chunk=1500), exact)
 
 
+def test_an_activity_that_is_not_a_number_is_no_inactive_unit():
+    model = LinearGaussian().vae()
+    with pytest.raises(ValueError, match="NaN"):
+        active_units(model, torch.full((4, 5), math.nan, dtype=torch.float64))
+
+
 def test_noise_is_not_activity():
     """Units 0 and 1 follow x, of a chain's second level too; units 2 and 3 are noise of a large variance."""
 

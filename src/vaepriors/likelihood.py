@@ -158,7 +158,7 @@ def _check_data(model: VAE, x: Tensor) -> None:
     try:
         with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
             likelihood = model.decoder(model.encoder(x[:1]).sample())
-    except ValueError as error:  # torch checks the parameters of its distributions, unless zuko has been imported
+    except (ValueError, RuntimeError) as error:  # of a posterior whose parameters are NaN
         if not x[0].isfinite().all():
             raise ValueError("x has values that are not finite: repair or remove such examples") from error
         raise

@@ -63,8 +63,15 @@ def _two_means(q: Distribution, n: int) -> Tensor:
 
 
 def active_units(model: AnyVAE, x: Tensor, threshold: float = 0.01, *, condition: Tensor | None = None) -> int:
-    """The number of units whose activity is above the threshold (see `activity`)."""
-    return int((activity(model, x, condition=condition) > threshold).sum())
+    """The number of units whose activity is above the threshold (see `activity`).
+
+    Raises:
+        ValueError: If there are fewer than two examples, or an activity is not a number.
+    """
+    values = activity(model, x, condition=condition)
+    if values.isnan().any():
+        raise ValueError("the activity of a unit is not a number: look for NaN in x and in the means of q(z|x)")
+    return int((values > threshold).sum())
 
 
 def levels(posterior: Distribution) -> dict[str, slice]:

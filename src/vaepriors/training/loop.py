@@ -172,7 +172,7 @@ class Training:
         return (
             f"the loss of epoch {epoch} is not a number (training {loss}, validation {valid_loss}): "
             f"{best if self.state.best else 'no epoch before it gave a model'}; "
-            f"lower lr {self.settings.lr} or lengthen the warm-up"
+            f"lower lr {self.settings.lr}, lengthen the warm-up, or look for the reason with vaepriors.check(model, x)"
         )
 
     def _report(self, line: dict[str, Any]) -> None:
