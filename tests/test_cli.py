@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ import torch
 from conftest import TINY
 from vaepriors import __version__ as package_version
 from vaepriors import checkpoint
+from vaepriors.__main__ import leave_at_once
 from vaepriors.app.run import MAY_CHANGE, Run
 from vaepriors.data import CATALOGUE
 
@@ -451,6 +453,14 @@ def test_a_stream_of_plain_signs_gets_plain_signs(copy, vaepriors):
     text = stream.buffer.getvalue().decode("ascii")
     assert " +- " in text
     assert "--snapshots" in text
+
+
+def test_an_interruption_that_a_library_drops_while_it_is_imported_ends_the_process():
+    left, before = [], signal.getsignal(signal.SIGINT)
+    with leave_at_once(left.append), contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert left == [130]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize("start", [["-m", "vaepriors"], ["-c", "from vaepriors.__main__ import main; main()"]])
