@@ -13,7 +13,6 @@ from PIL import Image
 
 from vaepriors import data
 from vaepriors.app.experiment import Experiment
-from vaepriors.data import own
 from vaepriors.data.images import read_images
 
 GENERATOR = np.random.default_rng(0)
@@ -192,10 +191,10 @@ FRAMES = {"save_all": True, "append_images": [Image.new("L", (6, 5))]}
 ONE = {"a.png": GRAY[0]}
 WRONG = {
     "sizes": ({**ONE, "b.png": GRAY[0].T}, r"b\.png has 5 x 6 .*a\.png has 6 x 5.*--image-size 64"),
-    "cut png": ({"b.png": encoded(format="PNG")[:-900]}, r"b\.png cannot be read as an image"),
-    "cut jpeg": ({"b.jpg": encoded(format="JPEG")[:-900]}, r"b\.jpg cannot be read as an image .*truncated"),
-    "empty": ({**ONE, "b.png": b""}, r"b\.png cannot be read as an image .*format is not PNG"),
-    "text": ({**ONE, "b.png": b"%!PS-Adobe-3.0 EPSF-3.0\n"}, r"b\.png cannot be read as an image .*format is not PNG"),
+    "cut png": ({"b.png": encoded(format="PNG")[:-900]}, r"b\.png cannot be read"),
+    "cut jpeg": ({"b.jpg": encoded(format="JPEG")[:-900]}, r"b\.jpg cannot be read .*truncated"),
+    "empty": ({**ONE, "b.png": b""}, r"b\.png cannot be read .*identify.*PNG"),
+    "text": ({**ONE, "b.png": b"%!PS-Adobe-3.0 EPSF-3.0\n"}, r"b\.png cannot be read .*identify.*PNG"),
     "16 bits": ({**ONE, "b.png": GRAY[0].astype(np.uint16)}, r"b\.png has 16-bit levels.*8-bit"),
     "16 bits in colour": ({**ONE, "b.png": png_of_16_bits()}, r"b\.png has 16-bit levels.*8-bit"),
     "cmyk": ({**ONE, "b.jpg": Image.new("CMYK", (6, 5))}, r"b\.jpg has .*CMYK"),
@@ -245,7 +244,7 @@ def test_a_damaged_header_a_bomb_and_files_that_are_none(write, tmp_path):
 def test_a_file_without_permission(write):
     folder = write(**ONE)
     (folder / "a.png").chmod(0)
-    with pytest.raises(ValueError, match=r"a\.png cannot be read as an image \(Permission"):
+    with pytest.raises(ValueError, match=r"a\.png cannot be read \(Permission"):
         data.load(str(folder))
 
 
@@ -257,10 +256,8 @@ def test_other_files_are_a_doubt(write):
 def test_what_does_not_fit_the_memory_is_refused_by_the_headers(write, environment):
     cut = encoded(format="PNG")[:-900]  # would be refused when it is decoded
     folder = write(**{"a.png": cut, "b.png": cut})
-    with pytest.raises(ValueError, match=r"uint8 \(2, 1, 50, 60\), which take 29\.3 KiB"):
-        own.load_images(folder, limit=29_999)
-    environment(VAEPRIORS_MEMORY="0.00001")
-    with pytest.raises(ValueError, match="VAEPRIORS_MEMORY"):
+    environment(VAEPRIORS_MEMORY=f"{29_999 / 2**30}")
+    with pytest.raises(ValueError, match=r"uint8 \(2, 1, 50, 60\), which take 29\.3 KiB.*VAEPRIORS_MEMORY"):
         data.load(str(folder))
     with pytest.raises(ValueError, match=r"a\.png cannot be read"):  # smaller ones fit
         data.load(str(folder), image_size=20)

@@ -48,16 +48,8 @@ class _Member(NamedTuple):
 def read_arrays(path: Path, limit: float | None = None) -> dict[str, np.ndarray]:
     """Read the arrays of a `.npz` by name, or that of a `.npy` as `train`: of one numeric type and 2 to 4 dimensions.
 
-    Those of labels and covariates, such as `train_labels`, have a row for each point, and a type of their own.
-
-    Args:
-        path: The file.
-        limit: The most bytes that all arrays together may take, as stored and as float32; by default half of the
-            available memory, or what the environment variable VAEPRIORS_MEMORY names in GiB.
-
-    Raises:
-        ValueError: If the file is missing, damaged, encrypted, pickled or too large, or its arrays have other names,
-            shapes or types than `vaepriors.data.own` reads.
+    Those of labels and covariates, such as `train_labels`, have a row for each point, and a type of their own. The
+    limit is that of `vaepriors.data.own.load`.
     """
     if not is_packed(path):
         return _read_members(path, {"train": _Member(lambda: path.open("rb"), path.stat().st_size)}, limit)
@@ -68,22 +60,14 @@ def read_arrays(path: Path, limit: float | None = None) -> dict[str, np.ndarray]
 
 
 def is_packed(path: Path) -> bool:
-    """Whether a file holds several arrays, as a `.npz` does.
-
-    Raises:
-        ValueError: If it is no readable file.
-    """
+    """Whether a file holds several arrays, as a `.npz` does."""
     check_file(path)
     with refusing_damage(path), path.open("rb") as file:
         return file.read(2) == b"PK"
 
 
 def header_of(path: Path) -> Header:
-    """The header of a `.npy`, compared with the size of the file.
-
-    Raises:
-        ValueError: If the file is missing, damaged, cut short or pickled.
-    """
+    """The header of a `.npy`, compared with the size of the file."""
     check_file(path)
     with refusing_damage(path):
         size = path.stat().st_size
@@ -115,28 +99,30 @@ def check_file(path: Path) -> None:
         raise ValueError(f"{path} is {kind}: give the path of a data file")
 
 
+PLAIN = (
+    "it is cut short or holds pickled objects, which are refused because they may run code; save plain numeric arrays "
+    "with numpy.save or numpy.savez"
+)
+
+
 @contextmanager
-def refusing_damage(path: Path) -> Iterator[None]:
+def refusing_damage(path: Path, remedy: str = PLAIN) -> Iterator[None]:
+    """Name the file and a remedy, whatever its reader raises: damage makes it nearly anything."""
     try:
         yield
     except PermissionError as error:
         raise ValueError(f"{path} cannot be opened ({error.strerror}): give yourself the permission to read") from error
-    except Exception as error:  # damage makes zipfile, zlib and the parser of headers raise nearly anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise _damaged(path, short(reason)) from error
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith(str(path)):  # a sentence already
+            raise
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise ValueError(f"{path} cannot be read ({short(reason.rstrip('.'), 300)}): {remedy}") from error
 
 
-def _damaged(path: Path, reason: str) -> ValueError:
-    return ValueError(
-        f"{path} cannot be read ({reason}): it is cut short or holds pickled objects, which are refused "
-        "because they may run code; save plain numeric arrays with numpy.save or numpy.savez"
-    )
-
-
-def short(text: object) -> str:
+def short(text: object, most: int = 150) -> str:
     """Text from a file, cut to fit into a sentence."""
     words = str(text)
-    return words if len(words) <= 150 else f"{words[:150]}..."
+    return words if len(words) <= most else f"{words[:most]}..."
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, _Member]:
@@ -165,19 +151,15 @@ def _header(path: Path, member: _Member) -> Header:
         shape, fortran, dtype = read(file)
         header = Header(shape, dtype, fortran, file.tell())
         available = member.size - header.offset
-    if dtype.hasobject:
-        raise _damaged(path, "an array of objects")
-    if min(shape, default=0) < 0 or header.numel * dtype.itemsize > available:
-        raise _damaged(path, f"its header announces {header}, but {available} bytes follow")
+        if dtype.hasobject:
+            raise ValueError("an array of objects")
+        if min(shape, default=0) < 0 or header.numel * dtype.itemsize > available:
+            raise ValueError(f"its header announces {header}, but {available} bytes follow")
     return header
 
 
 def check_headers(path: Path, headers: Mapping[str, Header]) -> None:
-    """Refuse arrays whose names, shapes or types are not those of a data set.
-
-    Raises:
-        ValueError: If there is one.
-    """
+    """Refuse arrays whose names, shapes or types are not those of a data set."""
     extras = {name: header for name, header in headers.items() if name.partition("_")[2] in EXTRAS}
     headers = {name: header for name, header in headers.items() if name not in extras}
     _check_points(path, headers)
@@ -232,11 +214,7 @@ def array_limit(limit: float | None = None) -> float:
 
 
 def check_limit(path: Path, headers: Mapping[str, Header], limit: float | None = None) -> None:
-    """Refuse arrays that do not fit into memory.
-
-    Raises:
-        ValueError: If they do not.
-    """
+    """Refuse arrays that do not fit into memory."""
     size, limit = needed_memory(headers), array_limit(limit)
     if size > limit:
         shapes = ", ".join(f"{name} {header}" for name, header in headers.items())

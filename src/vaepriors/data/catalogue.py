@@ -166,11 +166,7 @@ def missing(name: str) -> tuple[str, ...]:
 
 
 def entry_of(name: str) -> Entry:
-    """The entry of a name.
-
-    Raises:
-        ValueError: If the name is unknown; the message has similar ones.
-    """
+    """The entry of a name; an unknown one is refused with similar names."""
     if name in CATALOGUE:
         return CATALOGUE[name]
     if os.sep in name or "." in name:

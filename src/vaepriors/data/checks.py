@@ -87,12 +87,7 @@ def check_columns(name: str, train: Tensor, columns: Sequence[Column]) -> None:
 def check_values(what: str, x: Tensor, likelihood: Likelihood | None, start: int, number: int) -> None:
     """Refuse values outside the support; without a likelihood, those outside [0, 1].
 
-    Args:
-        what: What x is a part of.
-        x: Some points.
-        likelihood: Their likelihood.
-        start: The number of the first one.
-        number: The number of all.
+    x are some of `number` points, from `start` on.
     """
     missing = x.isnan() if likelihood is not None and likelihood.missing else torch.zeros((), dtype=torch.bool)
     x = x.masked_fill(missing, 0) if missing.any() else x
@@ -117,15 +112,7 @@ def check_values(what: str, x: Tensor, likelihood: Likelihood | None, start: int
 def check_known(what: str, x: Tensor, train: Tensor, likelihood: Likelihood, rows: Tensor | None = None) -> None:
     """Refuse values that a model of the training set cannot have learned.
 
-    Args:
-        what: What x is.
-        x: Points.
-        train: The training set.
-        likelihood: Their likelihood.
-        rows: The row of each point where the user has it; by default its row in x.
-
-    Raises:
-        ValueError: If there is such a value; the message has its place.
+    `rows` has the row of each point where the user has it; by default it is the row in x.
     """
     if likelihood.known is None or x is train:
         return

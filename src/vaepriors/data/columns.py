@@ -15,7 +15,7 @@ covariate  a number that a model is given
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ __all__ = [
     "encode",
     "guess_kind",
     "is_index",
+    "listed",
     "numbers_of",
     "parse_columns",
     "texts_of",
@@ -54,9 +55,6 @@ SHOWN = 12  # names in a line
 
 def parse_columns(text: str) -> dict[str, str]:
     """The kinds that a user sets.
-
-    Raises:
-        ValueError: If it is not a list of NAME=KIND.
 
     >>> parse_columns("age=count,id=drop")
     {'age': 'count', 'id': 'drop'}
@@ -101,11 +99,7 @@ def is_index(name: str) -> bool:
 
 
 def guess_kind(path: Path, name: str, cells: "pd.Series") -> str:
-    """The kind of a column, by its values.
-
-    Raises:
-        ValueError: If it has texts among numbers, other objects, or nearly as many texts as rows.
-    """
+    """The kind of a column, by its values. Texts among numbers or nearly as many as rows, and objects are refused."""
     numbers = numbers_of(cells)
     if numbers is None:
         return _guess_text(path, name, cells)
@@ -164,15 +158,10 @@ TAKES = {
 
 
 def encode(path: Path, table: "pd.DataFrame", columns: Sequence[Column]) -> Tensor:
-    """The columns as float32 of shape `(N, D)`, with NaN for missing cells and codes for categories.
-
-    Raises:
-        ValueError: If the table lacks a column, or a cell does not fit the kind, is no known category, or is a missing
-            size factor.
-    """
+    """The columns as float32 of shape `(N, D)`, with NaN for missing cells and codes for categories."""
     lacking = [column.name for column in columns if column.name not in table.columns]
     if lacking:
-        raise ValueError(f"{path} has no column {lacking[0]}, which the model needs: it has {_listed(table.columns)}")
+        raise ValueError(f"{path} has no column {lacking[0]}, which the model needs: it has {listed(table.columns)}")
     x = np.empty((len(table), len(columns)), np.float32)
     for place, column in enumerate(columns):
         cells = table[column.name]
@@ -260,15 +249,16 @@ def describe_columns(columns: Sequence[Column]) -> list[str]:
     lines = []
     for kind in KINDS:
         names = [
-            f"{column.name} ({_listed(column.categories)})" if column.categories else column.name
+            f"{column.name} ({listed(column.categories)})" if column.categories else column.name
             for column in columns
             if column.kind == kind
         ]
         if names:
-            lines.append(f"{kind}: {_listed(names)}")
+            lines.append(f"{kind}: {listed(names)}")
     return lines
 
 
-def _listed(names: Sequence[str] | Mapping[str, object]) -> str:
+def listed(names: Collection[object]) -> str:
+    """The first names, and how many more there are."""
     shown = [str(name)[:80] for name in list(names)[:SHOWN]]
     return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

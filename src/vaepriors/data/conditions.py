@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaepriors.data.arrays import SPLITS
+from vaepriors.data.columns import listed
 from vaepriors.data.dataset import Dataset
 from vaepriors.limits import check_size
 
@@ -74,37 +75,28 @@ def condition_of(dataset: Dataset, values: Sequence[float | str]) -> Tensor:
     >>> condition_of(condition_on(load("digits"), "labels"), (3,)).tolist()
     [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     """
+    given = f"condition is {' '.join(map(str, values))}"
     if not dataset.conditions:
-        raise ValueError(f"condition is {_in_words(values)}, but the model of {dataset.name} has no conditions")
+        raise ValueError(f"{given}, but the model of {dataset.name} has no conditions")
     classes = dataset.classes
     covariates = dataset.conditions["train"].shape[-1] - len(classes)
     if len(values) != bool(classes) + covariates:
         parts = ["a class"] * bool(classes) + [f"{covariates} covariates"] * bool(covariates)
-        raise ValueError(f"condition is {_in_words(values)}: give {' and '.join(parts)}")
+        raise ValueError(f"{given}: give {' and '.join(parts)}")
     if classes and str(values[0]) not in map(str, classes):
-        raise ValueError(f"condition is {_in_words(values)}: choose a class of {_few(classes)}")
+        raise ValueError(f"{given}: choose a class of {listed(classes)}")
     one_hot = [float(str(values[0]) == str(each)) for each in classes]
     try:
         y = torch.tensor([*one_hot, *map(float, values[bool(classes) :])])
     except ValueError as error:
-        raise ValueError(f"condition is {_in_words(values)}: covariates are numbers ({error})") from error
+        raise ValueError(f"{given}: covariates are numbers ({error})") from error
     if not y.isfinite().all():
-        raise ValueError(f"condition is {_in_words(values)}: covariates are finite numbers")
+        raise ValueError(f"{given}: covariates are finite numbers")
     return y
 
 
 def one_hot(path: Path, labels: Sequence[object], classes: Sequence[int | str], where: str = "") -> Tensor:
-    """The one-hot classes of labels, of shape `(N, classes)`.
-
-    Args:
-        path: The file that they are from.
-        labels: Names or numbers of classes.
-        classes: All classes of the training set.
-        where: What of the file they are, for a sentence.
-
-    Raises:
-        ValueError: If one is not among the classes.
-    """
+    """The one-hot classes of the labels in a file, of shape `(N, classes)`; `where` names the part of it."""
     place = {str(each): number for number, each in enumerate(classes)}
     for row, label in enumerate(labels):
         if str(label) not in place:
@@ -121,11 +113,7 @@ def classes_of_split(dataset: Dataset, split: str) -> Tensor | None:
 
 
 def check_labels(what: str, labels: Tensor, rows: Tensor | None = None) -> None:
-    """Refuse labels that are not whole numbers.
-
-    Raises:
-        ValueError: If there are several in a row, or one is not whole.
-    """
+    """Refuse labels that are not one whole number for each point."""
     if labels.dim() != 1:
         raise ValueError(f"{what} has shape {tuple(labels.shape)}: labels are (N,), one whole number for each point")
     wrong = (labels != labels.floor()) if labels.is_floating_point() else torch.zeros_like(labels, dtype=torch.bool)
@@ -139,11 +127,7 @@ def check_labels(what: str, labels: Tensor, rows: Tensor | None = None) -> None:
 
 
 def check_covariates(what: str, covariates: Tensor) -> None:
-    """Refuse covariates that are not finite vectors.
-
-    Raises:
-        ValueError: If they have another shape, or a value is NaN or infinite.
-    """
+    """Refuse covariates that are not finite vectors."""
     if covariates.dim() != 2 or not covariates.shape[1]:
         raise ValueError(f"{what} has shape {tuple(covariates.shape)}: covariates are (N, c), a vector for each point")
     bad = (~covariates.isfinite()).nonzero()
@@ -203,12 +187,3 @@ def _one_hot(dataset: Dataset, rows: Mapping[str, Tensor]) -> tuple[tuple[int | 
             )
         one_hot[split] = F.one_hot(torch.searchsorted(classes, labels), len(classes)).float()
     return tuple(map(name_of, classes.tolist())), one_hot
-
-
-def _in_words(values: Sequence[float | str]) -> str:
-    return " ".join(map(str, values))
-
-
-def _few(classes: Sequence[int | str]) -> str:
-    shown = ", ".join(map(str, classes[:20]))
-    return shown if len(classes) <= 20 else f"{shown}, ..."

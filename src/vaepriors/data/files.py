@@ -115,11 +115,7 @@ def _content(raw: bytes, source: Source) -> bytes:
 
 
 def check_digest(content: bytes, source: Source) -> None:
-    """Compare uncompressed content with the digest of the source, if it has one.
-
-    Raises:
-        ValueError: If the digests differ. The sentence starts with its verb.
-    """
+    """Compare uncompressed content with the digest of the source, if it has one. The sentence starts with its verb."""
     if source.digest is None:
         return
     algorithm, expected = source.digest.split(":")

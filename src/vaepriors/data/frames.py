@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vaepriors.data.arrays import EXTRAS, SPLITS, check_file, read_arrays, short
+from vaepriors.data.arrays import EXTRAS, SPLITS, check_file, read_arrays, refusing_damage, short
 from vaepriors.limits import REMEDY, in_words, memory_limit
 
 if TYPE_CHECKING:
@@ -55,28 +55,19 @@ class Frame(NamedTuple):
         return self._replace(table=self.table.assign(**{name: self.other[name] for name in beside}))
 
 
-def read_frame(path: Path, layer: str | None = None, limit: float | None = None) -> Frame:
-    """Read a table. The columns of arrays `(N, D)` in a `.npy` or `.npz` are named 0, 1, ...; labels are beside it.
+def read_frame(path: Path, layer: str | None = None) -> Frame:
+    """Read a table; of an `.h5ad` the layer, or X unless given.
 
-    Args:
-        path: The file.
-        layer: The layer of an `.h5ad`; X unless given.
-        limit: The most bytes that it may take, by default half of the available memory, or what the environment
-            variable VAEPRIORS_MEMORY names in GiB.
-
-    Raises:
-        ValueError: If the file is missing, damaged or too large, has no rows or the name of a column twice, or if a
-            package is missing.
+    The columns of arrays `(N, D)` in a `.npy` or `.npz` are named 0, 1, ...; labels are beside the table.
     """
     check_file(path)
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz") and layer is None:
-        return _frame_of_arrays(path, read_arrays(path, limit))
+        return _frame_of_arrays(path, read_arrays(path))
     if layer is not None and suffix != ".h5ad":
         raise ValueError(f"layer is {layer}, but {path} is no .h5ad and has no layers: leave it out")
-    limit = memory_limit(0.5) if limit is None else limit
     read = {".csv": _read_csv, ".parquet": _read_parquet}.get(suffix)
-    frame = _read_h5ad(path, layer, limit) if read is None else Frame(read(path, limit))
+    frame = _read_h5ad(path, layer) if read is None else Frame(read(path))
     if not frame.table.shape[0] or not frame.table.shape[1]:
         rows, columns = frame.table.shape
         raise ValueError(f"{path} has {rows} rows and {columns} columns: give a table with at least one of each")
@@ -113,7 +104,7 @@ def as_written(path: Path, table: "pd.DataFrame") -> "pd.DataFrame":
     """The table with its cells as in the file: of a `.csv`, as texts."""
     if path.suffix.lower() != ".csv":
         return table
-    with _refusing_damage(path):
+    with _reading(path):
         return _package("pandas", "tables", path).read_csv(
             path, index_col=False, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         )
@@ -127,20 +118,13 @@ def _package(name: str, extra: str, what: object) -> Any:
 
 
 @contextmanager
-def _refusing_damage(path: Path) -> Iterator[None]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except Exception as error:  # damage makes the readers raise nearly anything
-        if isinstance(error, ValueError) and str(error).startswith(str(path)):
-            raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise ValueError(f"{path} cannot be read ({short(reason)}): write it again as {path.suffix}") from error
+def _reading(path: Path) -> Iterator[None]:
+    with refusing_damage(path, f"write it again as {path.suffix}"), warnings.catch_warnings(action="ignore"):
+        yield
 
 
-def _check_size(path: Path, size: float, limit: float) -> None:
-    if size > limit:
+def _check_size(path: Path, size: float) -> None:
+    if size > (limit := memory_limit(0.5)):
         raise ValueError(
             f"{path} needs about {in_words(size)} of memory as a table, more than the limit of {in_words(limit)}: "
             f"store less, or raise the limit ({REMEDY})"
@@ -153,10 +137,10 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
         raise ValueError(f"{path} has the column {short(twice[0])} {Counter(names)[twice[0]]} times: rename one")
 
 
-def _read_csv(path: Path, limit: float) -> "pd.DataFrame":
+def _read_csv(path: Path) -> "pd.DataFrame":
     pandas = _package("pandas", "tables", path)
-    _check_size(path, CELL / 2 * path.stat().st_size, limit)  # a cell takes at least two characters
-    with _refusing_damage(path):
+    _check_size(path, CELL / 2 * path.stat().st_size)  # a cell takes at least two characters
+    with _reading(path):
         _check_lines(path)
         return pandas.read_csv(
             path, index_col=False, low_memory=False, float_precision="round_trip", encoding="utf-8-sig"
@@ -177,32 +161,32 @@ def _check_lines(path: Path) -> None:
                 )
 
 
-def _read_parquet(path: Path, limit: float) -> "pd.DataFrame":
+def _read_parquet(path: Path) -> "pd.DataFrame":
     pandas, parquet = _package("pandas", "tables", path), _package("pyarrow.parquet", "tables", path)
-    with _refusing_damage(path):
+    with _reading(path):
         file = parquet.ParquetFile(path)
         rows, columns = file.metadata.num_rows, file.metadata.num_columns
         _check_names(path, file.schema_arrow.names)
-    _check_size(path, CELL * rows * columns, limit)
-    with _refusing_damage(path):
+    _check_size(path, CELL * rows * columns)
+    with _reading(path):
         table = pandas.read_parquet(path, engine="pyarrow")
         table.columns = [str(name) for name in table.columns]
         return table.reset_index(drop=True)
 
 
-def _read_h5ad(path: Path, layer: str | None, limit: float) -> Frame:
+def _read_h5ad(path: Path, layer: str | None) -> Frame:
     pandas, anndata = _package("pandas", "h5ad", path), _package("anndata", "h5ad", path)
-    with _refusing_damage(path):
+    with _reading(path):
         data = anndata.read_h5ad(path, backed="r")
     try:
-        with _refusing_damage(path):
+        with _reading(path):
             if layer is not None and layer not in data.layers:
                 raise ValueError(f"{path} has no layer {layer}: choose one of {short(list(data.layers)) or 'none'}")
             if layer is None and data.X is None:
                 raise ValueError(f"{path} has no X: choose a layer of {short(list(data.layers))}")
             names = [str(name) for name in data.var_names]
             _check_names(path, names)
-            _check_size(path, CELL * data.n_obs * data.n_vars, limit)
+            _check_size(path, CELL * data.n_obs * data.n_vars)
             matrix = data.X[:] if layer is None else data.layers[layer]
             x = np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix)
             other = data.obs.reset_index(drop=True)

@@ -44,17 +44,10 @@ def is_image_folder(path: Path) -> bool:
     return os.path.isdir(path) and any(map(_is_image, _files(path)))
 
 
-def read_images(path: Path, limit: float | None = None, image_size: int | None = None) -> Images:
-    """Read a folder of images. Sizes and colours are compared by the headers, before any image is decoded.
+def read_images(path: Path, image_size: int | None = None) -> Images:
+    """Read a folder of images, scaled to squares of `image_size` pixels; they keep their size unless it is given.
 
-    Args:
-        path: The folder.
-        limit: The most bytes that all images together may take, as in `vaepriors.data.own.load`.
-        image_size: H and W of all images after scaling; as they are unless given.
-
-    Raises:
-        ValueError: If the folder has another form than above, the images take too much memory, or one cannot be read or
-            has another size.
+    Sizes and colours are compared by the headers, before any image is decoded.
     """
     splits = {name: _find(folder) for name, folder in _split_folders(path).items()}
     others = [file for file in _files(path) if not _is_image(file)]
@@ -64,7 +57,7 @@ def read_images(path: Path, limit: float | None = None, image_size: int | None =
     height, width = common_size(forms) if image_size is None else (image_size, image_size)
     event = (1 if all(form.gray for form in forms.values()) else 3, height, width)
     headers = {name: Header((len(each.files), *event), np.dtype(np.uint8)) for name, each in splits.items()}
-    check_limit(path, headers, limit)
+    check_limit(path, headers)
     levels, doubts = read_levels(forms, event, image_size)
     arrays, start, numbers = {}, 0, {name: number for number, name in enumerate(names)}
     for name, each in splits.items():

@@ -32,66 +32,37 @@ _FASHION_HOSTS = (
 _STATIC_HOSTS = ("http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/",)
 
 
-def _source(folder: str, hosts: tuple[str, ...], name: str, sha256: str) -> Source:
-    return Source(f"{folder}/{name}", f"sha256:{sha256}", tuple(host + name for host in hosts))
+def _sources(folder: str, hosts: tuple[str, ...], digests: dict[str, str]) -> tuple[Source, ...]:
+    """The files of a set, with the SHA-256 of what is inside."""
+    return tuple(
+        Source(f"{folder}/{name}", f"sha256:{digest}", tuple(host + name for host in hosts))
+        for name, digest in digests.items()
+    )
 
 
-MNIST = (
-    _source(
-        "mnist", _MNIST_HOSTS, "train-images-idx3-ubyte.gz",
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    ),
-    _source(
-        "mnist", _MNIST_HOSTS, "t10k-images-idx3-ubyte.gz",
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    ),
-)  # fmt: skip
+MNIST = _sources("mnist", _MNIST_HOSTS, {
+    "train-images-idx3-ubyte.gz": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "t10k-images-idx3-ubyte.gz": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+})  # fmt: skip
 # Upstream publishes the md5 of the compressed files, 8d4fb7e6c68d591d4c3dfef9ec88bf0d and
 # bef4ecab320f06d8554ea6380940ec79; these are the digests of what is inside.
-FASHION = (
-    _source(
-        "fashion-mnist", _FASHION_HOSTS, "train-images-idx3-ubyte.gz",
-        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    ),
-    _source(
-        "fashion-mnist", _FASHION_HOSTS, "t10k-images-idx3-ubyte.gz",
-        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    ),
-)  # fmt: skip
-MNIST_LABELS = (
-    _source(
-        "mnist", _MNIST_HOSTS, "train-labels-idx1-ubyte.gz",
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    ),
-    _source(
-        "mnist", _MNIST_HOSTS, "t10k-labels-idx1-ubyte.gz",
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    ),
-)  # fmt: skip
-FASHION_LABELS = (
-    _source(
-        "fashion-mnist", _FASHION_HOSTS, "train-labels-idx1-ubyte.gz",
-        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    ),
-    _source(
-        "fashion-mnist", _FASHION_HOSTS, "t10k-labels-idx1-ubyte.gz",
-        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-    ),
-)  # fmt: skip
-STATIC = (
-    _source(
-        "binarized_mnist", _STATIC_HOSTS, "binarized_mnist_train.amat",
-        "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
-    ),
-    _source(
-        "binarized_mnist", _STATIC_HOSTS, "binarized_mnist_valid.amat",
-        "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
-    ),
-    _source(
-        "binarized_mnist", _STATIC_HOSTS, "binarized_mnist_test.amat",
-        "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
-    ),
-)  # fmt: skip
+FASHION = _sources("fashion-mnist", _FASHION_HOSTS, {
+    "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+})  # fmt: skip
+MNIST_LABELS = _sources("mnist", _MNIST_HOSTS, {
+    "train-labels-idx1-ubyte.gz": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-labels-idx1-ubyte.gz": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+})  # fmt: skip
+FASHION_LABELS = _sources("fashion-mnist", _FASHION_HOSTS, {
+    "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+})  # fmt: skip
+STATIC = _sources("binarized_mnist", _STATIC_HOSTS, {
+    "binarized_mnist_train.amat": "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
+    "binarized_mnist_valid.amat": "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
+    "binarized_mnist_test.amat": "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
+})  # fmt: skip
 STATIC_PACKED = Source(
     "binarized_mnist/binarized_mnist_packed.npz",
     "sha256:e187967df94a18978bf49c4872f1e9a03d8ada0a855b4da2f8827ee3cb647837",
@@ -115,24 +86,14 @@ def load_static(seed: int = 0, sources: Sequence[Source] = STATIC, packed: Sourc
     return Dataset("static_mnist", train, valid, test, likelihood="bernoulli", pseudo=PSEUDO)
 
 
-def load_dynamic(
-    seed: int = 0,
-    validation: int = 10_000,
-    sources: Sequence[Source] = MNIST,
-    labels: Sequence[Source] = MNIST_LABELS,
-) -> Dataset:
+def load_dynamic(seed: int = 0, validation: int = 10_000, sources: Sequence[Source] = MNIST) -> Dataset:
     """Dynamic MNIST: 50,000 / 10,000 / 10,000. The split is fixed, `seed` has no effect."""
-    return _gray("dynamic_mnist", sources, labels, validation, PSEUDO)
+    return _gray("dynamic_mnist", sources, MNIST_LABELS, validation, PSEUDO)
 
 
-def load_fashion(
-    seed: int = 0,
-    validation: int = 10_000,
-    sources: Sequence[Source] = FASHION,
-    labels: Sequence[Source] = FASHION_LABELS,
-) -> Dataset:
+def load_fashion(seed: int = 0, validation: int = 10_000, sources: Sequence[Source] = FASHION) -> Dataset:
     """Fashion-MNIST, dynamic: 50,000 / 10,000 / 10,000. The split is fixed, `seed` has no effect."""
-    return _gray("fashion_mnist", sources, labels, validation, None)
+    return _gray("fashion_mnist", sources, FASHION_LABELS, validation, None)
 
 
 def _gray(

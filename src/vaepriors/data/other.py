@@ -52,10 +52,7 @@ def read_points(dataset: Dataset, path: Path, *, stored: Stored | None = None, l
         dataset: What they are read like.
         path: The file or folder.
         stored: How the training data are stored; all ways are tried unless given.
-        limit: The most bytes in memory, as in `vaepriors.data.own.load`.
-
-    Raises:
-        ValueError: If it cannot be read, has another event shape, other values, or not the conditions of the model.
+        limit: The most bytes in memory, as for `vaepriors.data.own.load`.
     """
     opened = _open(dataset, path, stored, limit)
     facts = _survey(path, opened, dataset.likelihood)
@@ -77,7 +74,7 @@ def _open(dataset: Dataset, path: Path, stored: Stored | None, limit: float | No
         raise ValueError(f"{path} is a table, but the model was trained on arrays: give a .npy, a .npz, or a folder")
     arrays: Arrays
     if images := is_image_folder(path):
-        arrays, names, doubts = read_images(path, limit, None if stored is None else stored.image_size)
+        arrays, names, doubts = read_images(path, None if stored is None else stored.image_size)
         for doubt in doubts:
             warnings.warn(f"{path.name}: {doubt}", stacklevel=4)
     else:
@@ -91,7 +88,9 @@ def _open(dataset: Dataset, path: Path, stored: Stored | None, limit: float | No
     if images and isinstance(points, np.ndarray) and points.shape[1] == 1 and dataset.event_shape[0] == 3:
         points = points.repeat(3, 1)  # as gray images are among coloured ones
     beside = {name: each for name, each in arrays.items() if name not in SPLITS}
-    extras = take_extras(path, {name: _loaded(each) for name, each in beside.items()})
+    extras = take_extras(
+        path, {name: each.load() if isinstance(each, Shards) else each for name, each in beside.items()}
+    )
     numbers, covariates = (extras[kind].get("train") for kind in ("labels", "covariates"))
     labels = None if numbers is None else [names[each] if names else each for each in numbers.tolist()]
     return _Opened(points, labels, covariates, stored is not None and stored.channels_last and not images)
@@ -109,10 +108,6 @@ def _open_arrays(path: Path, limit: float | None) -> Arrays:
     for each in shards.values():
         each.check_order()
     return shards
-
-
-def _loaded(array: np.ndarray | Shards) -> np.ndarray:
-    return array.load() if isinstance(array, Shards) else array
 
 
 def _converted(opened: _Opened, convert: Convert) -> Points:

@@ -23,10 +23,11 @@ memory stay on disk (see `vaepriors.data.rows`).
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ from vaepriors.data.arrays import (
 )
 from vaepriors.data.checks import check_known
 from vaepriors.data.conditions import condition_on
-from vaepriors.data.dataset import LIKELIHOODS, Dataset, Reader
+from vaepriors.data.dataset import LIKELIHOODS, Dataset
 from vaepriors.data.doubts import doubtful_layout, doubtful_scales, doubtful_values
 from vaepriors.data.images import read_images
 from vaepriors.data.other import read_points
@@ -87,14 +88,9 @@ def load(
     size is 1 or 3 and its second is neither; otherwise it is `(N, C, H, W)`.
 
     Args:
-        path: The file or folder.
-        seed: Seed of a random split.
-        likelihood: `auto`, or a name in `vaepriors.data.LIKELIHOODS`, as above.
         limit: The most bytes that all arrays together may take, as stored and as float32; by default half of the
             available memory, or what the environment variable VAEPRIORS_MEMORY names in GiB.
-        condition: What a model is to be given: `labels`, `covariates` or `both`.
-        standardize: Whether a model by name standardises the columns of real vectors.
-        stream: Whether training points stay on disk: `yes`, `no`, or `auto`, if they do not fit the limit.
+        path, seed, likelihood, condition, standardize, stream: As for `vaepriors.data.load`.
 
     Raises:
         ValueError: If a file is missing, damaged, encrypted, pickled or too large, or its arrays have other names,
@@ -115,26 +111,21 @@ def load(
 
 
 def load_images(
-    path: Path,
-    seed: int = 0,
-    likelihood: str = "auto",
-    limit: float | None = None,
-    *,
-    condition: str | None = None,
-    image_size: int | None = None,
+    path: Path, seed: int = 0, likelihood: str = "auto", *, condition: str | None = None, image_size: int | None = None
 ) -> Dataset:
-    """Load a folder of images.
-
-    Args:
-        path, seed, likelihood, limit, condition: As for `load`; labels are the classes of folders.
-        image_size: H and W that images are scaled and cropped to.
-
-    Raises:
-        ValueError: As for `load` and `vaepriors.data.images.read_images`.
-    """
-    images = read_images(path, limit, image_size)
+    """Load a folder of images; labels are the classes of folders. Arguments and errors are those of `load`."""
+    images = read_images(path, image_size)
     source = _Source(path, seed, likelihood, False, images.label_names, images.doubts, image_size)
     return source.load(images.arrays, condition)
+
+
+class _Reading(NamedTuple):
+    """How stored values become points x."""
+
+    likelihood: str
+    dynamic: bool
+    convert: Convert
+    channels_last: bool
 
 
 @dataclass(frozen=True)
@@ -151,24 +142,14 @@ class _Source:
 
     def load(self, arrays: dict[str, np.ndarray], condition: str | None) -> Dataset:
         """The data set of arrays in memory."""
-        taken = take_extras(self.path, arrays)
+        extras = take_extras(self.path, arrays)
         headers = {name: Header(x.shape, x.dtype) for name, x in arrays.items()}
         blocks = {name: blocks_of(name, x) for name, x in arrays.items()}
         facts = survey(blocks, headers, self.likelihood, self._check_values)
         self._check_finite(facts)
-        last = _all_have_last_channels(headers)
-        chosen, dynamic, convert = _reading(self.path, headers["train"].dtype, facts, self.likelihood)
-        points = {name: Rows(as_tensor(x, last), convert) for name, x in arrays.items()}
-        places = places_of(headers, self.seed)
-        train = points["train"] if places["train"][1] is None else points["train"].take(places["train"][1])
-        valid, test = (held_out(points, places, split, dynamic) for split in SPLITS[1:])
-        keeps = is_bytes(headers["train"].dtype) and LIKELIHOODS[chosen].streams
-        splits = train if keeps else train[:], valid, test
-        _check_categories(self.path, headers, places, splits, chosen)
-        extras = {kind: placed(values, places) for kind, values in taken.items()}
-        reader = partial(read_points, stored=Stored(convert, headers["train"].dtype, last, self.image_size))
-        dataset = self._dataset(splits, facts, (chosen, dynamic), _stored(headers, last), extras, reader)
-        return _given(dataset, condition, headers, places)
+        how = _reading(self.path, headers, facts, self.likelihood)
+        points = {name: Rows(as_tensor(x, how.channels_last), how.convert) for name, x in arrays.items()}
+        return self._dataset(points, headers, facts, how, extras, condition)
 
     def stream(self, shards: dict[str, Shards], condition: str | None) -> Dataset:
         """The data set of files whose training points stay on disk; the points are the same as in memory."""
@@ -179,42 +160,57 @@ class _Source:
                 "training values at the start: choose --stream no, or another likelihood"
             )
         splits = {name: each for name, each in shards.items() if name in SPLITS}
-        taken = take_extras(self.path, {name: each.load() for name, each in shards.items() if name not in splits})
+        extras = take_extras(self.path, {name: each.load() for name, each in shards.items() if name not in splits})
         for each in splits.values():
             each.check_order()
         headers = {name: each.header for name, each in splits.items()}
         facts = survey_files(splits, self.likelihood, self._check_values)
-        last = _all_have_last_channels(headers)
-        chosen, dynamic, convert = _reading(self.path, headers["train"].dtype, facts, self.likelihood)
         self._check_finite(facts)
-        places = places_of(headers, self.seed)
-        points = {name: Streamed(each, convert, channels_last=last) for name, each in splits.items()}
-        valid, test = (held_out(points, places, split, dynamic) for split in SPLITS[1:])
-        train = Streamed(splits["train"], convert, places["train"][1], last)
-        stored = f"{_stored(headers, last)}, read from disk"
-        extras = {kind: placed(values, places) for kind, values in taken.items()}
-        reader = partial(read_points, stored=Stored(convert, headers["train"].dtype, last, self.image_size))
-        dataset = self._dataset((train, valid, test), facts, (chosen, dynamic), stored, extras, reader)
-        return _given(dataset, condition, headers, places)
+        how = _reading(self.path, headers, facts, self.likelihood)
+        points = {name: Streamed(each, how.convert, None, how.channels_last) for name, each in splits.items()}
+        return self._dataset(points, headers, facts, how, extras, condition)
 
     def _dataset(
         self,
-        splits: Splits,
+        points: Mapping[str, Rows | Streamed],
+        headers: dict[str, Header],
         facts: Facts,
-        chosen: tuple[str, bool],
-        stored: str,
+        how: _Reading,
         extras: dict[str, dict[str, Tensor]],
-        reader: Reader,
+        condition: str | None,
     ) -> Dataset:
-        likelihood, dynamic = chosen
-        shape = splits[0].shape
-        scaled = self.standardize and LIKELIHOODS[likelihood].real and len(shape) == 2
-        doubts = (*self.doubts, *doubtful_layout(shape), *doubtful_values(facts, likelihood, self.likelihood))
-        doubts += () if scaled else tuple(doubtful_scales(facts, likelihood))
-        content = " ".join(facts.sha256.values())
-        about: Any = {"stored": stored, "doubts": doubts, "content": content, "standardize": scaled, **extras}
-        about["label_names"] = self.label_names
-        return Dataset(self.path.name, *splits, likelihood, dynamic, reader=reader, **about)
+        """The data set of points that may still have to be split."""
+        places, family, dtype = places_of(headers, self.seed), LIKELIHOODS[how.likelihood], headers["train"].dtype
+        rows = places["train"][1]
+        train = points["train"] if rows is None else points["train"].take(rows)
+        valid, test = (held_out(points, places, split, how.dynamic) for split in SPLITS[1:])
+        keeps = train.streamed or (is_bytes(dtype) and family.streams)
+        splits = train if keeps else train[:], valid, test
+        _check_categories(self.path, headers, places, splits, how.likelihood)
+        scaled = self.standardize and family.real and len(train.shape) == 2
+        doubts = (*self.doubts, *doubtful_layout(train.shape), *doubtful_values(facts, how.likelihood, self.likelihood))
+        on_disk = ", read from disk" if train.streamed else ""
+        stored = Stored(how.convert, dtype, how.channels_last, self.image_size)
+        dataset = Dataset(
+            self.path.name,
+            *splits,
+            how.likelihood,
+            how.dynamic,
+            labels=placed(extras["labels"], places),
+            covariates=placed(extras["covariates"], places),
+            label_names=self.label_names,
+            stored=f"{dtype}{', channels last' if how.channels_last else ''}{on_disk}",
+            content=" ".join(facts.sha256.values()),
+            doubts=doubts if scaled else (*doubts, *doubtful_scales(facts, how.likelihood)),
+            standardize=scaled,
+            reader=partial(read_points, stored=stored),
+        )
+        if condition is None:
+            return dataset
+        numbers = {name: torch.arange(header.shape[0]) for name, header in headers.items()}
+        return condition_on(
+            dataset, condition, placed(numbers, places)
+        )  # a wrong label is named by its row in the file
 
     def _check_finite(self, facts: Facts) -> None:
         """Refuse NaN and infinity where the file has them: a row of a random split would say nothing."""
@@ -224,18 +220,6 @@ class _Source:
     def _check_values(self, name: str, start: int, block: np.ndarray) -> None:
         """Refuse what the likelihood of whole numbers does not take, where the file has it and before it is rounded."""
         check_stored(self.path, self.likelihood, name, start, block)
-
-
-def _given(dataset: Dataset, condition: str | None, headers: dict[str, Header], places: Places) -> Dataset:
-    """The data set with conditions; a wrong label is named by its row in the file."""
-    if condition is None:
-        return dataset
-    rows = placed({name: torch.arange(header.shape[0]) for name, header in headers.items()}, places)
-    return condition_on(dataset, condition, rows)
-
-
-def _stored(headers: dict[str, Header], last: bool) -> str:
-    return f"{headers['train'].dtype}{', channels last' if last else ''}"
 
 
 def _check_categories(path: Path, headers: dict[str, Header], places: Places, splits: Splits, chosen: str) -> None:
@@ -249,22 +233,23 @@ def _check_categories(path: Path, headers: dict[str, Header], places: Places, sp
         check_known(what, x, train, LIKELIHOODS[chosen], None if rows is None else torch.from_numpy(rows))
 
 
-def _reading(path: Path, dtype: np.dtype, facts: Facts, likelihood: str) -> tuple[str, bool, Convert]:
-    """The likelihood, whether it is dynamic, and how stored values become points x."""
+def _reading(path: Path, headers: dict[str, Header], facts: Facts, likelihood: str) -> _Reading:
+    """How the values of a file are read; values that fit no way are refused here, or by `Dataset`, which names them."""
+    dtype, last = headers["train"].dtype, _have_last_channels(headers)
     if likelihood == "auto":
         likelihood = _likelihood(path, dtype, facts.unit, facts.binary)
-    if likelihood not in WAYS or not facts.finite:  # Dataset names values it cannot take
-        return likelihood, False, unchanged
+    if likelihood not in WAYS or not facts.finite:
+        return _Reading(likelihood, False, unchanged, last)
     if likelihood == "bernoulli" and facts.unit:
-        return likelihood, not facts.binary, unchanged
+        return _Reading(likelihood, not facts.binary, unchanged, last)
     if likelihood == "bernoulli" and facts.levels:
-        return likelihood, not facts.ends, shares
+        return _Reading(likelihood, not facts.ends, shares, last)
     if likelihood == "logistic256" and facts.levels and (dtype.kind != "f" or not facts.unit):
-        return likelihood, False, middles
+        return _Reading(likelihood, False, middles, last)
     if likelihood == "logistic256" and facts.unit and facts.over_255:
-        return likelihood, False, middles_of_shares
+        return _Reading(likelihood, False, middles_of_shares, last)
     if likelihood == "logistic256" and facts.unit and facts.over_256:
-        return likelihood, False, middles_of_middles
+        return _Reading(likelihood, False, middles_of_middles, last)
     takes = "values in [0, 1] or levels 0..255" if likelihood == "bernoulli" else "256 gray levels, best as uint8"
     raise ValueError(
         f"{path} holds {dtype} from {facts.low:.6g} ({facts.low_at}) to {facts.high:.6g} ({facts.high_at}), but the "
@@ -286,9 +271,8 @@ def _likelihood(path: Path, dtype: np.dtype, unit: bool, binary: bool) -> str:
     return "bernoulli" if unit else "gaussian"
 
 
-def _all_have_last_channels(headers: dict[str, Header]) -> bool:
-    return all(len(header.shape) == 4 for header in headers.values()) and _has_last_channels(headers["train"].shape)
-
-
-def _has_last_channels(shape: tuple[int, ...]) -> bool:
-    return shape[-1] in CHANNELS and shape[1] not in CHANNELS
+def _have_last_channels(headers: dict[str, Header]) -> bool:
+    """Whether images are (N, H, W, C)."""
+    shape = headers["train"].shape
+    last = len(shape) == 4 and shape[-1] in CHANNELS and shape[1] not in CHANNELS
+    return last and all(len(header.shape) == 4 for header in headers.values())

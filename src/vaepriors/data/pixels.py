@@ -9,19 +9,19 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vaepriors.data.arrays import check_file, short
+from vaepriors.data.arrays import check_file, refusing_damage
 from vaepriors.data.survey import report_progress
 
 if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # a file is read as one of these, whatever its name is
+REMEDY = f"restore it, save it again as an image of the format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, or remove it"
 GRAY, COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA")  # modes of Pillow
 DEEP = re.compile(r";16[BLN]")  # 16 bits in a raw mode of Pillow, where the mode has 8
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the tag of EXIF, and its values that exchange width and height
@@ -38,30 +38,12 @@ class Form(NamedTuple):
     size: int
 
 
-@contextmanager
-def _refusing_damage(path: Path) -> Iterator[None]:
-    """Name the file whatever Pillow raises, which damage makes nearly anything, and refuse a decompression bomb."""
-    try:
-        yield
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0] or type(error).__name__
-        if type(error).__name__ == "UnidentifiedImageError":
-            reason = f"its format is not {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        raise ValueError(
-            f"{path} cannot be read as an image ({short(reason)}): restore it, save it again, or remove it"
-        ) from error
-
-
 def read_header(path: Path) -> Form:
-    """Size and colour of an image, as it is shown.
-
-    Raises:
-        ValueError: If it cannot be read, or its pixels are not 8-bit gray or RGB.
-    """
+    """Size and colour of an image, as it is shown; other pixels than 8-bit gray or RGB are refused."""
     from PIL import Image
 
     check_file(path)
-    with _refusing_damage(path), warnings.catch_warnings():
+    with refusing_damage(path, REMEDY), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=FORMATS) as image:
             mode, (width, height) = image.mode, _shown_size(image)
@@ -87,11 +69,7 @@ def _shown_size(image: "Image.Image") -> tuple[int, int]:
 
 
 def common_size(forms: Mapping[Path, Form]) -> tuple[int, int]:
-    """Height and width of all images.
-
-    Raises:
-        ValueError: If they differ.
-    """
+    """Height and width of all images, which may not differ."""
     first, one = next(iter(forms.items()))
     for path, form in forms.items():
         if (form.width, form.height) != (one.width, one.height):
@@ -105,15 +83,9 @@ def common_size(forms: Mapping[Path, Form]) -> tuple[int, int]:
 def read_levels(
     forms: Mapping[Path, Form], event: tuple[int, int, int], image_size: int | None
 ) -> tuple[np.ndarray, list[str]]:
-    """The levels of all images, of shape `(N, *event)`, and doubts.
+    """The levels of all images, of shape `(N, *event)` with event C, H and W, and doubts.
 
-    Args:
-        forms: The headers of the files.
-        event: C, H and W.
-        image_size: The H and W that images are scaled to; they have them unless given.
-
-    Raises:
-        ValueError: If a file cannot be read, or has changed.
+    They are scaled to `image_size`, which is H and W, unless they have it.
     """
     files, levels = list(forms), np.empty((len(forms), *event), np.uint8)
     done, total = 0, sum(form.size for form in forms.values())
@@ -151,7 +123,7 @@ def _decode(files: Sequence[Path], channels: int, image_size: int | None) -> Ite
 def _pixels(path: Path, channels: int, image_size: int | None) -> tuple[np.ndarray, bool]:
     from PIL import Image, ImageOps
 
-    with _refusing_damage(path), Image.open(path, formats=FORMATS) as opened:
+    with refusing_damage(path, REMEDY), Image.open(path, formats=FORMATS) as opened:
         ImageOps.exif_transpose(opened, in_place=True)
         image, transparent = _opaque(opened)
         if image_size is not None:

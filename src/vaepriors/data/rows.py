@@ -120,11 +120,6 @@ class Streamed:
         event = [last, *sides] if self.channels_last else [*sides, last]
         return torch.Size([len(self), *([1] if len(event) == 2 else []), *event])
 
-    @property
-    def stored_dtype(self) -> torch.dtype:
-        """The type in which rows are read and moved: bytes as bytes, all others as float32."""
-        return torch.uint8 if is_bytes(self.shards.dtype) else torch.float32
-
     def __len__(self) -> int:
         return len(self.shards) if self.order is None else len(self.order)
 
@@ -139,15 +134,15 @@ class Streamed:
         return self.convert(self._stored(chosen))
 
     def read(self, rows: Tensor) -> Tensor:
-        """Some rows as they are stored, on the CPU.
-
-        Raises:
-            ValueError: If a file has changed since it was opened first.
-        """
+        """Some rows as they are stored, on the CPU."""
         return self._stored(rows.numpy())
 
     def _stored(self, rows: np.ndarray) -> Tensor:
         return as_tensor(self.shards.read(rows if self.order is None else self.order[rows]), self.channels_last)
+
+    def take(self, rows: np.ndarray) -> "Streamed":
+        """Some of the points of files that are read in their order."""
+        return Streamed(self.shards, self.convert, rows, self.channels_last)
 
     def __repr__(self) -> str:
         return f"Streamed({self.shards.dtype} {tuple(self.shape)})"

@@ -57,11 +57,7 @@ class Shards:
         return zip(self.paths, self.stamps, strict=True)
 
     def check_order(self) -> None:
-        """Refuse files whose rows are not in one piece each.
-
-        Raises:
-            ValueError: If there is one.
-        """
+        """Refuse files whose rows are not in one piece each."""
         for path, header in zip(self.paths, self.headers, strict=True):
             if header.fortran and len(header.shape) > 1:
                 raise ValueError(
@@ -80,11 +76,7 @@ class Shards:
         return np.concatenate(arrays, out=np.empty(self.header.shape, self.dtype))  # keeps the order of bytes
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """Some rows, in any order, as they are stored.
-
-        Raises:
-            ValueError: If a file has changed since it was opened first.
-        """
+        """Some rows, in any order, as they are stored; a file that has changed since it was opened first is refused."""
         stored = np.empty((len(rows), *self.row_shape), self.dtype)
         view, size = _bytes(stored), self.row_size
         files = np.searchsorted(self.ends, rows, side="right")
@@ -154,9 +146,6 @@ def find_shards(path: Path) -> dict[str, Shards]:
 
     A folder has `.npy` files, in the order of their names, or for each split `NAME.npy` or a folder `NAME` of them; the
     same for labels and covariates, such as `train_labels.npy` or a folder `train_labels`.
-
-    Raises:
-        ValueError: If a folder has no `.npy`, or others beside the splits; or as for `Shards`.
     """
     if not os.path.isdir(path):
         return {"train": Shards([path])}

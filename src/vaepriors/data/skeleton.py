@@ -33,9 +33,6 @@ def parse_amc(text: str) -> tuple[list[str], np.ndarray]:
         The bones in their order, each followed by a colon and its number of values (`root:6`), and the values of all
         frames, of shape `(frames, channels)`.
 
-    Raises:
-        ValueError: If the frames are not numbered from 1 on, or not alike, or hold no numbers.
-
     >>> parse_amc(":DEGREES\\n1\\nroot 1 2\\nhead 3\\n2\\nroot 4 5\\nhead 6\\n")[1].tolist()
     [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
     """
@@ -90,11 +87,7 @@ def channels_of(names: list[str], bones: list[Bone]) -> list[str]:
 
 
 def parse_asf(text: str) -> list[Bone]:
-    """Read a skeleton: its bones, parents before their children, the root first.
-
-    Raises:
-        ValueError: If its parts are not there, or it is not in degrees.
-    """
+    """Read a skeleton: its bones, parents before their children, the root first."""
     parts: dict[str, list[list[str]]] = {}
     for line in text.splitlines():
         words = line.split()

@@ -74,16 +74,9 @@ def check_stored(path: Path, likelihood: str, name: str, start: int, block: np.n
 
 
 def conversion_of(path: Path, dataset: Dataset, dtype: np.dtype, facts: Facts, stored: Stored | None) -> Convert:
-    """How the stored numbers of another file become points.
+    """How the stored numbers of another file become points like those of a data set.
 
-    Args:
-        path: The file.
-        dataset: The data set whose points they are like.
-        dtype, facts: The type and the values of the file.
-        stored: How the training data are stored; all ways are tried unless given.
-
-    Raises:
-        ValueError: If its values do not allow that.
+    All ways are tried unless it is known how the training data are stored. A file that fits none is refused.
     """
     ways = WAYS.get(dataset.likelihood, (unchanged,)) if stored is None else (stored.convert,)
     for way in ways:

@@ -189,7 +189,7 @@ class _Moments:
 def survey_files(
     splits: Mapping[str, Shards], likelihood: str, look: Check, cache: Path | None = None, least: int = LARGE
 ) -> Facts:
-    """Look at every value in files once, or remember what a pass over the same files found.
+    """Look at every value in files once, or remember what a pass over the same files showed.
 
     Args:
         splits: The files of each split.

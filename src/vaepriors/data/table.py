@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from vaepriors.data.arrays import SPLITS
-from vaepriors.data.columns import OUTSIDE, encode, guess_kind, is_index, numbers_of, parse_columns, texts_of
+from vaepriors.data.columns import OUTSIDE, encode, guess_kind, is_index, listed, numbers_of, parse_columns, texts_of
 from vaepriors.data.conditions import check_covariates, check_labels, condition_on, one_hot
 from vaepriors.data.dataset import LIKELIHOODS, Dataset
 from vaepriors.data.draws import shuffled_split
@@ -44,34 +44,20 @@ def load(
     path: Path,
     seed: int = 0,
     likelihood: str = "auto",
-    limit: float | None = None,
     *,
     condition: str | None = None,
     standardize: bool = True,
     columns: str | None = None,
     layer: str | None = None,
 ) -> Dataset:
-    """Load a user's `.csv`, `.parquet` or `.h5ad`, or the arrays `(N, D)` of a `.npy` or `.npz`, as a table.
-
-    Args:
-        path: The file.
-        seed: Seed of a random split.
-        likelihood: `auto`, or a name in `vaepriors.data.LIKELIHOODS`, as above.
-        limit: The most bytes that it may take, as in `read_frame`.
-        condition: What a model is to be given: `labels`, `covariates` or `both`, of columns of the kinds `label` and
-            `covariate`.
-        standardize: Whether a model by name standardises numbers.
-        columns: Kinds that differ from the guesses, as `age=count,id=drop`; `split` is one, too.
-        layer: The layer of an `.h5ad`; X unless given.
-
-    Raises:
-        ValueError: If the file cannot be read, a cell does not fit the kind of its column, a column has no value in the
-            training rows, or a category is in no training row.
-    """
-    frame, given = _read(path, layer, limit, columns)
+    """Load a user's `.csv`, `.parquet`, `.h5ad` or arrays `(N, D)` as a table, with the arguments of `data.load`."""
+    frame = read_frame(path, layer)
+    given = _roles(frame, columns)
+    _check_given(path, frame, given)
+    frame = frame.taking(name for name, kind in given.items() if kind == "size")
     kinds = _kinds(path, frame, given, likelihood)
-    train, valid, test = (torch.from_numpy(rows) for rows in _split(path, frame, given, seed))
-    table = frame.table
+    train, valid, test = splits = [torch.from_numpy(rows) for rows in _split(path, frame, given, seed)]
+    rows, table = dict(zip(SPLITS, splits, strict=True)), frame.table
     chosen = [_column(table, name, kind, train.numpy()) for name, kind in kinds.items() if kind not in OUTSIDE]
     if not chosen:
         raise ValueError(f"{path} has no column left: leave out fewer in --columns")
@@ -81,7 +67,6 @@ def load(
     _check_missing(path, x.isnan().numpy(), chosen, train.numpy(), likelihood)
     scaled = standardize and (likelihood == "mixed" or LIKELIHOODS[likelihood].real)
     left_out = ", ".join(f"{name} ({kind})" for name, kind in kinds.items() if kind in OUTSIDE)
-    rows = dict(zip(SPLITS, (train, valid, test), strict=True))
     dataset = Dataset(
         path.name,
         x[train],
@@ -98,14 +83,6 @@ def load(
     return dataset if condition is None else condition_on(dataset, condition, rows)
 
 
-def _read(path: Path, layer: str | None, limit: float | None, columns: str | None) -> tuple[Frame, dict[str, str]]:
-    """The table with its size factor, and the kinds that are set."""
-    frame = read_frame(path, layer, limit)
-    given = _roles(frame, columns)
-    _check_given(path, frame, given)
-    return frame.taking(name for name, kind in given.items() if kind == "size"), given
-
-
 def _roles(frame: Frame, columns: str | None) -> dict[str, str]:
     """The kinds that the file or the user sets."""
     return {**frame.roles, **({} if columns is None else parse_columns(columns))}
@@ -119,12 +96,7 @@ def read_rows(
     Args:
         dataset: The data set, which knows columns and classes.
         path: The table. It may have more columns, and needs no split.
-        columns: The kinds of columns that the data set was loaded with.
-        layer: The layer of an `.h5ad`.
-
-    Raises:
-        ValueError: If it cannot be read or lacks a column, or a cell does not fit the kind, is a category or class that
-            the data set does not have, or is missing where the likelihood or the conditions need it.
+        columns, layer: Those that the data set was loaded with.
     """
     frame = read_frame(path, layer if path.suffix.lower() == ".h5ad" else None)
     frame = frame.taking(column.name for column in dataset.columns)
@@ -211,9 +183,8 @@ def _check_given(path: Path, frame: Frame, given: dict[str, str]) -> None:
     beside = [] if frame.other is None else [str(name) for name in frame.other.columns]
     for name, kind in given.items():
         if name not in frame.table.columns and not (kind in (*OUTSIDE, "size") and name in beside):
-            known = [*frame.table.columns, *beside]
-            some = ", ".join(map(str, known[:12])) + (", ..." if len(known) > 12 else "")
-            raise ValueError(f"{path} has no column {name}, which columns names as {kind}: it has {some}")
+            known = listed([*frame.table.columns, *beside])
+            raise ValueError(f"{path} has no column {name}, which columns names as {kind}: it has {known}")
 
 
 def _kinds(path: Path, frame: Frame, given: dict[str, str], likelihood: str) -> dict[str, str]:
