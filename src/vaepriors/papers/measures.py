@@ -33,11 +33,6 @@ def measure_angle(run: Run, dataset: Dataset, which: str) -> Measurement:
     """What a run has learned of the pendulum's angle (Klushyn et al. 2019, table 1, figures 2 to 4), on the test set.
 
     The same numbers on the training set are there to choose between set-ups.
-
-    Args:
-        run: The run.
-        dataset: Its data, with the angles as labels.
-        which: `best`, `last`, or `epoch-N` of a snapshot.
     """
     model, values = run.model(dataset, which)
     z = model.encoder(dataset.test).mean
@@ -68,13 +63,6 @@ def measure_smoothness(
 
     `smoothness` is the mean over the nodes on the shortest paths; `interpolation` has it for points at equal distances
     and for straight lines, too. The standard error takes the pairs as independent.
-
-    Args:
-        run: The run.
-        dataset: Its data.
-        which: `best`, `last`, or `epoch-N` of a snapshot.
-        pairs: Pairs of test examples in each graph.
-        progress: Called with the number of pairs done and their total.
     """
     result, first = interpolate_run(run, pairs=pairs, which=which, progress=progress)
     with_path = result["graphs"] * result["pairs"] - result["pairs_without_path"]

@@ -23,13 +23,7 @@ NODES, NEIGHBORS = 1000, 18  # of the graph, as in the paper
 def write_pictures(run: Run, dataset: Dataset, which: str) -> list[Path]:
     """Write latent.png and, unless the graph has no path from 0 to 180 degrees, path.png into the run's folder.
 
-    Args:
-        run: The run, whose codes are in a plane.
-        dataset: Its data, with the angles as labels.
-        which: `best`, `last`, or `epoch-N` of a snapshot.
-
-    Returns:
-        The files.
+    The codes of the run are in a plane, and the labels of its data are the angles. Returns the files.
     """
     latent, path = run / "latent.png", run / "path.png"
     with torch.random.fork_rng(devices=[]):
@@ -87,11 +81,7 @@ def _draw_curves(axes: np.ndarray, metrics: list[dict[str, float]]) -> None:
 
 @torch.no_grad()
 def draw_half_turn(model: VAE, dataset: Dataset) -> np.ndarray:
-    """The pendulum from 0 to 180 degrees: twenty images along the shortest path in a graph of prior samples.
-
-    Raises:
-        NoPath: If the graph has no such path.
-    """
+    """The pendulum from 0 to 180 degrees: twenty images along the shortest path in a graph of prior samples."""
     angles: Tensor = dataset.labels["test"]
     ends = [int((angles - angle).abs().argmin()) for angle in (0.0, math.pi)]
     start, goal = model.encoder(dataset.test[ends]).mean

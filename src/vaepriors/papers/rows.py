@@ -31,7 +31,6 @@ A table may have `heading`, the name of its column of numbers (`paper` unless gi
 """
 
 import dataclasses
-import difflib
 import fnmatch
 import tomllib
 from collections.abc import Sequence
@@ -41,6 +40,7 @@ from importlib import resources
 from typing import Any, Literal, NamedTuple
 
 from vaepriors import data
+from vaepriors.app.choices import check_choice
 from vaepriors.app.experiment import Experiment
 from vaepriors.app.refit import refitted
 
@@ -152,21 +152,13 @@ class Table:
 
 @cache
 def tables() -> dict[str, Table]:
-    """All tables, by name.
-
-    Raises:
-        ValueError: If a file of them is wrong.
-    """
+    """All tables, by name."""
     files = sorted(resources.files("vaepriors.papers").joinpath("tables").iterdir(), key=lambda file: file.name)
     return read([file.read_text(encoding="utf-8") for file in files if file.name.endswith(".toml")])
 
 
 def read(texts: Sequence[str]) -> dict[str, Table]:
-    """Tables from the texts of TOML files; a row may refer to the run of a table of another file.
-
-    Raises:
-        ValueError: If a row is wrong.
-    """
+    """Tables from the texts of TOML files; a row may refer to the run of a table of another file."""
     raw = {table["name"]: (content, table) for content in map(tomllib.loads, texts) for table in content["tables"]}
     return {
         name: Table(
@@ -267,28 +259,15 @@ def _other_home(raw: Raw, table: str, name: str, key: str) -> tuple[str, str]:
 
 
 def table(name: str) -> Table:
-    """A table by name.
-
-    Raises:
-        ValueError: If no table or row has that name.
-    """
-    if name not in tables():
-        near = difflib.get_close_matches(name, tables(), n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"unknown table '{name}': choose one of {', '.join(tables())}{hint}")
+    """A table by name."""
+    check_choice("table", name, tables())
     return tables()[name]
 
 
 def select(name: str, patterns: Sequence[str] = ()) -> list[Row]:
-    """The rows of a table whose names match one of the patterns (such as `caltech101-*`); all of them without one.
-
-    Raises:
-        ValueError: If a pattern matches no row.
-    """
+    """The rows of a table whose names match one of the patterns (such as `caltech101-*`); all of them without one."""
     rows = table(name).rows
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(row.name, pattern) for row in rows):
-            near = difflib.get_close_matches(pattern, [row.name for row in rows], n=1)
-            hint = f" (did you mean {near[0]}?)" if near else f": it has {', '.join(row.name for row in rows)}"
-            raise ValueError(f"{name} has no row '{pattern}'{hint}")
+            check_choice(f"row of {name}", pattern, [row.name for row in rows])
     return [row for row in rows if not patterns or any(fnmatch.fnmatchcase(row.name, p) for p in patterns)]

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -98,9 +99,7 @@ def run_job(
             checkpoint.sweep(job.path.parent, job.path.name)
             if job.is_done(options):  # another process has just finished it
                 return ALREADY_DONE
-            ended = _train(job, dataset, options, until, console)
-            measurement = _measure(job, dataset, options, until, console)
-            _record(job, ended, measurement)
+            _Attempt(job, dataset, options, until, console).record()
             return "done"
     except Busy:
         return "in use"
@@ -113,123 +112,109 @@ def run_job(
         return f"failed: {error}"
 
 
-def _train(job: Job, dataset: Dataset, options: RunOptions, until: float | None, console: Console | None) -> str:
-    """Train the epochs that are left; return how the training ended: `finished` or `stopped early`."""
-    experiment, source = job.experiment(options), job.source
-    if source is not None:
-        if not _how_it_ended(source.run, source.experiment(options)):
-            with source.run.lock(create=True):
-                _train(source, dataset, options, until, console)
-        check_source(source.run, experiment, job.run)
-    ended = _how_it_ended(job.run, experiment)
-    if ended:
-        return ended
-    call = functools.partial(fit, experiment, dataset, job.run)
-    if source is not None:
-        call = functools.partial(refit, source.run, experiment, job.run)
-    with TrainingBar(console, job.run.folder) if console is not None else nullcontext() as bar:
-        callbacks = [] if bar is None else [bar]
-        fabric, snapshots = make_fabric(experiment), job.row.snapshots
-        outcome = call(fabric, callbacks, options.save_every, snapshots, until)
-    if outcome.reason == "interrupted":
-        raise KeyboardInterrupt
-    if outcome.reason == "out of time":
-        raise Paused(f"{job} is out of time")
-    return outcome.reason
+@dataclass(frozen=True)
+class _Attempt:
+    """A job with its data, whose run is locked, and the time for it."""
+
+    job: Job
+    dataset: Dataset
+    options: RunOptions
+    until: float | None
+    console: Console | None
+
+    def train(self) -> str:
+        """Train the epochs that are left; return how the training ended: `finished` or `stopped early`."""
+        job, options = self.job, self.options
+        experiment, source = job.experiment(options), job.source
+        call = functools.partial(fit, experiment, self.dataset, job.run)
+        if source is not None:
+            if not _how_it_ended(source.run, source.experiment(options)):
+                with source.run.lock(create=True):
+                    replace(self, job=source).train()
+            check_source(source.run, experiment, job.run)
+            call = functools.partial(refit, source.run, experiment, job.run)
+        ended = _how_it_ended(job.run, experiment)
+        if ended:
+            return ended
+        with TrainingBar(self.console, job.run.folder) if self.console is not None else nullcontext() as bar:
+            callbacks = [] if bar is None else [bar]
+            outcome = call(make_fabric(experiment), callbacks, options.save_every, job.row.snapshots, self.until)
+        if outcome.reason == "interrupted":
+            raise KeyboardInterrupt
+        if outcome.reason == "out of time":
+            raise Paused(f"{job} is out of time")
+        return outcome.reason
+
+    def measure(self) -> Measurement:
+        """Measure what the metric of the row needs."""
+        run, row, measured_by = self.job.run, self.job.row, METRICS[self.job.row.metric].measured_by
+        if measured_by == "angle":
+            return measure_angle(run, self.dataset, row.which)
+        if measured_by == "interpolation":
+            with self._bar("pairs") as progress:
+                return measure_smoothness(run, self.dataset, row.which, row.pairs, progress)
+        numbers = self._evaluate("is", math.inf)
+        files = [run / values_of(name_of(numbers))]
+        if row.refined:
+            refined = self._evaluate("refined", row.refined)
+            files.append(run / values_of(name_of(refined)))
+            by_is = np.load(files[0])[: refined["n"]]  # of the same examples
+            numbers["refined"] = {**refined, "nll_by_is": -float(by_is.mean())}
+        return Measurement(numbers, files)
+
+    def _bar(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        return counting_bar(self.console, what) if self.console is not None else nullcontext(lambda done, total: None)
+
+    def _evaluate(self, method: str, most: float) -> dict[str, Any]:
+        """Evaluate the first test examples, `most` at most, unless the run already has that evaluation of its model."""
+        run, row, options, size = self.job.run, self.job.row, self.options, len(self.dataset.test)
+        number = int(min(most, options.number or math.inf, size))
+        model, values = run.model(self.dataset, row.which)
+        for record in records_of(run, model, values["epoch"], row.which)[0]:
+            old = record.result
+            same = (old["split"], old["n"], old.get("method", "is"), old["samples"], old["seed"])
+            if same == ("test", number, method, row.draws, 0) and record.log_likelihood is not None:
+                return old
+        with self._bar(f"{row.draws} samples ({method})") as progress:
+            return evaluate_run(
+                run, row.draws, number=number if number < size else None, which=row.which,
+                accelerator=options.accelerator, progress=progress, until=self.until, save_every=options.save_every,
+                method=method,
+            )  # fmt: skip
+
+    def record(self) -> None:
+        """Train, measure, and write the result after its files: once there is a result, the job is done."""
+        job, ended, measurement = self.job, self.train(), self.measure()
+        numbers, metrics, source = measurement.numbers, job.run.metrics(), job.source
+        from_short = source is not None and not _how_it_ended(source.run, source.planned)
+        if (ended == "finished" and len(metrics) < job.planned.epochs) or from_short:
+            ended = "short"
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+        for file in measurement.files:
+            checkpoint.write_atomically(job.path.with_name(f"{job.path.stem}-{file.name}"), file.read_bytes())
+        content = {
+            "table": job.row.home[0],
+            "row": job.row.home[1],
+            "seed": job.seed,
+            "complete": ended != "short" and numbers["n"] == job.test_size,
+            "ended": ended,
+            "epochs": len(metrics),
+            "epochs_planned": job.planned.epochs,
+            "hours": round(sum(line["seconds"] for line in metrics) / 3600, 3),
+            "gib": max((line["memory"] for line in metrics if "memory" in line), default=None),
+            **job.run.description(),
+            "found": numbers,
+            "measured": session(numbers["epoch"], torch.device("cpu")),
+        }
+        checkpoint.write_json(job.path, content)
 
 
 def _how_it_ended(run: Run, experiment: Experiment) -> str:
     """How the training of a run ended; empty if it has not."""
     run.check_folder(experiment)
-    if not (run / "last.ckpt").is_file():
+    if not run.has("last"):
         return ""
     _, values = run.load_checkpoint("last")
     if values["waited"] > experiment.patience:
         return "stopped early"
     return "finished" if values["epoch"] >= experiment.epochs else ""
-
-
-def _is_short(job: Job | None) -> bool:
-    """Whether a job was trained for fewer epochs than planned, without an early stop."""
-    return job is not None and not _how_it_ended(job.run, job.planned)
-
-
-def _measure(
-    job: Job, dataset: Dataset, options: RunOptions, until: float | None, console: Console | None
-) -> Measurement:
-    """Measure what the metric of the row needs."""
-    run, row, measured_by = job.run, job.row, METRICS[job.row.metric].measured_by
-    if measured_by == "angle":
-        return measure_angle(run, dataset, row.which)
-    if measured_by == "interpolation":
-        with _bar(console, "pairs") as progress:
-            return measure_smoothness(run, dataset, row.which, row.pairs, progress)
-    numbers = _evaluate(job, dataset, options, until, console, "is", math.inf)
-    files = [run / values_of(name_of(numbers))]
-    if row.refined:
-        refined = _evaluate(job, dataset, options, until, console, "refined", row.refined)
-        files.append(run / values_of(name_of(refined)))
-        by_is = np.load(files[0])[: refined["n"]]  # of the same examples
-        numbers["refined"] = {**refined, "nll_by_is": -float(by_is.mean())}
-    return Measurement(numbers, files)
-
-
-def _bar(console: Console | None, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
-    return counting_bar(console, what) if console is not None else nullcontext(lambda done, total: None)
-
-
-def _evaluate(
-    job: Job,
-    dataset: Dataset,
-    options: RunOptions,
-    until: float | None,
-    console: Console | None,
-    method: str,
-    most: float,
-) -> dict[str, Any]:
-    """Evaluate the first test examples, `most` at most, unless the run already has that evaluation of its model."""
-    run, row = job.run, job.row
-    number = int(min(most, options.number or math.inf, len(dataset.test)))
-    model, values = run.model(dataset, row.which)
-    for record in records_of(run, model, values["epoch"], row.which)[0]:
-        old = record.result
-        same = (old["split"], old["n"], old.get("method", "is"), old["samples"], old["seed"])
-        if same == ("test", number, method, row.draws, 0) and record.log_likelihood is not None:
-            return old
-    with _bar(console, f"{row.draws} samples ({method})") as progress:
-        return evaluate_run(
-            run,
-            row.draws,
-            number=number if number < len(dataset.test) else None,
-            which=row.which,
-            accelerator=options.accelerator,
-            progress=progress,
-            until=until,
-            save_every=options.save_every,
-            method=method,
-        )
-
-
-def _record(job: Job, ended: str, measurement: Measurement) -> None:
-    """Write the result, after its files: once there is a result, the job is done."""
-    numbers, metrics = measurement.numbers, job.run.metrics()
-    if (ended == "finished" and len(metrics) < job.planned.epochs) or _is_short(job.source):
-        ended = "short"
-    job.path.parent.mkdir(parents=True, exist_ok=True)
-    for file in measurement.files:
-        checkpoint.write_atomically(job.path.with_name(f"{job.path.stem}-{file.name}"), file.read_bytes())
-    content = {
-        "table": job.row.home[0],
-        "row": job.row.home[1],
-        "seed": job.seed,
-        "complete": ended != "short" and numbers["n"] == job.test_size,
-        "ended": ended,
-        "epochs": len(metrics),
-        "epochs_planned": job.planned.epochs,
-        "hours": round(sum(line["seconds"] for line in metrics) / 3600, 3),
-        "gib": max((line["memory"] for line in metrics if "memory" in line), default=None),
-        **job.run.description(),
-        "found": numbers,
-        "measured": session(numbers["epoch"], torch.device("cpu")),
-    }
-    checkpoint.write_json(job.path, content)

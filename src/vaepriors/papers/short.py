@@ -19,12 +19,7 @@ COSTS = "benchmarks/priors.json"  # in the folder of the results
 
 
 def by_prior(table: Table, results: Path) -> str:
-    """A table of priors in brief, as above.
-
-    Args:
-        table: The table. The name of each row is that of its data set, of its model, and of its prior.
-        results: Folder of the results.
-    """
+    """A table of priors in brief, as above; the name of each row is that of its data set, its model and its prior."""
     groups: dict[str, dict[str, Summary]] = {}
     steps = _steps(results)
     costs: dict[str, str] = {}
@@ -36,7 +31,7 @@ def by_prior(table: Table, results: Path) -> str:
         groups.setdefault(group, {})[prior] = summary
         assert row.experiment is not None
         costs[prior] = "" if row.refit else steps.get(row.experiment.prior, "")
-    best = {group: max(of, key=lambda prior: _gain(of[prior])) for group, of in groups.items()}
+    best = {group: max(of, key=lambda prior: (of[prior].refined_paired or (0.0,))[0]) for group, of in groups.items()}
     lines = [
         [f"`{prior}`", *(_cell(groups[group].get(prior), prior == best[group]) for group in groups), cost]
         for prior, cost in costs.items()
@@ -49,10 +44,6 @@ def _names(row: Row) -> tuple[str, str]:
     assert row.experiment is not None
     start = f"{row.experiment.data}-{row.experiment.model}-"
     return start.removesuffix("-"), row.name.removeprefix(start)
-
-
-def _gain(summary: Summary) -> float:
-    return summary.refined_paired[0] if summary.refined_paired else 0.0
 
 
 def _cell(summary: Summary | None, best: bool) -> str:

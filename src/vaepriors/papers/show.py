@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from vaepriors.app.choices import markdown_table
 from vaepriors.papers.results import Summary, summarize
-from vaepriors.papers.rows import METRICS, Row, Table, tables
+from vaepriors.papers.rows import METRICS, Row, Table, table
 from vaepriors.papers.short import by_prior
 
 __all__ = ["fill", "markdown"]
@@ -107,12 +107,9 @@ def fill(text: str, results: Path) -> str:
     """
 
     def replace(match: re.Match[str]) -> str:
-        name = match["name"]
-        if name not in tables():
-            raise ValueError(f"there is no table {name}: choose one of {', '.join(tables())}")
         only: Any = match["only"] or "all"
-        shown = by_prior(tables()[name], results) if only == "short" else markdown(tables()[name], results, only)
-        return match[1] + shown + match[4]
+        named = table(match["name"])
+        return match[1] + (by_prior(named, results) if only == "short" else markdown(named, results, only)) + match[4]
 
     filled, number = MARK.subn(replace, text)
     if not number:
