@@ -47,17 +47,9 @@ def _shape_of(experiment: Experiment) -> Experiment:
     form = data.CATALOGUE[experiment.data].form
     like = next(name for name, entry in data.CATALOGUE.items() if entry.form[1:3] == form[1:3])
     rest: Any = {
-        "seed": 0,
-        "epochs": 1,
-        "warmup": 0,
-        "patience": 0,
-        "epoch_steps": None,
-        "condition": None,
-        "pseudo_conditions": None,
-        "lr": 1e-3,
-        "lr_stages": 1,
-        "init": "he",
-    }
+        "seed": 0, "epochs": 1, "warmup": 0, "patience": 0, "epoch_steps": None, "condition": None,
+        "pseudo_conditions": None, "lr": 1e-3, "lr_stages": 1, "init": "he",
+    }  # fmt: skip
     return experiment.replace(data=like, **rest)
 
 
@@ -124,12 +116,9 @@ def gflops_per_second(device: str) -> float:
 
 
 def hours(experiment: Experiment, draws: int, device: str = "cpu") -> float:
-    """A rough upper estimate of the hours of a run with all its epochs and its evaluation.
+    """A rough upper estimate of the hours of a run with all its epochs; its data set need not be there.
 
-    Args:
-        experiment: The experiment; its data set need not be there.
-        draws: Draws of z for each test example; 0 for no likelihood.
-        device: Where.
+    Its evaluation takes `draws` draws of z for each test example; 0 for none.
     """
     sizes = data.CATALOGUE[experiment.data].form.sizes
     steps = experiment.epochs * (experiment.epoch_steps or -(-sizes[0] // experiment.batch_size))
@@ -154,13 +143,6 @@ class Memory(NamedTuple):
 
 def least_memory(experiment: Experiment, dataset: Dataset) -> Memory:
     """The memory that a run needs at least on each device, in bytes; nothing is allocated.
-
-    Args:
-        experiment: The experiment.
-        dataset: Its data.
-
-    Raises:
-        ValueError: If the model or the prior does not fit the data.
 
     >>> memory = least_memory(Experiment(latent=2, hidden=(8,)), data.load("digits"))
     >>> memory.networks == 5 * 4 * (2 * 65 * 8 + 2 * 9 * 2 + 2 * 3 * 8 + 9 * 64)
@@ -225,14 +207,7 @@ def _weights(experiment: Experiment, dataset: Dataset) -> int:
 def check_memory(experiment: Experiment, dataset: Dataset, device: torch.device | None = None) -> None:
     """Refuse an experiment whose run certainly does not fit into memory, before any of it is allocated.
 
-    Args:
-        experiment: The experiment.
-        dataset: Its data, which are loaded.
-        device: Where it is to run; the CPU unless given. There, all devices are processes that share the memory.
-
-    Raises:
-        ValueError: If it needs more memory than is available, or than the CUDA device has; or if the model or the
-            prior does not fit the data.
+    It runs on the CPU unless a device is given. There, all devices are processes that share the memory.
     """
     memory = least_memory(experiment, dataset)
     device = torch.device("cpu") if device is None else device
@@ -250,16 +225,9 @@ DECIDING = {  # options that decide a part of the memory
     "components": ("components",),
     "data": ("data",),
     "draws": (
-        "batch_size",
-        "samples",
-        "latent",
-        "components",
-        "exemplars",
-        "prior_samples",
-        "prior_latent",
-        "proposals",
+        "batch_size", "samples", "latent", "components", "exemplars", "prior_samples", "prior_latent", "proposals",
     ),
-}
+}  # fmt: skip
 
 
 def _in_words(experiment: Experiment, part: str) -> str:

@@ -49,11 +49,7 @@ def loaded(name: str) -> Choice | None:
 
 @contextmanager
 def imported(names: Iterable[str]) -> Iterator[None]:
-    """Import the custom models of these names, for the time of a command. The current directory can be imported from.
-
-    Raises:
-        ValueError: If there is no such function, or it has a parameter that is no option.
-    """
+    """Import the custom models of these names for the time of a command, also from the current directory."""
     path, folder = list(sys.path), os.getcwd()
     custom = [name for name in names if is_custom(name)]
     if custom:
@@ -67,11 +63,7 @@ def imported(names: Iterable[str]) -> Iterator[None]:
 
 
 def build_custom(setting: Setting) -> AnyVAE:
-    """The model of a custom function.
-
-    Raises:
-        ValueError: If the user has not named it in this command, or if it returns something else.
-    """
+    """The model of a custom function."""
     name = setting.experiment.model
     choice = loaded(name)
     if choice is None:

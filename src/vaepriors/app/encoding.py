@@ -29,19 +29,13 @@ def encode_run(
     accelerator: str = "auto",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
-    """Write the mean of q(z|x) of each example (see `vaepriors.analysis.codes`).
+    """Write the mean of q(z|x) of each example (see `vaepriors.analysis.codes`), and return them.
 
     Args:
         run: The run.
         out: A `.npy` of shape `(N, latent)`, or a `.csv` with columns z1, z2, ....
         split, file, which, accelerator: As for `vaepriors encode`.
         progress: Called with the number of examples done and their total.
-
-    Returns:
-        The codes.
-
-    Raises:
-        ValueError: If `out` exists or has another ending, or the file does not fit the model.
     """
     check_new(out, KINDS)
     device = open_devices(accelerator, 1).device

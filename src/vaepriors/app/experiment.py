@@ -135,11 +135,7 @@ class Experiment(Machine, Training, Goal, Prior, Model, Data):
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> "Experiment":
-        """An experiment from the values of a JSON file, of this version or one before.
-
-        Raises:
-            ValueError: If there is an unknown field, or a value is of another type or out of its limits.
-        """
+        """An experiment from the values of a JSON file, of this version or one before."""
         hints = typing.get_type_hints(Experiment)
         unknown = sorted(values.keys() - hints.keys())
         if unknown:
@@ -192,12 +188,7 @@ def _is_other_default(name: str, value: Any, values: dict[str, Any]) -> bool:
 def load_data(experiment: Experiment, stream: str | None = None) -> Dataset:
     """The data of an experiment, with its conditions; a custom model sees them unchanged.
 
-    Args:
-        experiment: The experiment.
-        stream: Whether training examples stay on disk, `yes`, `no` or `auto`; as in the experiment unless given.
-
-    Raises:
-        ValueError, FileNotFoundError: As in `vaepriors.data.load`.
+    Whether training examples stay on disk, `stream`, is as in the experiment unless given.
     """
     standardize = experiment.standardize and not custom.is_custom(experiment.model)
     options: Any = {name: getattr(experiment, name) for name in ("condition", "columns", "layer", "image_size")}
@@ -208,15 +199,8 @@ def load_data(experiment: Experiment, stream: str | None = None) -> Dataset:
 def build(experiment: Experiment, dataset: Dataset) -> tuple[AnyVAE, Objective]:
     """The model and the objective of an experiment, with initial weights drawn from torch's global generator.
 
-    Args:
-        experiment: The experiment.
-        dataset: Its data, for the shape of x, the likelihood, and the pseudo-inputs.
-
     Returns:
         `VAE`, or `ConditionalVAE` for data with conditions, and `Objective`, on the CPU.
-
-    Raises:
-        ValueError: If the model or the prior does not fit the data.
 
     >>> from vaepriors import data
     >>> model, objective = build(Experiment(prior="vamp", components=10), data.load("digits"))

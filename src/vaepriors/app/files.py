@@ -10,11 +10,7 @@ __all__ = ["check_new", "choose_examples"]
 
 
 def choose_examples(dataset: Dataset, split: str, file: Path | None) -> Examples:
-    """The examples of a split, or those of another file.
-
-    Raises:
-        ValueError: If both are asked for, or the file does not fit the data set.
-    """
+    """The examples of a split, or those of another file; not both."""
     if file is None:
         return examples_of(dataset, split)
     if split != "test":
@@ -23,15 +19,7 @@ def choose_examples(dataset: Dataset, split: str, file: Path | None) -> Examples
 
 
 def check_new(path: Path, kinds: Sequence[str]) -> None:
-    """Refuse an `out` that cannot be a new file, before the work.
-
-    Args:
-        path: The file.
-        kinds: The endings that it may have.
-
-    Raises:
-        ValueError: If it has another ending, exists already, or its folder does not.
-    """
+    """Refuse an `out` that is not a new file of one of these kinds, in a folder that exists, before the work."""
     if path.suffix.lower() not in kinds:
         raise ValueError(f"out is {path}: give a file that ends in {' or '.join(kinds)}")
     if path.exists():

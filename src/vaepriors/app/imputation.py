@@ -42,9 +42,6 @@ def impute_run(
 
     Returns:
         The files, and the cells.
-
-    Raises:
-        ValueError: If the run has another likelihood, a file exists already, or the table does not fit the model.
     """
     paths = [out] if not draws else [out.with_name(f"{out.stem}-{n}{out.suffix}") for n in range(1, draws + 1)]
     for each in paths:

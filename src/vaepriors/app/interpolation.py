@@ -72,10 +72,6 @@ def interpolate_run(
         What interpolation.json holds, and the interpolations of the first graph. The smoothness (lower is smoother) is
         given as mean and standard deviation over all pairs with a path: of the nodes on the path (`graph`), of 50
         points on it at equal distances (`graph_resampled`), and of 50 points on the straight line (`straight`).
-
-    Raises:
-        ValueError: If an option is out of range, the test set has one example, no pair has a path, or the condition is
-            missing or not one of the model.
     """
     dataset = run.dataset()
     examples = _examples(dataset, condition)

@@ -15,12 +15,9 @@ for name, likelihood in LIKELIHOODS.items():
 
 
 def head_of(setting: Setting) -> Callable[..., nn.Module]:
-    """The class of the decoder's head, for the likelihood of the data.
+    """The class of the decoder's head, for the likelihood of the data; options of other likelihoods are refused.
 
     Under a bound on the error, kappa, the papers take the bound as the standard deviation of p(x|z), too.
-
-    Raises:
-        ValueError: If an option is given that belongs to other data.
     """
     experiment, dataset = setting.experiment, setting.dataset
     choice = HEADS.choose(dataset.likelihood)

@@ -49,15 +49,7 @@ def ais(
 
 
 def method_of(name: str, **options: int | None) -> tuple[Method, dict[str, Any]]:
-    """A method, with the values of its options.
-
-    Args:
-        name: Its name in `METHODS`.
-        options: Its options; None where not given.
-
-    Raises:
-        ValueError: If the name is unknown, or an option is out of its limits or belongs to other methods.
-    """
+    """A method by its name in `METHODS`, with the values of its options; None where these are not given."""
     unknown = options.keys() - METHODS.options()
     if unknown:
         raise ValueError(f"unknown option {min(unknown)}: the methods have {', '.join(METHODS.options())}")

@@ -31,11 +31,7 @@ class Origin(TypedDict):
 
 
 def origin(run: Run) -> Origin | None:
-    """What refit.json says; None if the run was not refitted.
-
-    Raises:
-        ValueError: If it is damaged.
-    """
+    """What refit.json says; None if the run was not refitted."""
     path = run / "refit.json"
     return read_json(path, Origin, "restore it, or refit in another folder") if path.is_file() else None
 
@@ -47,7 +43,6 @@ def measure_surgery(
     """The parts of the ELBO of examples, with the same draws for models with the same encoder.
 
     Args:
-        model: The model.
         x: The examples. Of more than `SURGERY` a random subset of that size is taken.
         seed: Of the subset and of the draws.
         condition: The y of each x, for a `ConditionalVAE`.

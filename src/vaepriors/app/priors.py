@@ -205,11 +205,7 @@ def _encoder(setting: Setting) -> nn.Module:
 
 
 def classes_of(components: int, dataset: Dataset) -> Tensor:
-    """The class of each component, if components belong to classes: 0, 1, ... in turn.
-
-    Raises:
-        ValueError: If there are fewer components than classes.
-    """
+    """The class of each component, if components belong to classes: 0, 1, ... in turn."""
     if components < len(dataset.classes):
         raise ValueError(
             f"components is {components}, but {dataset.name} has {len(dataset.classes)} classes, each with components "

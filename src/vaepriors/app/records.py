@@ -154,11 +154,7 @@ def few_samples(result: dict[str, Any]) -> float | None:
 
 
 def check_same_file(run: Run, result: dict[str, Any]) -> None:
-    """Refuse to replace the evaluation of another file of the same name.
-
-    Raises:
-        ValueError: If there is one.
-    """
+    """Refuse to replace the evaluation of another file of the same name."""
     name = name_of(result)
     old = (_written(run, name) or result).get("file")
     if old != result.get("file"):
@@ -200,17 +196,14 @@ def _written(run: Run, name: str) -> dict[str, Any] | None:
 
 
 def read_records(run: Run) -> list[Record]:
-    """All evaluations of a run: of the test set first, of more examples first, of more samples first.
-
-    Raises:
-        ValueError: If a file cannot be read.
-    """
+    """All evaluations of a run: of the test set first, of more examples first, of more samples first."""
     paths = [run / "evaluation.json", *sorted(run.folder.glob("evaluation-*.json"))]
     records = [_read(path) for path in paths if path.is_file()]
-    return sorted(records, key=lambda record: _order(record.result))
+    return sorted(records, key=_order)
 
 
-def _order(result: dict[str, Any]) -> tuple[Any, ...]:
+def _order(record: Record) -> tuple[Any, ...]:
+    result = record.result
     return result["split"] != "test", result["split"], -result["n"], -result["samples"], result["seed"] != 0
 
 
@@ -230,11 +223,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def records_of(run: Run, model: AnyVAE, epoch: int, which: str) -> tuple[list[Record], list[str]]:
     """The evaluations of one model, and a sentence for each that was of this checkpoint before it changed.
 
-    Args:
-        run: The run.
-        model: The model of a checkpoint of the run.
-        epoch: Its epoch.
-        which: The checkpoint's name.
+    The model is that of the checkpoint `which` of the run, of this epoch.
     """
     own, records, stale = digest(module_tensors(model)), [], []
     for record in read_records(run):

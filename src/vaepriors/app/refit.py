@@ -37,9 +37,6 @@ def refitted(experiment: Experiment, **changes: Any) -> Experiment:
         experiment: Of the run whose model is refitted.
         changes: The new prior and its options, and others that differ.
 
-    Raises:
-        ValueError: If the model is custom, the prior is the same, or an option does not fit.
-
     >>> new = refitted(Experiment(latent=8, prior="mog", components=7, objective="iwae", samples=50), prior="flow")
     >>> new.prior, new.components, new.latent, new.objective, new.samples
     ('flow', None, 8, 'refit', 1)
@@ -81,11 +78,6 @@ def refit(
         run: Where to write.
         fabric: Devices, launched; made from the experiment if not given.
         callbacks, save_every, snapshots, deadline: As for `vaepriors.fit`.
-
-    Raises:
-        ValueError: If the source has no best model, is the same folder, or is not what `run` was begun from; or as in
-            `train.fit`.
-        Busy, Diverged, OSError: As in `train.fit`.
     """
     check_source(source, experiment, run)
     dataset = source.dataset()
@@ -111,16 +103,11 @@ def refit(
 
 
 def check_source(source: Run, experiment: Experiment, run: Run) -> None:
-    """Look early, before the work.
-
-    Raises:
-        ValueError: If the source is no run, has no best model, is the run itself, or has other data under the new seed;
-            if `run` is the run of another experiment, or was begun from another model.
-    """
+    """Refuse a source without a model to start from, or another one than the run was begun from, before the work."""
     before = source.experiment()
     if source.folder.resolve() == run.folder.resolve():
         raise ValueError(f"{run.folder} is the run that is refitted: choose another --out")
-    if experiment.seed != before.seed and source.dataset().digest() != _digest_of_data(experiment):
+    if experiment.seed != before.seed and source.dataset().digest() != load_data(experiment).digest():
         raise ValueError(
             f"seed {experiment.seed} splits {experiment.data} in another way than {before.seed}: leave it out"
         )
@@ -131,10 +118,6 @@ def check_source(source: Run, experiment: Experiment, run: Run) -> None:
             f"{run.folder} was begun from another model than the best one of {source.folder}: choose another --out, or "
             f"remove {run.folder} to start again"
         )
-
-
-def _digest_of_data(experiment: Experiment) -> str:
-    return load_data(experiment).digest()
 
 
 def _digest_of_model(run: Run) -> str:

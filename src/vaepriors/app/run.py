@@ -27,16 +27,8 @@ from vaepriors.store import RESTORE, Folder, check_settings
 
 __all__ = ["Run", "identity"]
 
-MAY_CHANGE = {
-    "epochs",
-    "patience",
-    "accelerator",
-    "devices",
-    "nodes",
-    "stream",
-    "compile",
-    "graph",
-}  # when a run is resumed
+# when a run is resumed
+MAY_CHANGE = {"epochs", "patience", "accelerator", "devices", "nodes", "stream", "compile", "graph"}
 
 
 class Run(Folder):
@@ -70,21 +62,13 @@ class Run(Folder):
             self.check_data(data)
 
     def check_folder(self, experiment: Experiment) -> None:
-        """Refuse to train in the folder of another experiment, or in one whose checkpoints belong to another.
-
-        Raises:
-            ValueError: If its experiment or a checkpoint is another one, or experiment.json is lost.
-        """
+        """Refuse to train in the folder of another experiment, or in one whose checkpoints belong to another."""
         if self.exists():
             self.check_same(experiment)
         self.check_files()
 
     def check_same(self, experiment: Experiment) -> None:
-        """Refuse to resume as another experiment; its length and its devices may change.
-
-        Raises:
-            ValueError: If another field differs.
-        """
+        """Refuse to resume as another experiment; its length and its devices may change."""
         stored, given = (
             {name: value for name, value in vars(each).items() if name not in MAY_CHANGE}
             for each in (self.experiment(), experiment)
@@ -92,11 +76,7 @@ class Run(Folder):
         check_settings(str(self.folder), stored, given, "another --out")
 
     def check_data(self, dataset: Dataset) -> None:
-        """Compare a data set with the one that the run was trained on.
-
-        Raises:
-            ValueError: If it is another one.
-        """
+        """Refuse another data set than the one that the run was trained on."""
         content = self.description()
         if dataset.digest() == content["data_sha256"]:
             return
@@ -114,12 +94,7 @@ class Run(Folder):
     def dataset(self, stream: str | None = None) -> Dataset:
         """The data of the run.
 
-        Args:
-            stream: Whether training examples stay on disk, `yes`, `no` or `auto`; as in the experiment unless given.
-
-        Raises:
-            ValueError: If they cannot be read, or are not those that it was trained on.
-            FileNotFoundError: If they are not there.
+        Whether training examples stay on disk, `stream`, is as in the experiment unless given.
         """
         experiment = self.experiment()
         try:
@@ -132,13 +107,7 @@ class Run(Folder):
     def model(self, dataset: Dataset, which: str = "best") -> tuple[AnyVAE, dict[str, Any]]:
         """The trained model, on the CPU, with the values stored beside it (its epoch and loss).
 
-        Args:
-            dataset: The run's data.
-            which: `best`, `last`, or `epoch-N` of a snapshot.
-
-        Raises:
-            ValueError: If `which` is another word, if the run has no such checkpoint yet, or if it is damaged or does
-                not fit the experiment.
+        `which` is `best`, `last`, or `epoch-N` of a snapshot.
         """
         if not re.fullmatch(r"best|last|epoch-\d+", which):  # a path would read another run
             raise ValueError(f"which is {which!r}: choose best, last, or epoch-N of a snapshot")

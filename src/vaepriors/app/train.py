@@ -21,11 +21,7 @@ __all__ = ["check_start", "fit", "make_fabric", "prepare"]
 
 
 def make_fabric(experiment: Experiment) -> "Fabric":
-    """The devices of an experiment.
-
-    Raises:
-        ValueError: If it asks for a device that is not there.
-    """
+    """The devices of an experiment."""
     return open_devices(experiment.accelerator, experiment.devices, experiment.nodes, experiment.precision)
 
 
@@ -75,11 +71,7 @@ def fit(
 
 
 def check_start(experiment: Experiment, run: Run) -> None:
-    """Refuse to begin an experiment whose weights come from another run.
-
-    Raises:
-        ValueError: If there is no checkpoint yet, and the objective needs one.
-    """
+    """Refuse to begin an experiment whose weights come from another run."""
     if OBJECTIVES[experiment.objective].facts.get("needs_start", False) and not run.has("last"):
         raise ValueError(
             f"the objective {experiment.objective} starts from the model of a trained run: use vaepriors refit RUN "

@@ -56,11 +56,7 @@ def load(folder: Path | str, which: str = "best", *, model: str | None = None) -
 
 
 def open_run(folder: Path | str, *named: str | None) -> Run:
-    """The run in a folder, whose model is one of those that the user named, if any.
-
-    Raises:
-        ValueError: If it was trained with another model.
-    """
+    """The run in a folder, whose model is one of those that the user named, if any."""
     run, models = Run(folder), [name for name in named if name is not None]
     if models and run.experiment().model not in models:
         raise ValueError(f"{folder} was trained with the model {run.experiment().model}, not {' or '.join(models)}")

@@ -7,7 +7,7 @@ import tyro
 
 from vaepriors.app.terminal import make_console
 
-__all__ = ["CustomModel", "Which", "complain", "console", "warn"]
+__all__ = ["CustomModel", "Which", "check_seed", "complain", "console", "warn"]
 
 Which = Annotated[str, tyro.conf.arg(help="The model: best, last, or epoch-N of a snapshot.")]
 CustomModel = Annotated[
@@ -15,6 +15,12 @@ CustomModel = Annotated[
     tyro.conf.arg(help="Where the run has a custom model: its package.module:function again, to import it."),
 ]
 console = make_console()
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that torch does not take."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed is {seed}: choose 0 to {2**63 - 1}")
 
 
 def complain(what: object, status: int) -> int:

@@ -7,7 +7,7 @@ import torch
 import tyro
 
 from vaepriors.app.terminal import counting_bar
-from vaepriors.cli.shared import CustomModel, Which, console
+from vaepriors.cli.shared import CustomModel, Which, check_seed, console
 from vaepriors.data import condition_of
 from vaepriors.limits import at_least_one, check_size
 
@@ -39,8 +39,7 @@ def sample(
     from vaepriors.distributions import sampling_progress
 
     at_least_one(number=number)
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed is {seed}: choose 0 to {2**63 - 1}")
+    check_seed(seed)
     folder = open_run(run, model)
     with folder.lock():
         dataset = folder.dataset()
@@ -109,8 +108,7 @@ def impute(
     from vaepriors.app.imputation import impute_run
     from vaepriors.app.trained import open_run
 
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed is {seed}: choose 0 to {2**63 - 1}")
+    check_seed(seed)
     paths, imputed = impute_run(open_run(run, model), out, file, draws, samples, which, seed)
     effective = imputed.effective_samples
     if not len(effective):

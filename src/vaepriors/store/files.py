@@ -56,11 +56,7 @@ class LastValues(TypedDict):
 
 
 def metrics_of(text: str, epoch: int) -> dict[str, Any]:
-    """A line of metrics.jsonl.
-
-    Raises:
-        ValueError: If it is damaged, or not the line of this epoch.
-    """
+    """The line of this epoch in metrics.jsonl."""
     line = json.loads(text)
     check(line, Line, more=True)
     if line["epoch"] != epoch:

@@ -41,10 +41,6 @@ class Folder:
         return (self / "experiment.json").is_file()
 
     @property
-    def lock_path(self) -> Path:
-        return self._lock.path
-
-    @property
     def _lock(self) -> Lock:
         return Lock(self.folder)
 

@@ -47,11 +47,7 @@ class Lock:
     def hold(self, wait: float) -> Iterator[None]:
         """Hold the lock. On the first time, what killed processes left half-written is removed.
 
-        Args:
-            wait: Seconds to wait for another process, which may only be looking.
-
-        Raises:
-            Busy: If another process holds it.
+        `Busy` is raised if another process, which may only be looking, still holds it after `wait` seconds.
         """
         path = self.path.resolve()  # the same lock from any directory
         lock = LOCKS.setdefault(path, _file_lock(path))
@@ -90,11 +86,7 @@ class Lock:
         return Busy(f"{self.folder} is in use by {who}: wait for it, or choose another folder")
 
     def check_free(self) -> None:
-        """Refuse a folder in which another process works.
-
-        Raises:
-            Busy: If there is one.
-        """
+        """Refuse a folder in which another process works."""
         if self.is_busy():
             raise self._busy()
 

@@ -42,11 +42,7 @@ class Store(Protocol):
 
 
 def check_settings(where: str, stored: dict[str, Any], settings: dict[str, Any], other: str = "another store") -> None:
-    """Refuse to resume with other settings; `other` is where these can be trained.
-
-    Raises:
-        ValueError: If one differs.
-    """
+    """Refuse to resume with other settings; `other` is where these can be trained."""
     for name in sorted(stored.keys() | settings.keys()):
         if stored.get(name) != settings.get(name):
             was, given = stored.get(name), settings.get(name)
@@ -54,11 +50,7 @@ def check_settings(where: str, stored: dict[str, Any], settings: dict[str, Any],
 
 
 def check_data(where: str, data_sha256: str, data: Dataset) -> None:
-    """Refuse to resume with other data.
-
-    Raises:
-        ValueError: If the digest differs.
-    """
+    """Refuse to resume with other data."""
     if data.digest() != data_sha256:
         raise ValueError(
             f"{data.name} is not the data set that {where} was trained on (its digest differs): restore it, or train "

@@ -72,11 +72,7 @@ class Checkpoints:
             self.store.save_checkpoint(which, named, {"epoch": epoch, "loss": loss})
 
     def restore(self) -> State:
-        """Load the last checkpoint into model, objective and optimiser; return where it left off.
-
-        Raises:
-            ValueError: If it is damaged, or of another training.
-        """
+        """Load the last checkpoint into model, objective and optimiser; return where it left off."""
         if not self.store.has("last"):
             return State()
         flat, values = self.store.load_checkpoint("last")

@@ -24,16 +24,7 @@ __all__ = ["Share"]
 
 
 class Share:
-    """The share of this device.
-
-    Args:
-        data: The data set.
-        settings: The settings.
-        fabric: Devices, launched.
-
-    Raises:
-        ValueError: If the batch size is no multiple of the number of devices.
-    """
+    """The share of this device, of a batch size that is a multiple of the number of devices."""
 
     def __init__(self, data: Dataset, settings: Settings, fabric: "Fabric") -> None:
         devices, rank = fabric.world_size, fabric.global_rank

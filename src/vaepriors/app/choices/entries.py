@@ -2,7 +2,7 @@
 
 import inspect
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from vaepriors.app.choices.options import Option
@@ -31,14 +31,10 @@ def read_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     first, _, rest = text.partition("\n\n")
     _, _, arguments = rest.partition("Args:\n")
     helps: dict[str, str] = {}
-    for line in _indented(arguments.splitlines()):
+    for line in (line for line in arguments.splitlines() if line.startswith("    ")):
         name, colon, words = line.strip().partition(": ")
         if colon and not line.startswith(" " * 8):
             helps[name] = words
         else:  # the argument before, continued
             helps[next(reversed(helps))] += f" {line.strip()}"
     return " ".join(first.split()), helps
-
-
-def _indented(lines: Iterable[str]) -> list[str]:
-    return [line for line in lines if line.startswith("    ")]

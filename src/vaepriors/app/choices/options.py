@@ -80,11 +80,7 @@ class Option:
 
 
 def check_choice(what: str, value: str, choices: Collection[str]) -> None:
-    """Refuse an unknown name.
-
-    Raises:
-        ValueError: If the name is unknown; the message has the nearest one.
-    """
+    """Refuse an unknown name; the sentence has the nearest one."""
     if value not in choices:
         near = difflib.get_close_matches(value, choices, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
@@ -92,11 +88,7 @@ def check_choice(what: str, value: str, choices: Collection[str]) -> None:
 
 
 def check_value(name: str, value: Any, kind: Any) -> None:
-    """Compare the value of an option with its limits, which stand in its type.
-
-    Raises:
-        ValueError: If it is outside of them.
-    """
+    """Refuse the value of an option that is outside of the limits in its type."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):  # with None
         (kind,) = (each for each in typing.get_args(kind) if each is not types.NoneType)
     plain, *limits = typing.get_args(kind) if typing.get_origin(kind) is Annotated else (kind,)

@@ -78,11 +78,7 @@ class Table(dict[str, Choice]):
         return add
 
     def choose(self, name: str) -> Choice:
-        """The entry of a name.
-
-        Raises:
-            ValueError: If no choice has this name.
-        """
+        """The entry of a name."""
         check_choice(self.kind, name, self)
         return self[name]
 

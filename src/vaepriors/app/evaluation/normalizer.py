@@ -47,8 +47,6 @@ def measure_normalizer(
     This share and that of the examples are independent.
 
     Args:
-        model: The model.
-        x: The examples.
         result: The evaluation, with `seed` and `nll_se`.
         method: How log p(x) is estimated.
         chunk, condition: As in `estimate`.

@@ -86,7 +86,8 @@ def evaluate_run(
         run.check_free()
     dataset = run.dataset()
     model, x, y, what = _load(run, dataset, which, split, file, number, prior_samples)
-    _check_devices(devices, len(x))
+    if devices > len(x):
+        raise ValueError(f"devices is {devices}, but there are only {len(x)} examples: choose fewer")
     what |= {"seed": seed, "samples": chosen.get("chains"), "method": method, **chosen}
     check_same_file(run, what)
     fabric.launch()
@@ -101,11 +102,6 @@ def evaluate_run(
         if fabric.is_global_zero:
             write_record(run, result, log_likelihood)
     return result
-
-
-def _check_devices(devices: int, examples: int) -> None:
-    if devices > examples:
-        raise ValueError(f"devices is {devices}, but there are only {examples} examples: choose fewer")
 
 
 def _work(fabric: "Fabric", seconds: float) -> dict[str, Any]:
@@ -131,20 +127,16 @@ def _load(
         raise ValueError(f"number is {number}: choose 1 to {len(points)}, the size of {whole}")
     x = points[:number]
     y = None if conditions is None else conditions[: len(x)]
-    return (
-        model,
-        x,
-        y,
-        {
-            **({"split": split} if file is None else {"split": "file", "file": os.path.realpath(file)}),
-            "number": None if len(x) == len(points) else len(x),
-            "examples_digest": digest_of(x, y),
-            "checkpoint": which,
-            "epoch": values["epoch"],
-            "model_digest": checkpoint.digest(checkpoint.module_tensors(model)),
-            "prior_samples": prior_samples,
-        },
-    )
+    what = {
+        **({"split": split} if file is None else {"split": "file", "file": os.path.realpath(file)}),
+        "number": None if len(x) == len(points) else len(x),
+        "examples_digest": digest_of(x, y),
+        "checkpoint": which,
+        "epoch": values["epoch"],
+        "model_digest": checkpoint.digest(checkpoint.module_tensors(model)),
+        "prior_samples": prior_samples,
+    }
+    return model, x, y, what
 
 
 def _set_prior_samples(model: AnyVAE, samples: int | None) -> int | None:

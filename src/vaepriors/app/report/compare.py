@@ -67,9 +67,6 @@ def compare(
         runs: At least two.
         number, which, seed: As for `vaepriors compare`.
         progress: Called with the number of runs done and their total.
-
-    Raises:
-        ValueError: If there are fewer than two runs, or a folder holds no run or no model yet.
     """
     if len(runs) < 2:
         raise ValueError(f"compare needs at least two runs, not {len(runs)}: name more folders")

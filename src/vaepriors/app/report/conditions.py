@@ -20,10 +20,7 @@ MOST = {1: (20_000, 2000), 2: (4000, 200)}  # by levels, training and test examp
 def conditions(model: AnyVAE, data: Dataset, x: Tensor) -> Iterator[Part]:
     """Sentences, and for images a picture of draws given each condition; nothing without conditions.
 
-    Args:
-        model: The model.
-        data: Its data.
-        x: Test examples, the first of them.
+    x are the first test examples.
     """
     if not data.conditions:
         return

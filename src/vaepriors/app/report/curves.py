@@ -21,14 +21,7 @@ PANELS = [
 
 
 def curves(metrics: list[dict[str, Any]]) -> Figure:
-    """The metrics of all epochs, each kind in its own panel; kinds that the run does not have are left out.
-
-    Args:
-        metrics: A dictionary for each epoch, as `Run.metrics` returns them.
-
-    Raises:
-        ValueError: If there is no epoch.
-    """
+    """The metrics of all epochs, each kind in its own panel; kinds that the run does not have are left out."""
     if not metrics:
         raise ValueError("there is no epoch to draw: train for at least one")
     panels = [(title, [n for n in names if n in metrics[-1]], log) for title, names, log in PANELS]

@@ -40,11 +40,7 @@ def interpolations(subject: Subject) -> Iterator[Part]:
 
 
 def interpolated(run: Run) -> dict[str, Any] | None:
-    """The result of `interpolate`; None if it has not been called.
-
-    Raises:
-        ValueError: If the file is damaged.
-    """
+    """The result of `interpolate`; None if it has not been called."""
     file, remedy = run / "interpolation.json", f"interpolate again: {_command('interpolate', run)}"
     return read_json(file, Measured, remedy, more=True) if file.is_file() else None
 

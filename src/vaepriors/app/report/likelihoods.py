@@ -30,11 +30,7 @@ class Kind(NamedTuple):
 
 
 def by_kind(records: Sequence[Record]) -> dict[Kind | None, Record]:
-    """The first evaluation of each kind, in their order.
-
-    Args:
-        records: Evaluations of a model.
-    """
+    """The first evaluation of each kind among those of a model, in their order."""
     kinds: dict[Kind | None, Record] = {}
     for record in records:
         result = record.result

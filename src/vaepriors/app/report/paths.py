@@ -20,19 +20,11 @@ __all__ = ["write_interpolations"]
 def write_interpolations(
     folder: Path, interpolations: list[Interpolation], dataset: Dataset, shown: int = 4
 ) -> list[Path]:
-    """Write interpolation.png, and for z in a plane graph.png.
+    """Write interpolation.png, and for z in a plane graph.png; return the files.
 
     For images and stick figures each pair has a row along the path above a row along the straight line, each between
-    the two data points; other vectors are drawn as curves of their coordinates.
-
-    Args:
-        folder: The folder to write to.
-        interpolations: Of one graph.
-        dataset: Its data.
-        shown: Pairs in the picture of paths.
-
-    Returns:
-        The files.
+    the two data points; other vectors are drawn as curves of their coordinates. The interpolations are of one graph,
+    and the first of them are in the picture of paths.
     """
     some = interpolations[:shown]
     files = [folder / "interpolation.png"]

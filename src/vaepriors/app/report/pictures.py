@@ -100,12 +100,7 @@ def reconstructions(model: AnyVAE, x: Tensor, condition: Tensor | None = None) -
 def draw(model: AnyVAE, dataset: Dataset, number: int, condition: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """What a model draws, with the conditions that it was given.
 
-    Args:
-        model: The model.
-        dataset: Its data.
-        number: How many points.
-        condition: The y of all of them, of shape `(c,)`. Of data with conditions, those of random training points
-            unless given.
+    All points are given one y of shape `(c,)`, or else the conditions of random training points, if the data have any.
     """
     y = condition
     if dataset.conditions:
@@ -148,21 +143,16 @@ def drawn_points(p: Distribution, dataset: Dataset) -> Tensor:
 def write_pictures(
     folder: Path, model: AnyVAE, dataset: Dataset, number: int, condition: Tensor | None = None
 ) -> list[Path]:
-    """Write samples.npy and what shows them.
+    """Write samples.npy and what shows them; return the files.
 
     For tables it is samples.csv; for images samples.png, reconstructions.png and, for a VampPrior, pseudo_inputs.png. A
     reconstruction is below its test example. Samples are means or draws of p(x|z), as in `drawn_points`. Of a model
     with conditions, those of the samples are in samples-conditions.npy, and by_condition.png has a row for each class.
 
     Args:
-        folder: The folder to write to.
-        model: The model.
-        dataset: Its data.
+        folder, model, dataset: Where to, and the model with its data.
         number: How many samples, and at most how many of the others.
         condition: The y of all samples, as in `draw`.
-
-    Returns:
-        The files, in this order.
     """
     samples, y = draw(model, dataset, number, condition)
     arrays = {"samples": samples} if y is None else {"samples": samples, "samples-conditions": y}

@@ -92,9 +92,6 @@ def write_report(
 
     Returns:
         The page and the folder.
-
-    Raises:
-        ValueError: If there is no run, or no model of it yet.
     """
     at_least_one(number=number)
     data = run.dataset()
