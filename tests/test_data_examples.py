@@ -145,7 +145,7 @@ def test_points_have_their_own_conditions(tmp_path):
         ({"train_labels": None}, "has no labels"),
         ({"train_covariates": None}, "has no covariates"),
         ({"train_labels": [5, 8]}, "the class '8' in row 1"),
-        ({"train_covariates": [1.0, 2.0]}, r"1 covariates, but .* given 2"),
+        ({"train_covariates": [1.0, 2.0]}, r"1 covariates, but .* 2 covariates"),
     ):
         with pytest.raises(ValueError, match=words):
             given([0, 1], **changes)

@@ -267,8 +267,8 @@ def test_options_that_do_not_belong_to_the_data(write, images):
     folder = str(write(**many(GRAY)))
     for options, words in [
         ({"stream": "yes"}, "save .npy files"),
-        ({"columns": "0=real"}, "no table"),
-        ({"likelihood": "mixed"}, "no table"),
+        ({"columns": "0=real"}, "not a table"),
+        ({"likelihood": "mixed"}, "not a table"),
         ({"image_size": 0}, "image_size is 0"),
         ({"condition": "labels"}, "no labels"),
     ]:

@@ -109,7 +109,7 @@ def test_channels_that_are_left_out_count_as_zero():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no frame"),
+        ("", "no frames"),
         (AMC.replace(":DEGREES", ":RADIANS"), "radians"),
         (AMC.replace("\n2\n", "\n4\n"), "frame 2 is expected, not '4'"),
         (AMC.replace("thigh 90 0\n", ""), "frame 2 has other bones"),
@@ -129,7 +129,7 @@ def test_a_damaged_motion_is_named(text, message):
     [
         (ASF.replace(":hierarchy", ":tree"), "no :hierarchy"),
         (ASF.replace("angle deg", "angle rad"), "not in degrees"),
-        (ASF.replace("    thigh shin\n", ""), "1 bones of the skeleton hang on no other"),
+        (ASF.replace("    thigh shin\n", ""), "1 bones of the skeleton are not connected"),
     ],
 )
 def test_a_damaged_skeleton_is_named(text, message):

@@ -229,7 +229,7 @@ MISTAKES = [
     (frame(), {"columns": "smokes=size"}, "0 in row . of the column smokes, which is size and takes numbers above 0"),
     (with_cells("age", {13: None}), {"columns": "age=size"}, "misses the cell in row 13 of the column age, the size"),
     (frame(), {"columns": "sex=label,visits=label"}, "several columns as label: choose one of sex, visits"),
-    (with_cells("visits", {13: None}), {"likelihood": "mixed", "layer": "x"}, "layer is x, but .* no .h5ad"),
+    (with_cells("visits", {13: None}), {"likelihood": "mixed", "layer": "x"}, "layer is x, but .* not an .h5ad"),
     (
         with_cells("age", {13: None})[["age", "income"]],
         {"likelihood": "gaussian"},
@@ -301,7 +301,7 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, suffix
 
 
 def test_options_of_tables_are_refused_for_other_data():
-    with pytest.raises(ValueError, match="columns is a=real, but digits is no custom file"):
+    with pytest.raises(ValueError, match="columns is a=real, but digits is not a custom file"):
         data.load("digits", columns="a=real")
     with pytest.raises(ValueError, match="layer is x"):
         data.load("digits", layer="x")

@@ -94,7 +94,7 @@ def test_damaged_files_are_named_with_the_remedy(folder):
     with pytest.raises(ValueError, match="holds no NAME/renders"):
         load("chairs")
     (folder / "faces" / "faces.npz").write_bytes(b"no zip")
-    with pytest.raises(ValueError, match=r"faces\.npz is no \.npz"):
+    with pytest.raises(ValueError, match=r"faces\.npz is not a \.npz"):
         load("faces")
 
 

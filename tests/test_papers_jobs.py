@@ -125,7 +125,7 @@ def test_a_job_that_another_process_runs_is_left_alone(tiny, tmp_path):
     script = f"""
 import sys, time
 from filelock import FileLock
-with FileLock({str(held.run.lock_path)!r}):
+with FileLock({str(held.run / "run.lock")!r}):
     print("held", flush=True)
     sys.stdin.read()
 """

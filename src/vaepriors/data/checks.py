@@ -53,7 +53,7 @@ def blocks(x: Any) -> Iterator[tuple[int, Tensor]]:
 
 
 def check_shape(what: str, x: Any, event_shape: torch.Size) -> None:
-    """Refuse what is no float32, is empty, or has another form than vectors or images of this event shape."""
+    """Refuse what is not float32, is empty, or has another form than vectors or images of this event shape."""
     if x.dtype != torch.float32:
         array = isinstance(x, np.ndarray)
         remedy = "convert it with torch.from_numpy(array).float()" if array else "convert it with .float()"
@@ -72,7 +72,7 @@ def check_shape(what: str, x: Any, event_shape: torch.Size) -> None:
 
 
 def check_columns(name: str, train: Tensor, columns: Sequence[Column]) -> None:
-    """Refuse what is no table, or a column without values."""
+    """Refuse what is not a table, or a column without values."""
     if len(train.shape) != 2 or (columns and len(columns) != train.shape[1]):
         raise ValueError(
             f"{name}: train has shape {tuple(train.shape)}, but the likelihood mixed takes (N, D) with the kinds of D "

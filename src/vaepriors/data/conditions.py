@@ -95,16 +95,35 @@ def condition_of(dataset: Dataset, values: Sequence[float | str]) -> Tensor:
     return y
 
 
-def one_hot(path: Path, labels: Sequence[object], classes: Sequence[int | str], where: str = "") -> Tensor:
-    """The one-hot classes of the labels in a file, of shape `(N, classes)`; `where` names the part of it."""
-    place = {str(each): number for number, each in enumerate(classes)}
-    for row, label in enumerate(labels):
-        if str(label) not in place:
+def y_of(
+    path: Path, dataset: Dataset, labels: Sequence[object] | None, covariates: Tensor | None, where: str = ""
+) -> Tensor:
+    """The y of each point of another file than the data, of shape `(N, c)`, from its labels and covariates.
+
+    The classes are those of the data, and `where` names the part of the file that has the labels.
+    """
+    number, parts = dataset.conditions["train"].shape[-1] - len(dataset.classes), []
+    numbers = {"labels": int(labels is not None), "covariates": 0 if covariates is None else covariates.shape[1]}
+    for kind, needed in {"labels": int(bool(dataset.classes)), "covariates": number}.items():
+        if needed and numbers[kind] != needed:
             raise ValueError(
-                f"{path} has the class {str(label)[:80]!r} in row {row}{where}, which the training set does not have: "
-                "remove such rows"
+                f"{path} has {numbers[kind] or 'no'} {kind}, but the model is given {dataset.given_in_words()}: store "
+                f"them like those of the training data, as train_{kind} beside the points as train, as folders of "
+                f"images, or as columns of the kind {kind[:-1]}"
             )
-    return F.one_hot(torch.tensor([place[str(label)] for label in labels]), len(classes)).float()
+    if dataset.classes and labels is not None:
+        place = {str(each): number for number, each in enumerate(dataset.classes)}
+        for row, label in enumerate(labels):
+            if str(label) not in place:
+                raise ValueError(
+                    f"{path} has the class {str(label)[:80]!r} in row {row}{where}, which the training set does not "
+                    "have: remove such rows"
+                )
+        codes = torch.tensor([place[str(label)] for label in labels])
+        parts.append(F.one_hot(codes, len(dataset.classes)).float())
+    if number and covariates is not None:
+        parts.append(covariates)
+    return torch.cat(parts, 1)
 
 
 def classes_of_split(dataset: Dataset, split: str) -> Tensor | None:

@@ -111,7 +111,7 @@ class Dataset:
 
     @property
     def family(self) -> Likelihood:
-        """What the likelihood is, for these data."""
+        """The likelihood, with what it takes from these data."""
         entry = LIKELIHOODS[self.likelihood]
         if self.likelihood == "mixed" and self.columns:
             return mixed_of(self.columns, self.standardize, lambda: self._moments)
@@ -164,7 +164,7 @@ class Dataset:
         return (self.reader or read_points)(self, Path(path))
 
     def _some(self, most: int) -> Tensor | slice:
-        """The rows of all training points; of more than `most` those of a random subset, which never changes."""
+        """The rows of at most `most` training points: all of them, or a random subset, which is always the same."""
         number = len(self.train)
         if number <= most:
             return slice(None)

@@ -1,4 +1,4 @@
-"""What may have been read wrongly of custom data: sentences, each with a remedy."""
+"""Doubts whether custom data were read as they are meant: sentences, each with a remedy."""
 
 from collections.abc import Iterator
 

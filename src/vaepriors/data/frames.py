@@ -65,7 +65,7 @@ def read_frame(path: Path, layer: str | None = None) -> Frame:
     if suffix in (".npy", ".npz") and layer is None:
         return _frame_of_arrays(path, read_arrays(path))
     if layer is not None and suffix != ".h5ad":
-        raise ValueError(f"layer is {layer}, but {path} is no .h5ad and has no layers: leave it out")
+        raise ValueError(f"layer is {layer}, but {path} is not an .h5ad and has no layers: leave it out")
     read = {".csv": _read_csv, ".parquet": _read_parquet}.get(suffix)
     frame = _read_h5ad(path, layer) if read is None else Frame(read(path))
     if not frame.table.shape[0] or not frame.table.shape[1]:

@@ -58,7 +58,7 @@ def load(
     entry = entry_of(name)
     for what, value in {"columns": columns, "layer": layer, "image_size": image_size}.items():
         if value is not None:
-            raise ValueError(f"{what} is {value}, but {name} is no custom file: leave it out")
+            raise ValueError(f"{what} is {value}, but {name} is not a custom file: leave it out")
     if likelihood != "auto":
         raise ValueError(
             f"likelihood is {likelihood}, but {name} is always read as {entry.form.likelihood}: leave it out, "
@@ -89,7 +89,7 @@ def _load_custom(
         _check_images(path, is_table, stream, image_size)
         return own.load_images(path, seed, likelihood, condition=options["condition"], image_size=image_size)
     if image_size is not None and path.exists():
-        raise ValueError(f"image_size is {image_size}, but {path} is no folder of images: leave it out")
+        raise ValueError(f"image_size is {image_size}, but {path} is not a folder of images: leave it out")
     if not is_table and path.suffix.lower() not in frames.SUFFIXES:
         return own.load(path, seed, likelihood, **options)
     if options.pop("stream") == "yes":
@@ -101,7 +101,7 @@ def _check_images(path: Path, is_table: bool, stream: str, image_size: int | Non
     """Refuse options that a folder of images does not take."""
     if is_table:
         raise ValueError(
-            f"{path} is a folder of images, which are no table: leave out columns, layer and the likelihood mixed"
+            f"{path} is a folder of images, not a table: leave out columns, layer and the likelihood mixed"
         )
     if stream == "yes":
         raise ValueError(f"stream is yes, but {path} is a folder of images, read into memory: save .npy files instead")

@@ -22,7 +22,6 @@ Bytes stay bytes, and become numbers when they are selected. Training points of 
 memory stay on disk (see `vaepriors.data.rows`).
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -33,16 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaepriors.data.arrays import (
-    SPLITS,
-    Header,
-    array_limit,
-    check_headers,
-    check_limit,
-    is_packed,
-    needed_memory,
-    read_arrays,
-)
+from vaepriors.data.arrays import SPLITS, Header
 from vaepriors.data.checks import check_known
 from vaepriors.data.conditions import condition_on
 from vaepriors.data.dataset import LIKELIHOODS, Dataset
@@ -55,17 +45,17 @@ from vaepriors.data.rows import (
     Points,
     Rows,
     Streamed,
-    as_tensor,
     is_bytes,
     middles,
     middles_of_middles,
     middles_of_shares,
+    points_of,
     shares,
     unchanged,
 )
-from vaepriors.data.shards import Shards, find_shards
-from vaepriors.data.stored import WAYS, Stored, blocks_of, check_stored, take_extras
-from vaepriors.data.survey import Facts, survey, survey_files
+from vaepriors.data.shards import Arrays, Shards, headers_of, open_arrays
+from vaepriors.data.stored import WAYS, Stored, extras_of, survey_arrays
+from vaepriors.data.survey import Facts
 
 Splits = tuple[Points, Tensor, Tensor]
 
@@ -96,18 +86,7 @@ def load(
         ValueError: If a file is missing, damaged, encrypted, pickled or too large, or its arrays have other names,
             shapes or types than above, or values that the likelihood does not take, or not what a model is to be given.
     """
-    source = _Source(path, seed, likelihood, standardize)
-    if not os.path.isdir(path) and is_packed(path):
-        if stream == "yes":
-            raise ValueError(f"{path} is a .npz, which is not read from disk batch by batch: save .npy files instead")
-        return source.load(read_arrays(path, limit), condition)
-    shards = find_shards(path)
-    headers = {name: each.header for name, each in shards.items()}
-    check_headers(path, headers)
-    if stream == "yes" or (stream == "auto" and needed_memory(headers) > array_limit(limit)):
-        return source.stream(shards, condition)
-    check_limit(path, headers, limit)
-    return source.load({name: each.load() for name, each in shards.items()}, condition)
+    return _Source(path, seed, likelihood, standardize).load(open_arrays(path, limit, stream), condition)
 
 
 def load_images(
@@ -140,34 +119,21 @@ class _Source:
     doubts: tuple[str, ...] = ()
     image_size: int | None = None
 
-    def load(self, arrays: dict[str, np.ndarray], condition: str | None) -> Dataset:
-        """The data set of arrays in memory."""
-        extras = take_extras(self.path, arrays)
-        headers = {name: Header(x.shape, x.dtype) for name, x in arrays.items()}
-        blocks = {name: blocks_of(name, x) for name, x in arrays.items()}
-        facts = survey(blocks, headers, self.likelihood, self._check_values)
-        self._check_finite(facts)
-        how = _reading(self.path, headers, facts, self.likelihood)
-        points = {name: Rows(as_tensor(x, how.channels_last), how.convert) for name, x in arrays.items()}
-        return self._dataset(points, headers, facts, how, extras, condition)
-
-    def stream(self, shards: dict[str, Shards], condition: str | None) -> Dataset:
-        """The data set of files whose training points stay on disk; the points are the same as in memory."""
-        entry = LIKELIHOODS.get(self.likelihood)
-        if entry is not None and not entry.streams:  # `auto` chooses none of these
+    def load(self, arrays: Arrays, condition: str | None) -> Dataset:
+        """The data set of arrays. Training points of those in files stay there, and are the same as in memory."""
+        stored = {name: each for name, each in arrays.items() if name in SPLITS}
+        on_disk, entry = isinstance(stored["train"], Shards), LIKELIHOODS.get(self.likelihood)
+        if on_disk and entry is not None and not entry.streams:  # `auto` chooses none of these
             raise ValueError(
                 f"{self.path} is read from disk batch by batch, but the likelihood {self.likelihood} needs all "
                 "training values at the start: choose --stream no, or another likelihood"
             )
-        splits = {name: each for name, each in shards.items() if name in SPLITS}
-        extras = take_extras(self.path, {name: each.load() for name, each in shards.items() if name not in splits})
-        for each in splits.values():
-            each.check_order()
-        headers = {name: each.header for name, each in splits.items()}
-        facts = survey_files(splits, self.likelihood, self._check_values)
-        self._check_finite(facts)
+        extras, headers = extras_of(self.path, arrays), headers_of(stored)
+        facts = survey_arrays(self.path, stored, self.likelihood)
         how = _reading(self.path, headers, facts, self.likelihood)
-        points = {name: Streamed(each, how.convert, None, how.channels_last) for name, each in splits.items()}
+        if facts.bad_at:  # `Dataset` would name the row of a random split
+            raise ValueError(f"{self.path} holds NaN or infinity in {facts.bad_at}: remove or repair it")
+        points = {name: points_of(each, how.convert, how.channels_last) for name, each in stored.items()}
         return self._dataset(points, headers, facts, how, extras, condition)
 
     def _dataset(
@@ -211,15 +177,6 @@ class _Source:
         return condition_on(
             dataset, condition, placed(numbers, places)
         )  # a wrong label is named by its row in the file
-
-    def _check_finite(self, facts: Facts) -> None:
-        """Refuse NaN and infinity where the file has them: a row of a random split would say nothing."""
-        if facts.bad_at:
-            raise ValueError(f"{self.path} holds NaN or infinity in {facts.bad_at}: remove or repair it")
-
-    def _check_values(self, name: str, start: int, block: np.ndarray) -> None:
-        """Refuse what the likelihood of whole numbers does not take, where the file has it and before it is rounded."""
-        check_stored(self.path, self.likelihood, name, start, block)
 
 
 def _check_categories(path: Path, headers: dict[str, Header], places: Places, splits: Splits, chosen: str) -> None:

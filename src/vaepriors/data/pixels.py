@@ -1,7 +1,7 @@
 """The pixels of image files, which Pillow reads, as bytes (N, C, H, W).
 
-Headers come first: they say size and colour of each image before any is decoded. What would not be the levels of the
-file is refused: 16 bits, of which Pillow would drop 8, several frames, and colours that need a profile, such as CMYK.
+Headers come first: they say size and colour of each image before any is decoded. Files whose levels would change are
+refused: 16 bits, of which Pillow would drop 8, several frames, and colours that need a profile, such as CMYK.
 """
 
 import os

@@ -38,7 +38,7 @@ def held_out(points: Mapping[str, Points], places: Places, split: str, dynamic: 
 
 
 def placed(values: dict[str, Tensor], places: Places) -> dict[str, Tensor]:
-    """What belongs to the points, split like them; nothing if there is nothing."""
+    """Values of the points, such as labels, split like them; empty without any."""
     if not values:
         return {}
     return {

@@ -148,6 +148,13 @@ class Streamed:
         return f"Streamed({self.shards.dtype} {tuple(self.shape)})"
 
 
+def points_of(stored: np.ndarray | Shards, convert: Convert, channels_last: bool) -> Rows | Streamed:
+    """The points of stored rows: in memory, or in their files."""
+    if isinstance(stored, Shards):
+        return Streamed(stored, convert, None, channels_last)
+    return Rows(as_tensor(stored, channels_last), convert)
+
+
 def is_bytes(dtype: np.dtype) -> bool:
     """Whether numbers of a type are kept as bytes: 0 to 255, or false and true."""
     return dtype == np.uint8 or dtype == np.bool_

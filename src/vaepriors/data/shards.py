@@ -6,12 +6,24 @@ during a training is noticed before its rows are used.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from vaepriors.data.arrays import EXTRAS, SPLITS, Header, header_of, refusing_damage
+from vaepriors.data.arrays import (
+    EXTRAS,
+    SPLITS,
+    Header,
+    array_limit,
+    check_headers,
+    check_limit,
+    header_of,
+    is_packed,
+    needed_memory,
+    read_arrays,
+    refusing_damage,
+)
 
 BLOCK = 2**22  # bytes that are read at a time
 
@@ -132,6 +144,9 @@ class _Opened:
         os.close(self.file)
 
 
+Arrays = Mapping[str, np.ndarray | Shards]  # in memory, or in files
+
+
 def _bytes(array: np.ndarray) -> memoryview:
     """The memory of an array, to be written."""
     return memoryview(array.reshape(-1).view(np.uint8).data)
@@ -159,6 +174,30 @@ def find_shards(path: Path) -> dict[str, Shards]:
         raise ValueError(f"{path} is a folder without a .npy file of points and without images: save some there")
     points = {} if splits else {"train": others}
     return {name: Shards(paths) for name, paths in (points | named).items()}
+
+
+def open_arrays(path: Path, limit: float | None = None, stream: str = "auto") -> Arrays:
+    """The arrays of a `.npz`, a `.npy` or a folder; those of a `.npy` or a folder stay in their files if they take too
+    much memory, or as `stream` says: `yes` or `no`.
+    """
+    if not os.path.isdir(path) and is_packed(path):
+        if stream == "yes":
+            raise ValueError(f"{path} is a .npz, which is not read from disk batch by batch: save .npy files instead")
+        return read_arrays(path, limit)
+    shards = find_shards(path)
+    headers = headers_of(shards)
+    check_headers(path, headers)
+    if stream == "yes" or (stream == "auto" and needed_memory(headers) > array_limit(limit)):
+        for name in shards.keys() & set(SPLITS):
+            shards[name].check_order()
+        return shards
+    check_limit(path, headers, limit)
+    return {name: each.load() for name, each in shards.items()}
+
+
+def headers_of(arrays: Arrays) -> dict[str, Header]:
+    """Type and shape of each array."""
+    return {name: x.header if isinstance(x, Shards) else Header(x.shape, x.dtype) for name, x in arrays.items()}
 
 
 def _files_named(path: Path, name: str) -> list[Path]:

@@ -62,7 +62,7 @@ def parse_amc(text: str) -> tuple[list[str], np.ndarray]:
             seen.append(f"{word}:{len(values)}")
     names = _same(names, seen, len(frames))
     if not names:
-        raise ValueError("there is no frame in it")
+        raise ValueError("it has no frames")
     array = np.array(frames)
     if not np.isfinite(array).all():
         raise ValueError("some values are not finite")
@@ -119,7 +119,7 @@ def parse_asf(text: str) -> list[Bone]:
     for bone in ordered:  # it grows in this loop
         ordered.extend(child for child in bones.values() if child.parent == bone.name)
     if len(ordered) < len(bones):
-        raise ValueError(f"{len(bones) - len(ordered)} bones of the skeleton hang on no other")
+        raise ValueError(f"{len(bones) - len(ordered)} bones of the skeleton are not connected to its root")
     return ordered
 
 

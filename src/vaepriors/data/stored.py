@@ -13,7 +13,9 @@ The files of a set of the catalogue have formats of their own: for these, each w
 tried.
 """
 
+import itertools
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +28,8 @@ from vaepriors.data.checks import in_words
 from vaepriors.data.conditions import check_covariates, check_labels
 from vaepriors.data.dataset import LIKELIHOODS, Dataset
 from vaepriors.data.rows import Convert, middles, middles_of_middles, middles_of_shares, shares, unchanged
-from vaepriors.data.survey import Block, Facts
+from vaepriors.data.shards import Arrays, Shards, headers_of
+from vaepriors.data.survey import Block, Facts, survey, survey_files
 
 __all__ = ["WAYS", "Stored", "blocks_of", "check_stored", "conversion_of", "take_extras"]
 
@@ -53,12 +56,21 @@ class Stored(NamedTuple):
     image_size: int | None = None
 
 
-def blocks_of(name: str, array: np.ndarray) -> Iterator[Block]:
-    """Some rows of an array at a time, for `survey`."""
+def survey_arrays(path: Path, arrays: Arrays, likelihood: str) -> Facts:
+    """Facts about the values of arrays; what a likelihood of whole numbers does not take is refused."""
+    look = partial(_check_stored, path, likelihood)
+    in_files = {name: each for name, each in arrays.items() if isinstance(each, Shards)}
+    if in_files:
+        return survey_files(in_files, likelihood, look)
+    blocks = {name: _blocks_of(name, x) for name, x in arrays.items() if isinstance(x, np.ndarray)}
+    return survey(blocks, headers_of(arrays), likelihood, look)
+
+
+def _blocks_of(name: str, array: np.ndarray) -> Iterator[Block]:
     return ((name, start, array[start : start + ROWS]) for start in range(0, len(array), ROWS))
 
 
-def check_stored(path: Path, likelihood: str, name: str, start: int, block: np.ndarray) -> None:
+def _check_stored(path: Path, likelihood: str, name: str, start: int, block: np.ndarray) -> None:
     """Refuse what the likelihood of whole numbers does not take, where the file has it and before it is rounded."""
     entry = LIKELIHOODS.get(likelihood)
     if entry is None or likelihood in WAYS or not entry.discrete:  # checked after the conversion
@@ -108,7 +120,7 @@ def _fits(way: Convert, dataset: Dataset, dtype: np.dtype, trained: np.dtype | N
 
 
 def _in_words(way: Convert, dataset: Dataset) -> str:
-    """What can be converted in a way."""
+    """The values that a conversion takes, in words."""
     if way is unchanged:
         return "probabilities in [0, 1]" if dataset.dynamic else "0 and 1"
     if way is shares and not dataset.dynamic:
@@ -117,12 +129,14 @@ def _in_words(way: Convert, dataset: Dataset) -> str:
     return words.get(way, "levels 0..255")
 
 
-def take_extras(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, dict[str, Tensor]]:
-    """Take labels and covariates out of the arrays, checked; by kind and by split."""
-    extras = {}
-    for kind in EXTRAS:
-        taken = {split: arrays.pop(f"{split}_{kind}") for split in SPLITS if f"{split}_{kind}" in arrays}
-        extras[kind] = {split: _extra(f"{path}: {split}_{kind}", kind, array) for split, array in taken.items()}
+def extras_of(path: Path, arrays: Arrays) -> dict[str, dict[str, Tensor]]:
+    """Labels and covariates among the arrays, checked; by kind and by split."""
+    extras: dict[str, dict[str, Tensor]] = {kind: {} for kind in EXTRAS}
+    for split, kind in itertools.product(SPLITS, EXTRAS):
+        array = arrays.get(f"{split}_{kind}")
+        if array is not None:
+            array = array.load() if isinstance(array, Shards) else array
+            extras[kind][split] = _extra(f"{path}: {split}_{kind}", kind, array)
     return extras
 
 

@@ -1,4 +1,4 @@
-"""What the values of arrays are, from one pass over them, a block at a time.
+"""Facts about the values of arrays, from one pass over them, a block at a time.
 
 The pass over large files shows its progress, and its result is remembered in the cache as long as the files have the
 same size and time. Files younger than two seconds are not remembered: they may change again within one tick of time.
@@ -56,7 +56,7 @@ def report_progress(done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is true of all values together."""
+    """Facts about all values together."""
 
     low: float
     high: float
@@ -82,7 +82,7 @@ _Form = typing.TypedDict("_Form", typing.get_type_hints(Facts))  # type: ignore[
 
 
 class Survey:
-    """Facts in the making.
+    """Collects the facts from blocks of values.
 
     Args:
         likelihood: The one that the user chose, or `auto`.

@@ -15,7 +15,7 @@ import torch
 
 from vaepriors.data.arrays import SPLITS
 from vaepriors.data.columns import OUTSIDE, encode, guess_kind, is_index, listed, numbers_of, parse_columns, texts_of
-from vaepriors.data.conditions import check_covariates, check_labels, condition_on, one_hot
+from vaepriors.data.conditions import check_covariates, check_labels, condition_on, y_of
 from vaepriors.data.dataset import LIKELIHOODS, Dataset
 from vaepriors.data.draws import shuffled_split
 from vaepriors.data.examples import Examples
@@ -111,23 +111,16 @@ def _read_examples(dataset: Dataset, path: Path, columns: str | None, layer: str
 
 def _conditions(path: Path, frame: Frame, dataset: Dataset, columns: str | None) -> torch.Tensor:
     """The y of each row of a table, of shape `(N, c)`."""
-    given = _roles(frame, columns)
-    covariates = dataset.conditions["train"].shape[-1] - len(dataset.classes)
-    needed = {"label": int(bool(dataset.classes)), "covariate": covariates}
-    names = {role: [name for name, kind in given.items() if kind == role and needed[role]] for role in needed}
-    _check_given(path, frame, {name: role for role in names for name in names[role]})
-    for role, number in needed.items():
-        if len(names[role]) != number:
-            raise ValueError(
-                f"{path} has {len(names[role])} columns of the kind {role}, but the model is given {number}: store "
-                "them as in the data of the run"
-            )
-    parts = [_numbers(path, name, _cells(frame, name))[:, None] for name in names["covariate"]]
-    for name in names["label"]:
+    number = dataset.conditions["train"].shape[-1] - len(dataset.classes)
+    needed = ["label"] * bool(dataset.classes) + ["covariate"] * bool(number)
+    given = {name: kind for name, kind in _roles(frame, columns).items() if kind in needed}
+    _check_given(path, frame, given)
+    labels, where = None, ""
+    for name in (name for name, kind in given.items() if kind == "label"):
         _check_complete(path, name, _cells(frame, name))
-        texts = texts_of(_cells(frame, name)).tolist()
-        parts.insert(0, one_hot(path, texts, dataset.classes, f" of the column {name}"))
-    return torch.cat(parts, 1)
+        labels, where = texts_of(_cells(frame, name)).tolist(), f" of the column {name}"
+    covariates = [_numbers(path, name, _cells(frame, name)) for name, kind in given.items() if kind == "covariate"]
+    return y_of(path, dataset, labels, torch.stack(covariates, 1) if covariates else None, where)
 
 
 def _beside(path: Path, frame: Frame, given: dict[str, str], rows: dict[str, torch.Tensor]) -> dict[str, Any]:
@@ -265,7 +258,7 @@ def _check_complete_rows(path: Path, missing: np.ndarray, columns: Sequence[Colu
 
 
 def _doubts(table: "pd.DataFrame", columns: list[Column], x: np.ndarray, train: np.ndarray) -> Iterator[str]:
-    """What is likely not meant: columns with one value, and numbers that single precision does not tell apart."""
+    """Likely mistakes: columns with one value, and numbers that are the same in single precision."""
     for place, column in enumerate(columns):
         name, numbers = column.name, numbers_of(table[column.name])
         if numbers is None:

@@ -81,7 +81,7 @@ def _dataset(name: str, path: str, content: bytes) -> Dataset:
             images, identity = arrays["images"], arrays["identity"]
     except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{path} is no .npz with images and identity ({error}): delete it and make it again"
+            f"{path} is not a .npz with images and identity ({error}): delete it and make it again"
         ) from error
     if images.dtype != np.uint8 or images.shape[1:] != (SIZE, SIZE) or identity.shape != images.shape[:1]:
         raise ValueError(
