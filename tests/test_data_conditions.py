@@ -115,7 +115,7 @@ def test_an_npz_that_is_read_as_a_table_has_its_conditions(write, tmp_path):
         with pytest.raises(ValueError, match=words):
             load(write(**changes), likelihood="mixed")
     write(**{f"{split}_covariates": np.arange(float(n)) for split, n in SIZES.items()})
-    with pytest.raises(ValueError, match="1 columns of the kind covariate, but the model is given 2"):
+    with pytest.raises(ValueError, match=r"1 covariates, but .* 2 covariates"):
         as_table.read(tmp_path / "mine.npz")
 
 

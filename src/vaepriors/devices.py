@@ -1,5 +1,6 @@
 """Devices: open them, name them, and measure the memory that they have used."""
 
+import os
 import platform
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from vaepriors.numerics import processor
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["hardware", "open_devices", "peak_memory"]
+__all__ = ["hardware", "is_first", "open_devices", "peak_memory"]
 
 
 def open_devices(accelerator: str, devices: int = 1, nodes: int = 1, precision: Any = "32-true") -> "Fabric":
@@ -37,6 +38,11 @@ def open_devices(accelerator: str, devices: int = 1, nodes: int = 1, precision: 
     if precision == "64-true":  # model and data are float64 already; Fabric's own plugin would round the losses
         precision = "32-true"
     return Fabric(accelerator=kind, devices=devices, num_nodes=nodes, precision=precision, strategy=strategy)
+
+
+def is_first() -> bool:
+    """Whether this is the first process on its machine, which starts the others."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def hardware(device: torch.device) -> str:

@@ -31,11 +31,7 @@ KEPT = {field.name for part in (Data, Model, Machine) for field in dataclasses.f
 def refitted(experiment: Experiment, **changes: Any) -> Experiment:
     """The experiment that fits a new prior to the model of another one.
 
-    Data, networks, devices, batch size and seed are the same. Everything else has defaults of its own.
-
-    Args:
-        experiment: Of the run whose model is refitted.
-        changes: The new prior and its options, and others that differ.
+    Data, networks, devices, batch size and seed are the same. Everything else has defaults of its own, unless changed.
 
     >>> new = refitted(Experiment(latent=8, prior="mog", components=7, objective="iwae", samples=50), prior="flow")
     >>> new.prior, new.components, new.latent, new.objective, new.samples

@@ -1,13 +1,14 @@
 """The command evaluate."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
+from vaepriors.app.groups import Accelerator
 from vaepriors.app.terminal import counting_bar
-from vaepriors.cli.shared import CustomModel, Which, console
+from vaepriors.cli.shared import CustomModel, Split, Which, console
+from vaepriors.devices import is_first
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,13 +26,13 @@ def evaluate(
     chains: int | None = None,
     temperatures: int | None = None,
     simulated: int | None = None,
-    split: Literal["test", "valid", "train"] = "test",
+    split: Split = "test",
     file: Path | None = None,
     number: int | None = None,
     chunk: int | None = None,
     which: Which = "best",
     seed: int = 0,
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+    accelerator: Accelerator = "auto",
     prior_samples: int | None = None,
     devices: int = 1,
     model: CustomModel = None,
@@ -73,7 +74,7 @@ def evaluate(
     with counting_bar(console, method_in_words({"method": method, **values})) as progress:
         options = (split, number, chunk, which, seed, accelerator, progress, prior_samples, devices)
         result = evaluate_run(folder, samples, *options, method=method, file=file, **given)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if is_first():
         console.print(_table(folder, result))
         for sentence in diagnose({}, effective_samples=few_samples(result)):
             console.print(sentence)

@@ -1,14 +1,15 @@
 """What the commands share: the console, options that several have, complaints and warnings."""
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from vaepriors.app.terminal import make_console
 
-__all__ = ["CustomModel", "Which", "check_seed", "complain", "console", "warn"]
+__all__ = ["CustomModel", "Split", "Which", "check_seed", "complain", "console", "warn"]
 
+Split = Literal["test", "valid", "train"]
 Which = Annotated[str, tyro.conf.arg(help="The model: best, last, or epoch-N of a snapshot.")]
 CustomModel = Annotated[
     str | None,

@@ -1,18 +1,19 @@
 """The commands that write a run: train and refit."""
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from vaepriors.app.experiment import CommandLine, Experiment, Prior, load_data
+from vaepriors.app.groups import Accelerator
 from vaepriors.app.terminal import counting_bar
 from vaepriors.cli.shared import complain, console, warn
 from vaepriors.data import Dataset, absolute, reading_progress
 from vaepriors.data.columns import describe_columns
+from vaepriors.devices import is_first
 
 if TYPE_CHECKING:
     from vaepriors.app.run import Run
@@ -49,7 +50,7 @@ def train(
     experiment = experiment.replace(data=absolute(experiment.data))
     run = Run(out or default_folder(experiment))
     fabric = make_fabric(experiment)
-    first = os.environ.get("LOCAL_RANK", "0") == "0"  # the others are started by the first, when it has looked
+    first = is_first()  # the others start when it has looked
     if first:
         _check_folder(run, experiment, resume)
         check_start(experiment, run)
@@ -108,7 +109,7 @@ def refit(
     lr: float = 1e-3,
     batch_size: int | None = None,
     seed: int | None = None,
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+    accelerator: Accelerator = "auto",
     save_every: float = 30.0,
 ) -> int:
     """Fit a new prior to a trained model, whose encoder and decoder stand still. This writes a new run.
@@ -139,7 +140,7 @@ def refit(
     _check_saving(save_every, (), epochs)
     new = Run(out or run.with_name(f"{run.resolve().name}-refit-{prior.prior}"))
     fabric = make_fabric(experiment)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if is_first():
         refits.check_source(source, experiment, new)
         _check_folder(new, experiment, resume)
     fabric.launch()

@@ -1,13 +1,13 @@
 """The commands that use a trained model: sample, encode, impute and interpolate."""
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 import tyro
 
+from vaepriors.app.groups import Accelerator
 from vaepriors.app.terminal import counting_bar
-from vaepriors.cli.shared import CustomModel, Which, check_seed, console
+from vaepriors.cli.shared import CustomModel, Split, Which, check_seed, console
 from vaepriors.data import condition_of
 from vaepriors.limits import at_least_one, check_size
 
@@ -57,10 +57,10 @@ def sample(
 def encode(
     run: tyro.conf.Positional[Path],
     out: Path,
-    split: Literal["test", "valid", "train"] = "test",
+    split: Split = "test",
     file: Path | None = None,
     which: Which = "best",
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+    accelerator: Accelerator = "auto",
     model: CustomModel = None,
 ) -> int:
     """Write the codes of examples: the mean of q(z|x) of each; with two levels that of z2, and that of z1 given it.

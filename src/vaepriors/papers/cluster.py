@@ -90,14 +90,7 @@ def _check_resources(ray: Any, needed: dict[str, float]) -> None:
 
 
 def run_task(job: Job, options: RunOptions, deadline: float | None = None, threads: int | None = None) -> str:
-    """`run_job` in a worker.
-
-    Args:
-        job: The job.
-        options: As of `run_job`.
-        deadline: A moment of `time.time()`, which all machines share, to stop at.
-        threads: Of torch.
-    """
+    """`run_job` in a worker with some threads of torch, until a moment of `time.time()`, which all machines share."""
     if threads is not None:
         torch.set_num_threads(threads)
     left = None if deadline is None else deadline - time.time()

@@ -10,6 +10,7 @@ import tyro
 from rich.table import Table as Grid
 
 from vaepriors.app.cost import hours
+from vaepriors.app.groups import Accelerator
 from vaepriors.app.terminal import make_console
 from vaepriors.checkpoint import write_atomically
 from vaepriors.limits import at_least_one
@@ -88,7 +89,7 @@ def run(
     number: int | None = None,
     runs: Path = RUNS,
     results: Path = RESULTS,
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+    accelerator: Accelerator = "auto",
     compile: bool = False,  # the option's name, as of train
     graph: bool = False,
     engine: Literal["local", "ray"] = "local",

@@ -43,14 +43,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Job:
-    """A row with a seed.
-
-    Attributes:
-        row: A row with an experiment.
-        seed: The seed.
-        runs: Folder of the runs.
-        results: Folder of the results.
-    """
+    """A row that has an experiment, with a seed, and the folders of the runs and of the results."""
 
     row: Row
     seed: int
@@ -88,11 +81,7 @@ class Job:
         )
 
     def result(self) -> dict[str, Any] | None:
-        """The recorded result, if there is one.
-
-        Raises:
-            ValueError: If its file cannot be read.
-        """
+        """The recorded result, if there is one."""
         return read_result(self.path) if self.path.is_file() else None
 
     @property

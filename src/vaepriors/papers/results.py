@@ -68,15 +68,7 @@ class Summary(NamedTuple):
 
 
 def read_result(path: Path, *metrics: str) -> dict[str, Any]:
-    """The content of a recorded result.
-
-    Args:
-        path: The file.
-        metrics: Names of numbers that it must hold.
-
-    Raises:
-        ValueError: If it cannot be read, or lacks something.
-    """
+    """The content of a recorded result, which must hold the numbers of these names."""
     remedy = "restore or delete it"
     result = read_json(path, Result, remedy, more=True)
     if not result["sessions"]:
@@ -91,11 +83,7 @@ def read_result(path: Path, *metrics: str) -> dict[str, Any]:
 
 
 def summarize(row: Row, results: Path) -> Summary | None:
-    """What is recorded of a row: its complete results, or else the shorter ones; None if there are none.
-
-    Raises:
-        ValueError: If a result cannot be read.
-    """
+    """What is recorded of a row: its complete results, or else the shorter ones; None if there are none."""
     recorded = _read_results(row, results)
     complete = [result for result in recorded if result["complete"]]
     chosen = complete or recorded
@@ -165,10 +153,7 @@ def _read_examples(
 ) -> dict[int, tuple[str, dict[str, Any], np.ndarray]]:
     """By seed of a run: digest of its test examples, its numbers, and log p(x) of each example.
 
-    Args:
-        home: Table and name of the row.
-        results: Folder of the results.
-        part: `refined` for that part of the numbers; empty for all of them.
+    The home is table and name of the row, and the part is `refined`, or empty for all of the numbers.
     """
     table, name = home
     examples = {}

@@ -47,17 +47,9 @@ def run_here(
     report: Callable[[Job, str], None],
     console: Console | None = None,
 ) -> list[str]:
-    """Run jobs one after another in this process.
+    """Run jobs one after another in this process, within some seconds; return their outcomes, as of `run_job`.
 
-    Args:
-        jobs: The jobs.
-        options: Options of all of them.
-        seconds: Time for all of them.
-        report: Called with each job that was looked at in time, and its outcome.
-        console: Where to show the progress.
-
-    Returns:
-        The outcomes, as of `run_job`.
+    `report` is called with each job that was looked at in time, and its outcome.
     """
     until = None if seconds is None else time.monotonic() + seconds
     outcomes = []
@@ -79,10 +71,8 @@ def run_job(
     """Train, evaluate and record a job, or what is left of it.
 
     Args:
-        job: The job.
         options: How, and how much of it.
         until: A moment of `time.monotonic()` to stop at; at least an epoch, or some examples, are done.
-        console: Where to show the progress.
         start: Whether there is time to start; if not, only look whether it is done.
 
     Returns:

@@ -65,11 +65,7 @@ class Folder:
             yield
 
     def check_free(self) -> None:
-        """Look early, before the work for which the folder will be locked.
-
-        Raises:
-            Busy: If another process works in the folder.
-        """
+        """Refuse a folder in which another process works, before the work for which it will be locked."""
         self._lock.check_free()
 
     def is_busy(self) -> bool:
@@ -116,9 +112,7 @@ class Folder:
     def write_metrics(self, lines: list[str], known: bool) -> None:
         """Write metrics.jsonl as the last checkpoint knows it; later epochs will be run again.
 
-        Args:
-            lines: The lines of the epochs so far.
-            known: Whether they were there before, so that other ones are damaged.
+        If the lines are known, they were there before, so that other ones are damaged.
         """
         path, content = self / "metrics.jsonl", "".join(lines).encode()
         if known and not (path.is_file() and path.read_bytes().startswith(content)):

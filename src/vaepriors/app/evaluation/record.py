@@ -21,7 +21,7 @@ from vaepriors.app.records import check_same_file, name_of, write_record
 from vaepriors.app.run import Run
 from vaepriors.conditional import AnyVAE, batches
 from vaepriors.data import LIKELIHOODS, Dataset
-from vaepriors.devices import hardware, open_devices
+from vaepriors.devices import hardware, is_first, open_devices
 from vaepriors.likelihood import Estimate, bits_per_dim
 from vaepriors.numerics import fixed_numerics, seed_of
 from vaepriors.priors import VHP
@@ -82,7 +82,7 @@ def evaluate_run(
     """
     estimator, chosen = method_of(method, samples=samples, **options)
     fabric = open_devices(accelerator, devices)
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # the others are started by the first, which holds it then
+    if is_first():  # the others start when it holds the folder
         run.check_free()
     dataset = run.dataset()
     model, x, y, what = _load(run, dataset, which, split, file, number, prior_samples)

@@ -83,15 +83,14 @@ def write_report(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
-    """Write report.html into the run's folder, and its pictures into the folder report beside it.
+    """Write report.html into the run's folder, and its pictures into the folder report beside it; return both.
+
+    The training may not be finished, and the run not evaluated. The ELBO's parts are those of the training set.
 
     Args:
-        run: The run; its training may not be finished, and it may not be evaluated.
-        number, which, seed: As for `vaepriors report`. The ELBO's parts are those of the training set.
+        run: The run.
+        number, which, seed: As for `vaepriors report`.
         progress: Called with the number of sections done and their total.
-
-    Returns:
-        The page and the folder.
     """
     at_least_one(number=number)
     data = run.dataset()

@@ -39,7 +39,6 @@ def look(
     """Measure a latent space.
 
     Args:
-        model: The model.
         x: Examples, whose units are measured.
         train: Examples of the surgery, which needs many of them: x unless given.
         seed: Seed of the surgery's draws.
