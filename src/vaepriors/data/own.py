@@ -47,14 +47,11 @@ from vaepriors.data.rows import (
     Streamed,
     is_bytes,
     middles,
-    middles_of_middles,
-    middles_of_shares,
     points_of,
-    shares,
     unchanged,
 )
 from vaepriors.data.shards import Arrays, Shards, headers_of, open_arrays
-from vaepriors.data.stored import WAYS, Stored, extras_of, survey_arrays
+from vaepriors.data.stored import BITS, WAYS, Stored, extras_of, survey_arrays
 from vaepriors.data.survey import Facts
 
 Splits = tuple[Points, Tensor, Tensor]
@@ -197,16 +194,10 @@ def _reading(path: Path, headers: dict[str, Header], facts: Facts, likelihood: s
         likelihood = _likelihood(path, dtype, facts.unit, facts.binary)
     if likelihood not in WAYS or not facts.finite:
         return _Reading(likelihood, False, unchanged, last)
-    if likelihood == "bernoulli" and facts.unit:
-        return _Reading(likelihood, not facts.binary, unchanged, last)
-    if likelihood == "bernoulli" and facts.levels:
-        return _Reading(likelihood, not facts.ends, shares, last)
-    if likelihood == "logistic256" and facts.levels and (dtype.kind != "f" or not facts.unit):
-        return _Reading(likelihood, False, middles, last)
-    if likelihood == "logistic256" and facts.unit and facts.over_255:
-        return _Reading(likelihood, False, middles_of_shares, last)
-    if likelihood == "logistic256" and facts.unit and facts.over_256:
-        return _Reading(likelihood, False, middles_of_middles, last)
+    for way, values in WAYS[likelihood].items():
+        in_unit = way is middles and dtype.kind == "f" and facts.unit  # 0.0 and 1.0 are shares then, not levels
+        if values.hold(facts) and not in_unit:
+            return _Reading(likelihood, way in BITS and not BITS[way].hold(facts), way, last)
     takes = "values in [0, 1] or levels 0..255" if likelihood == "bernoulli" else "256 gray levels, best as uint8"
     raise ValueError(
         f"{path} holds {dtype} from {facts.low:.6g} ({facts.low_at}) to {facts.high:.6g} ({facts.high_at}), but the "

@@ -14,7 +14,7 @@ tried.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -34,9 +34,29 @@ from vaepriors.data.survey import Block, Facts, survey, survey_files
 __all__ = ["WAYS", "Stored", "blocks_of", "check_stored", "conversion_of", "take_extras"]
 
 ROWS = 10_000  # checked at a time
-WAYS: dict[str, tuple[Convert, ...]] = {  # of likelihoods whose data are converted by what the values look like
-    "bernoulli": (unchanged, shares),
-    "logistic256": (middles, middles_of_shares, middles_of_middles),
+
+
+class Values(NamedTuple):
+    """The values that a way to store points takes, in words, and whether those of a file are such."""
+
+    words: str
+    hold: Callable[[Facts], bool]
+
+
+WAYS: dict[str, dict[Convert, Values]] = {  # of likelihoods whose data are converted by what the values look like
+    "bernoulli": {
+        unchanged: Values("probabilities in [0, 1]", lambda facts: facts.unit),
+        shares: Values("levels 0..255", lambda facts: facts.levels),
+    },
+    "logistic256": {
+        middles: Values("levels 0..255", lambda facts: facts.levels),
+        middles_of_shares: Values("level / 255", lambda facts: facts.unit and facts.over_255),
+        middles_of_middles: Values("(level + 0.5) / 256", lambda facts: facts.unit and facts.over_256),
+    },
+}
+BITS: dict[Convert, Values] = {  # of a likelihood that is not dynamic
+    unchanged: Values("0 and 1", lambda facts: facts.binary),
+    shares: Values("0 and 255", lambda facts: facts.ends),
 }
 
 
@@ -90,14 +110,14 @@ def conversion_of(path: Path, dataset: Dataset, dtype: np.dtype, facts: Facts, s
 
     All ways are tried unless it is known how the training data are stored. A file that fits none is refused.
     """
-    ways = WAYS.get(dataset.likelihood, (unchanged,)) if stored is None else (stored.convert,)
+    ways: Iterable[Convert] = WAYS.get(dataset.likelihood, (unchanged,)) if stored is None else (stored.convert,)
     for way in ways:
         if _fits(way, dataset, dtype, None if stored is None else stored.dtype, facts):
             return way
     raise ValueError(
         f"{path} holds {dtype} from {facts.low:.6g} ({facts.low_at}) to {facts.high:.6g} ({facts.high_at}), but the "
-        f"model was trained on {' or '.join(_in_words(way, dataset) for way in ways)}: store the points like the data "
-        "that it was trained on"
+        f"model was trained on {' or '.join(_values(way, dataset).words for way in ways)}: store the points like the "
+        "data that it was trained on"
     )
 
 
@@ -109,24 +129,15 @@ def _fits(way: Convert, dataset: Dataset, dtype: np.dtype, trained: np.dtype | N
     if dataset.likelihood not in WAYS:
         return True
     real = dtype.kind == "f"
-    same = real == (trained is not None and trained.kind == "f")
-    if way is unchanged:
-        return facts.unit if dataset.dynamic else facts.binary
-    if way is shares:
-        return same and (facts.levels if dataset.dynamic else facts.ends)
-    if way is middles:
-        return same and facts.levels
-    return real and facts.unit and (facts.over_255 if way is middles_of_shares else facts.over_256)
+    if way in (shares, middles) and real != (trained is not None and trained.kind == "f"):
+        return False
+    if way in (middles_of_shares, middles_of_middles) and not real:
+        return False
+    return _values(way, dataset).hold(facts)
 
 
-def _in_words(way: Convert, dataset: Dataset) -> str:
-    """The values that a conversion takes, in words."""
-    if way is unchanged:
-        return "probabilities in [0, 1]" if dataset.dynamic else "0 and 1"
-    if way is shares and not dataset.dynamic:
-        return "0 and 255"
-    words: dict[Convert, str] = {middles_of_shares: "level / 255", middles_of_middles: "(level + 0.5) / 256"}
-    return words.get(way, "levels 0..255")
+def _values(way: Convert, dataset: Dataset) -> Values:
+    return BITS[way] if way in BITS and not dataset.dynamic else WAYS[dataset.likelihood][way]
 
 
 def extras_of(path: Path, arrays: Arrays) -> dict[str, dict[str, Tensor]]:

@@ -96,24 +96,16 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table.
+    """A row of a table: what the keys above say, where they have defaults with these.
 
     Attributes:
-        table, name: Where it stands.
-        metric: A name of `METRICS`.
         paper: The paper's number; None if it has none.
         source: The paper's table.
         experiment: What to run; None for a cited number.
         home: Table and name of the row that has the run: this one, or the one that `same` names.
-        draws: Draws of z for each example in the evaluation; 0 if the metric comes from no evaluation.
-        refined: Test examples that are evaluated by refined posteriors, too.
-        pairs: Pairs of test examples in each graph of an interpolation.
-        which: The model that is measured, `best` or `last`.
-        snapshots: Epochs whose model is kept for pictures.
-        cited: Whose number it is, if it is not the paper's own.
-        against: The home of the row to show the difference to; None for none.
-        note: What a reader must know.
-        refit: The row whose model is refitted with a new prior; None for a training from the start.
+        draws: 0 if the metric comes from no evaluation.
+        against: The home of that row; None for none.
+        refit: The row whose model is refitted; None for a training from the start.
     """
 
     table: str

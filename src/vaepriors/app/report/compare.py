@@ -223,8 +223,7 @@ def write_comparison(compared: Sequence[Compared], path: Path) -> list[Path]:
             ("samples", "Draws of the models"): _samples(compared),
         }
     )
-    text = page.render(f"{len(compared)} runs", ", ".join(each.name for each in compared), [], [], sections)
-    return page.write(path, text, sections)
+    return page.write(path, f"{len(compared)} runs", ", ".join(each.name for each in compared), sections)
 
 
 def _numbers(compared: Sequence[Compared]) -> Iterator[Part]:

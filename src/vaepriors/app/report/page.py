@@ -1,7 +1,7 @@
 """A page of HTML that contains all its pictures: it opens from disk and requests nothing from the network."""
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -96,19 +96,20 @@ def sheet(name: str, images: np.ndarray, alt: str, caption: str = "", width: int
     return Picture(name, png(images, width), alt, caption, pixels=True)
 
 
-def render(
-    title: str, subtitle: str, numbers: list[tuple[str, str]], notices: list[str], sections: list[Section]
-) -> str:
-    """The page."""
+def write(
+    path: Path,
+    title: str,
+    subtitle: str,
+    sections: list[Section],
+    numbers: Sequence[tuple[str, str]] = (),
+    notices: Sequence[str] = (),
+) -> list[Path]:
+    """Write a page, and the pictures of its sections as files into a folder of its name beside it; return both."""
     source = resources.files("vaepriors.app.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(source).render(
+    page = environment.from_string(source).render(
         title=title, subtitle=subtitle, numbers=numbers, notices=notices, sections=sections
     )
-
-
-def write(path: Path, page: str, sections: list[Section]) -> list[Path]:
-    """Write a page, and the pictures of its sections as files into a folder of its name beside it."""
     folder = path.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     for picture in (picture for section in sections for picture in section.pictures):

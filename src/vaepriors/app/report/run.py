@@ -71,8 +71,7 @@ def report(
         sections = page.sections(_parts(subject))
     sentences = diagnose(latent.activity, latent.surgery, result["effective_samples_mean"])
     parameters = sum(p.numel() for p in model.parameters())
-    text = page.render(data.name, f"{parameters:,} parameters.", _numbers(subject), sentences, sections)
-    return page.write(path, text, sections)
+    return page.write(path, data.name, f"{parameters:,} parameters.", sections, _numbers(subject), sentences)
 
 
 @torch.no_grad()
@@ -113,8 +112,7 @@ def write_report(
     subtitle = f"Model of epoch {values['epoch']} ({which}) of {len(subject.metrics)}, seed {experiment.seed}."
     effective = few_samples(records[0].result) if records else None
     sentences = stale + diagnose(subject.latent.activity, subject.latent.surgery, effective)
-    text = page.render(title, subtitle, _numbers(subject), sentences, sections)
-    return page.write(run / "report.html", text, sections)
+    return page.write(run / "report.html", title, subtitle, sections, _numbers(subject), sentences)
 
 
 def _numbers(subject: Subject) -> list[tuple[str, str]]:
