@@ -171,9 +171,8 @@ class _Source:
         if condition is None:
             return dataset
         numbers = {name: torch.arange(header.shape[0]) for name, header in headers.items()}
-        return condition_on(
-            dataset, condition, placed(numbers, places)
-        )  # a wrong label is named by its row in the file
+        in_file = placed(numbers, places)  # a wrong label is named by its row there
+        return condition_on(dataset, condition, in_file)
 
 
 def _check_categories(path: Path, headers: dict[str, Header], places: Places, splits: Splits, chosen: str) -> None:

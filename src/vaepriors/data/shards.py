@@ -177,8 +177,9 @@ def find_shards(path: Path) -> dict[str, Shards]:
 
 
 def open_arrays(path: Path, limit: float | None = None, stream: str = "auto") -> Arrays:
-    """The arrays of a `.npz`, a `.npy` or a folder; those of a `.npy` or a folder stay in their files if they take too
-    much memory, or as `stream` says: `yes` or `no`.
+    """The arrays of a `.npz`, a `.npy` or a folder.
+
+    Those of a `.npy` or a folder stay in their files if they take too much memory, or as `stream` says, `yes` or `no`.
     """
     if not os.path.isdir(path) and is_packed(path):
         if stream == "yes":

@@ -96,7 +96,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: what the keys above say, where they have defaults with these.
+    """A row of a table: the keys above, with their defaults, and what follows from them.
 
     Attributes:
         paper: The paper's number; None if it has none.
