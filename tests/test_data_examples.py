@@ -41,7 +41,7 @@ def read(folder, trained, likelihood, other, stream="auto"):
 
 @pytest.mark.parametrize("stream", ["yes", "no"])
 @pytest.mark.parametrize("store", STORES)
-def test_other_points_are_converted_as_the_training_data(tmp_path, store, stream):
+def test_other_points_are_converted_as_the_training_data(tmp_path, environment, store, stream):
     *data, expected = STORES[store]
     x, condition = read(tmp_path, *data, stream)
     expected = torch.tensor(np.asarray(expected, np.float32)).view(x.shape)
@@ -49,13 +49,15 @@ def test_other_points_are_converted_as_the_training_data(tmp_path, store, stream
     torch.testing.assert_close(x, expected, rtol=0, atol=1e-7)
     assert condition is None
     trained = load(str(tmp_path / "trained.npy"), 0, data[1], stream=stream)
-    streamed = trained.reader(trained, tmp_path / "other.npy", limit=1).x
+    environment(VAEPRIORS_MEMORY="1e-9")
+    streamed = trained.reader(trained, tmp_path / "other.npy").x
     assert streamed.streamed
+    environment(VAEPRIORS_MEMORY="")
     assert torch.equal(streamed[:], x)
 
 
 @pytest.mark.parametrize("likelihood", ["auto", "bernoulli"])
-def test_probabilities_become_the_same_bits_at_each_reading(tmp_path, likelihood):
+def test_probabilities_become_the_same_bits_at_each_reading(tmp_path, environment, likelihood):
     trained = SHARES if likelihood == "auto" else LEVELS
     p = torch.from_numpy(trained[:9] if likelihood == "auto" else trained[:9] / 255).float().unsqueeze(1)
     x, _ = read(tmp_path, trained, likelihood, trained[:9])
@@ -64,7 +66,9 @@ def test_probabilities_become_the_same_bits_at_each_reading(tmp_path, likelihood
     assert torch.equal(read(tmp_path, trained, likelihood, black[0]).x, torch.from_numpy(black[1]))
     np.save(tmp_path / "other.npy", trained[:9])
     data = load(str(tmp_path / "trained.npy"), 0, likelihood, stream="yes")
-    on_disk, _ = data.reader(data, tmp_path / "other.npy", limit=1)
+    environment(VAEPRIORS_MEMORY="1e-9")
+    on_disk, _ = data.reader(data, tmp_path / "other.npy")
+    environment(VAEPRIORS_MEMORY="")
     assert torch.equal(on_disk[2:7], x[2:7])
     assert torch.equal(on_disk[torch.tensor([8, 1])], x[[8, 1]])
     assert torch.equal(on_disk[3], x[3])

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from vaepriors import data
-from vaepriors.data import own
 
 GENERATOR = np.random.default_rng(0)
 REAL = GENERATOR.normal(size=(50, 3))
@@ -317,10 +316,9 @@ def test_a_small_zip_of_a_large_array_is_refused_before_it_is_unpacked(tmp_path,
     path = tmp_path / "mine.npz"
     np.savez_compressed(path, train=np.zeros((300, 1000), np.uint8))
     assert path.stat().st_size < 2000
-    with pytest.raises(ValueError, match=r"train uint8 \(300, 1000\), which take 1.43 MiB .* limit of 977 KiB"):
-        own.load(path, limit=1e6)
     environment(VAEPRIORS_MEMORY="0.001")
-    with pytest.raises(ValueError, match=r"limit of 1.02 MiB.*VAEPRIORS_MEMORY"):
+    words = r"train uint8 \(300, 1000\), which take 1.43 MiB .* limit of 1.02 MiB.*VAEPRIORS_MEMORY"
+    with pytest.raises(ValueError, match=words):
         data.load(str(path))
     environment(VAEPRIORS_MEMORY="0.0014")
     assert len(data.load(str(path)).train) == 240

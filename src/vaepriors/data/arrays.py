@@ -45,18 +45,17 @@ class _Member(NamedTuple):
     size: int
 
 
-def read_arrays(path: Path, limit: float | None = None) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read the arrays of a `.npz` by name, or that of a `.npy` as `train`: of one numeric type and 2 to 4 dimensions.
 
-    Those of labels and covariates, such as `train_labels`, have a row for each point, and a type of their own. The
-    limit is that of `vaepriors.data.own.load`.
+    Those of labels and covariates, such as `train_labels`, have a row for each point, and a type of their own.
     """
     if not is_packed(path):
-        return _read_members(path, {"train": _Member(lambda: path.open("rb"), path.stat().st_size)}, limit)
+        return _read_members(path, {"train": _Member(lambda: path.open("rb"), path.stat().st_size)})
     with refusing_damage(path):
         archive = zipfile.ZipFile(path)
     with archive:
-        return _read_members(path, _members(path, archive), limit)
+        return _read_members(path, _members(path, archive))
 
 
 def is_packed(path: Path) -> bool:
@@ -74,10 +73,10 @@ def header_of(path: Path) -> Header:
     return _header(path, _Member(lambda: path.open("rb"), size))
 
 
-def _read_members(path: Path, members: dict[str, _Member], limit: float | None) -> dict[str, np.ndarray]:
+def _read_members(path: Path, members: dict[str, _Member]) -> dict[str, np.ndarray]:
     headers = {name: _header(path, member) for name, member in members.items()}
     check_headers(path, headers)
-    check_limit(path, headers, limit)
+    check_limit(path, headers)
     arrays = {}
     for name, member in members.items():
         with refusing_damage(path), member.open() as file:
@@ -208,14 +207,14 @@ def needed_memory(headers: Mapping[str, Header]) -> int:
     return sum(header.numel * (header.dtype.itemsize + 4) for header in headers.values())
 
 
-def array_limit(limit: float | None = None) -> float:
-    """The most bytes that all arrays together may take: the given number, or half of the available memory."""
-    return memory_limit(0.5) if limit is None else limit
+def array_limit() -> float:
+    """The most bytes that all arrays together may take: half of the available memory, or as the user sets it."""
+    return memory_limit(0.5)
 
 
-def check_limit(path: Path, headers: Mapping[str, Header], limit: float | None = None) -> None:
+def check_limit(path: Path, headers: Mapping[str, Header]) -> None:
     """Refuse arrays that do not fit into memory."""
-    size, limit = needed_memory(headers), array_limit(limit)
+    size, limit = needed_memory(headers), array_limit()
     if size > limit:
         shapes = ", ".join(f"{name} {header}" for name, header in headers.items())
         raise ValueError(

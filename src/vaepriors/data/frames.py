@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vaepriors.data.arrays import EXTRAS, SPLITS, check_file, read_arrays, refusing_damage, short
-from vaepriors.limits import REMEDY, in_words, memory_limit
+from vaepriors.data.arrays import EXTRAS, SPLITS, array_limit, check_file, read_arrays, refusing_damage, short
+from vaepriors.limits import REMEDY, in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,7 +124,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _check_size(path: Path, size: float) -> None:
-    if size > (limit := memory_limit(0.5)):
+    if size > (limit := array_limit()):
         raise ValueError(
             f"{path} needs about {in_words(size)} of memory as a table, more than the limit of {in_words(limit)}: "
             f"store less, or raise the limit ({REMEDY})"

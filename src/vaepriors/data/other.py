@@ -29,7 +29,7 @@ class _Opened(NamedTuple):
     channels_last: bool
 
 
-def read_points(dataset: Dataset, path: Path, *, stored: Stored | None = None, limit: float | None = None) -> Examples:
+def read_points(dataset: Dataset, path: Path, *, stored: Stored | None = None) -> Examples:
     """The examples of a `.npy`, of a `.npz` with the array `train` alone, or of a folder of `.npy` files or images.
 
     Those that would take too much memory stay on disk, as training points do.
@@ -38,9 +38,8 @@ def read_points(dataset: Dataset, path: Path, *, stored: Stored | None = None, l
         dataset: The data set whose points they are like.
         path: The file or folder.
         stored: How the training data are stored; all ways are tried unless given.
-        limit: The most bytes in memory, as for `vaepriors.data.own.load`.
     """
-    opened = _open(dataset, path, stored, limit)
+    opened = _open(dataset, path, stored)
     facts = survey_arrays(path, {"train": opened.points}, dataset.likelihood)
     if facts.bad_at:
         raise ValueError(f"{path} holds NaN or infinity in {facts.bad_at}: remove or repair it")
@@ -59,7 +58,7 @@ def read_points(dataset: Dataset, path: Path, *, stored: Stored | None = None, l
     return Examples(x, _conditions(path, dataset, opened))
 
 
-def _open(dataset: Dataset, path: Path, stored: Stored | None, limit: float | None) -> _Opened:
+def _open(dataset: Dataset, path: Path, stored: Stored | None) -> _Opened:
     if path.suffix.lower() in TABLES:
         raise ValueError(f"{path} is a table, but the model was trained on arrays: give a .npy, a .npz, or a folder")
     arrays: Arrays
@@ -68,7 +67,7 @@ def _open(dataset: Dataset, path: Path, stored: Stored | None, limit: float | No
         for doubt in doubts:
             warnings.warn(f"{path.name}: {doubt}", stacklevel=4)
     else:
-        arrays, names = open_arrays(path, limit), ()
+        arrays, names = open_arrays(path), ()
     splits = [name for name in SPLITS if name in arrays]
     if splits != ["train"]:
         raise ValueError(f"{path} holds {', '.join(splits)}: give a file or folder with one of them")

@@ -63,7 +63,6 @@ def load(
     path: Path,
     seed: int = 0,
     likelihood: str = "auto",
-    limit: float | None = None,
     *,
     condition: str | None = None,
     standardize: bool = True,
@@ -74,16 +73,13 @@ def load(
     The set's `doubts` say what may have been read wrongly. An array of four dimensions is `(N, H, W, C)` if its last
     size is 1 or 3 and its second is neither; otherwise it is `(N, C, H, W)`.
 
-    Args:
-        limit: The most bytes that all arrays together may take, as stored and as float32; by default half of the
-            available memory, or what the environment variable VAEPRIORS_MEMORY names in GiB.
-        path, seed, likelihood, condition, standardize, stream: As for `vaepriors.data.load`.
+    Arguments are as for `vaepriors.data.load`.
 
     Raises:
         ValueError: If a file is missing, damaged, encrypted, pickled or too large, or its arrays have other names,
             shapes or types than above, or values that the likelihood does not take, or not what a model is to be given.
     """
-    return _Source(path, seed, likelihood, standardize).load(open_arrays(path, limit, stream), condition)
+    return _Source(path, seed, likelihood, standardize).load(open_arrays(path, stream), condition)
 
 
 def load_images(

@@ -176,7 +176,7 @@ def find_shards(path: Path) -> dict[str, Shards]:
     return {name: Shards(paths) for name, paths in (points | named).items()}
 
 
-def open_arrays(path: Path, limit: float | None = None, stream: str = "auto") -> Arrays:
+def open_arrays(path: Path, stream: str = "auto") -> Arrays:
     """The arrays of a `.npz`, a `.npy` or a folder.
 
     Those of a `.npy` or a folder stay in their files if they take too much memory, or as `stream` says, `yes` or `no`.
@@ -184,15 +184,15 @@ def open_arrays(path: Path, limit: float | None = None, stream: str = "auto") ->
     if not os.path.isdir(path) and is_packed(path):
         if stream == "yes":
             raise ValueError(f"{path} is a .npz, which is not read from disk batch by batch: save .npy files instead")
-        return read_arrays(path, limit)
+        return read_arrays(path)
     shards = find_shards(path)
     headers = headers_of(shards)
     check_headers(path, headers)
-    if stream == "yes" or (stream == "auto" and needed_memory(headers) > array_limit(limit)):
+    if stream == "yes" or (stream == "auto" and needed_memory(headers) > array_limit()):
         for name in shards.keys() & set(SPLITS):
             shards[name].check_order()
         return shards
-    check_limit(path, headers, limit)
+    check_limit(path, headers)
     return {name: each.load() for name, each in shards.items()}
 
 
