@@ -36,10 +36,10 @@ else:
     HeadOptions, ModelOptions, PriorOptions, ObjectiveOptions = map(fields_of, TABLES.values())
 
 
-def _chosen(kind: str, first: str = "") -> Any:
+def _chosen(kind: str) -> Any:
     """How the option that chooses an entry is shown in the help."""
     table = TABLES[kind]
-    return tyro.conf.arg(help=f"{first}{table.describe()}", metavar=f"{{{','.join(table)}}}")
+    return tyro.conf.arg(help=table.describe(), metavar=f"{{{','.join(table)}}}")
 
 
 def _of(kind: Any) -> Any:

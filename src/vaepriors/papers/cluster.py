@@ -16,6 +16,8 @@ from vaepriors.papers.running import run_job
 
 __all__ = ["run_on_ray", "run_task"]
 
+RETRIES = 3  # of a task whose worker dies
+
 
 def run_on_ray(
     jobs: Sequence[Job],
@@ -26,7 +28,6 @@ def run_on_ray(
     workers: int | None = None,
     cpus: float = 1,
     gpus: float = 0,
-    retries: int = 3,
 ) -> list[str]:
     """Run jobs on a Ray cluster.
 
@@ -36,7 +37,6 @@ def run_on_ray(
         seconds: Time for all of them; jobs that are running then stop after an epoch.
         report: Called with each job and its outcome.
         address, workers, cpus, gpus: As for `vaepriors reproduce run`; cpus are also the threads of torch.
-        retries: How often a task is started again when its worker dies.
 
     Returns:
         The outcomes, as of `run_job`.
@@ -52,7 +52,7 @@ def run_on_ray(
     _connect(ray, address, None if workers is None else max(1, round(workers * cpus)))
     try:
         _check_resources(ray, {"CPU": cpus, "GPU": gpus})
-        task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(run_task)
+        task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(run_task)
         deadline = None if seconds is None else time.time() + seconds
         pending = {task.remote(job, options, deadline, max(1, int(cpus))): number for number, job in enumerate(jobs)}
         outcomes = [""] * len(jobs)

@@ -16,17 +16,17 @@ from vaepriors.data import Dataset
 
 __all__ = ["write_interpolations"]
 
+SHOWN, POINTS = 4, 10  # pairs in the picture of paths, and decoded points of each path
 
-def write_interpolations(
-    folder: Path, interpolations: list[Interpolation], dataset: Dataset, shown: int = 4
-) -> list[Path]:
+
+def write_interpolations(folder: Path, interpolations: list[Interpolation], dataset: Dataset) -> list[Path]:
     """Write interpolation.png, and for z in a plane graph.png; return the files.
 
     For images and stick figures each pair has a row along the path above a row along the straight line, each between
     the two data points; other vectors are drawn as curves of their coordinates. The interpolations are of one graph,
     and the first of them are in the picture of paths.
     """
-    some = interpolations[:shown]
+    some = interpolations[:SHOWN]
     files = [folder / "interpolation.png"]
     if dataset.segments is not None:
         save_figure(files[0], _figures(some, dataset.segments))
@@ -37,15 +37,14 @@ def write_interpolations(
         save_figure(files[0], _curves(some))
     if interpolations[0].path.shape[1] == 2:
         files.append(folder / "graph.png")
-        save_figure(
-            files[1], _plane(interpolations[0].graph.nodes, interpolations[0].graph.edges(), [i.path for i in some])
-        )
+        graph = interpolations[0].graph
+        save_figure(files[1], _plane(graph.nodes, graph.edges(), [each.path for each in some]))
     return files
 
 
-def _along(x: Tensor, ends: Tensor, points: int = 10) -> Tensor:
+def _along(x: Tensor, ends: Tensor) -> Tensor:
     """The first data point, images at equal numbers of steps along a path, the second data point."""
-    places = torch.linspace(0, len(x) - 1, points).round().long()
+    places = torch.linspace(0, len(x) - 1, POINTS).round().long()
     return torch.cat([ends[:1], x[places], ends[1:]])
 
 
