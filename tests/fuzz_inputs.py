@@ -27,6 +27,7 @@ from hypothesis.extra import numpy as arrays
 
 from vaepriors import checkpoint
 from vaepriors.app.experiment import CHOICES, Experiment
+from vaepriors.app.methods import METHODS, Estimation
 from vaepriors.cli.entry import COMMANDS
 
 __all__ = ["Trial", "as_words", "inputs", "prepare", "usual"]
@@ -82,6 +83,7 @@ SENSIBLE = {
     "out": ("new", "new/er", "run", "page.html"),
     "epochs": ("1", "2"),
     "which": ("best", "last", "epoch-1"),
+    "method": tuple(METHODS),
     "devices": ("1",),  # more are processes of their own
     "train nodes": ("1",),
     "batch_size": ("1", "7", "20", "1000"),
@@ -114,9 +116,9 @@ def options_of(command: str) -> dict[str, Any]:
     """The options of a command and their types, as its function has them."""
     hints = typing.get_type_hints(COMMANDS[command])
     types = {name: hints[name] for name in inspect.signature(COMMANDS[command]).parameters}
-    if command == "train":
-        types |= typing.get_type_hints(Experiment)
-    return {name: hint for name, hint in types.items() if name not in ("options", "run", "runs", *SLOW)}
+    groups = {"train": Experiment, "evaluate": Estimation}
+    types |= typing.get_type_hints(groups[command]) if command in groups else {}
+    return {name: hint for name, hint in types.items() if name not in ("options", "how", "run", "runs", *SLOW)}
 
 
 def usual(command: str) -> dict[str, tuple[str, ...]]:

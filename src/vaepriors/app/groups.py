@@ -36,12 +36,6 @@ else:
     HeadOptions, ModelOptions, PriorOptions, ObjectiveOptions = map(fields_of, TABLES.values())
 
 
-def _chosen(kind: str) -> Any:
-    """How the option that chooses an entry is shown in the help."""
-    table = TABLES[kind]
-    return tyro.conf.arg(help=table.describe(), metavar=f"{{{','.join(table)}}}")
-
-
 def _of(kind: Any) -> Any:
     """How an option with choices of its own is shown in the help; a string, checked by `Experiment`."""
     return tyro.conf.arg(metavar=metavar(kind))
@@ -106,14 +100,14 @@ class Model(ModelOptions):
 class Prior(PriorOptions):
     """The distribution p(z); in a hierarchy, that of the top level."""
 
-    prior: Annotated[str, _chosen("prior")] = "standard"
+    prior: Annotated[str, PRIORS.argument()] = "standard"
 
 
 @dataclass(frozen=True)
 class Goal(ObjectiveOptions):
     """What is optimised."""
 
-    objective: Annotated[str, _chosen("objective")] = "elbo"
+    objective: Annotated[str, OBJECTIVES.argument()] = "elbo"
     samples: Count = 1
     """Draws of z for each x in a training step."""
     warmup: CountFromZero = 100

@@ -1,9 +1,10 @@
 """The likelihood estimates by name, for `evaluate`."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 from vaepriors.annealing import Annealing
-from vaepriors.app.choices import Count, CountFromZero, Table
+from vaepriors.app.choices import Count, CountFromZero, Table, fields_of
 from vaepriors.likelihood import ImportanceSampling, Method, Posterior
 from vaepriors.refinement import Refinement
 
@@ -48,11 +49,26 @@ def ais(
     return Annealing(chains, temperatures, posterior=posterior)
 
 
-def method_of(name: str, **options: int | None) -> tuple[Method, dict[str, Any]]:
+if TYPE_CHECKING:
+
+    class MethodOptions:
+        def __getattr__(self, name: str) -> Any: ...
+else:
+    MethodOptions = fields_of(METHODS)
+
+
+@dataclass(frozen=True)
+class Estimation(MethodOptions):
+    """How log p(x) is estimated."""
+
+    method: Annotated[str, METHODS.argument()] = "is"
+
+
+def method_of(method: str, **options: int | None) -> tuple[Method, dict[str, Any]]:
     """A method by its name in `METHODS`, with the values of its options; None where these are not given."""
     unknown = options.keys() - METHODS.options()
     if unknown:
         raise ValueError(f"unknown option {min(unknown)}: the methods have {', '.join(METHODS.options())}")
-    choice = METHODS.choose(name)
+    choice = METHODS.choose(method)
     values = METHODS.resolve(choice, {option: options.get(option) for option in METHODS.options()})
     return choice.build(**values), values

@@ -1,11 +1,12 @@
 """The command evaluate."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from vaepriors.app.groups import Accelerator
+from vaepriors.app.methods import Estimation, method_of
 from vaepriors.app.terminal import counting_bar
 from vaepriors.cli.shared import CustomModel, Split, Which, console
 from vaepriors.devices import is_first
@@ -20,12 +21,7 @@ __all__ = ["evaluate"]
 
 def evaluate(
     run: tyro.conf.Positional[Path],
-    method: Literal["is", "refined", "ais"] = "is",
-    samples: int | None = None,
-    refine_steps: int | None = None,
-    chains: int | None = None,
-    temperatures: int | None = None,
-    simulated: int | None = None,
+    how: Annotated[Estimation, tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes] = Estimation(),  # noqa: B008
     split: Split = "test",
     file: Path | None = None,
     number: int | None = None,
@@ -42,16 +38,7 @@ def evaluate(
     Args:
         run: Folder of the run; evaluation.json and log_likelihood.npy are written there. Another split, file, number,
             method, model or seed than the default has files of its own, such as evaluation-train-10.json.
-        method: How log p(x) is estimated: is, by draws from q(z|x); refined, by draws from a posterior fitted to each
-            example; ais, by annealed importance sampling, which also bounds log p(x) from above.
-        samples: Draws of z for each example; 5000 unless given, not for ais.
-        refine_steps: Steps in which the posterior of each example is fitted; unless given, 200 for refined and none for
-            ais.
-        chains: For ais: chains of draws for each example; 16 unless given.
-        temperatures: For ais: steps from q(z|x), or from the fitted posterior, to p(z|x); 300 unless given.
-        simulated: For ais: examples that the model draws, on which bounds from both sides show how far the estimates
-            can be from log p(x); 100 unless given, 0 for none. With conditions, it draws them given those of the
-            evaluated examples.
+        how: How log p(x) is estimated.
         split: Which part of the data. (The training set is binarised once, always the same way.)
         file: Other data instead: a file or folder like the data of the run, with the classes and covariates that the
             model is given. Of new.npy it is evaluation-file-new.json; log_likelihood-file-new.npy has log p(x) of each.
@@ -64,16 +51,16 @@ def evaluate(
     """
     from vaepriors.analysis import diagnose
     from vaepriors.app.evaluation import evaluate_run
-    from vaepriors.app.methods import method_of
     from vaepriors.app.records import few_samples, method_in_words
     from vaepriors.app.trained import open_run
 
     folder = open_run(run, model)
-    given: Any = {"refine_steps": refine_steps, "chains": chains, "temperatures": temperatures, "simulated": simulated}
-    _, values = method_of(method, samples=samples, **given)
-    with counting_bar(console, method_in_words({"method": method, **values})) as progress:
-        options = (split, number, chunk, which, seed, accelerator, progress, prior_samples, devices)
-        result = evaluate_run(folder, samples, *options, method=method, file=file, **given)
+    _, values = method_of(**vars(how))
+    with counting_bar(console, method_in_words({"method": how.method, **values})) as progress:
+        result = evaluate_run(
+            folder, split=split, number=number, chunk=chunk, which=which, seed=seed, accelerator=accelerator,
+            progress=progress, prior_samples=prior_samples, devices=devices, file=file, **vars(how),
+        )  # fmt: skip
     if is_first():
         console.print(_table(folder, result))
         for sentence in diagnose({}, effective_samples=few_samples(result)):

@@ -155,6 +155,10 @@ class Table(dict[str, Choice]):
         """The names with their lines, for the help of the option that chooses."""
         return "\n".join(f"{name}: {choice.about}" for name, choice in self.items())
 
+    def argument(self) -> Any:
+        """How the option that chooses an entry is shown in the help."""
+        return tyro.conf.arg(help=self.describe(), metavar=f"{{{','.join(self)}}}")
+
     def defaults(self, option: str) -> str:
         """Which entries have an option, with their defaults, for its help.
 
