@@ -321,3 +321,13 @@ def test_another_file_is_encoded_with_the_columns_of_the_first(tmp_path):
     assert x[:, 1].tolist() == frame()["visits"][:5].tolist()
     with pytest.raises(ValueError, match="has no column age, which the model needs"):
         encode(tmp_path / "other.csv", other.drop(columns="age"), loaded.columns)
+
+
+def test_labels_of_an_array_and_of_a_column_are_not_both_taken(tmp_path):
+    table = np.random.default_rng(0).normal(size=(N, 3))
+    table[:, 2] = np.arange(N) % 2
+    path = str(tmp_path / "mine.npz")
+    np.savez(path, train=table, train_labels=np.arange(N) % 3)
+    with pytest.raises(ValueError, match=r"mine.npz has several labels, labels, 2"):
+        data.load(path, columns="2=label", condition="labels")
+    assert len(data.load(path, columns="2=label,labels=drop", condition="labels").classes) == 2

@@ -178,6 +178,9 @@ def _check_given(path: Path, frame: Frame, given: dict[str, str]) -> None:
         if name not in frame.table.columns and not (kind in (*OUTSIDE, "size") and name in beside):
             known = listed([*frame.table.columns, *beside])
             raise ValueError(f"{path} has no column {name}, which columns names as {kind}: it has {known}")
+    labels = [name for name, kind in given.items() if kind == "label"]
+    if len(labels) > 1:
+        raise ValueError(f"{path} has several labels, {listed(labels)}: set all but one as drop")
 
 
 def _kinds(path: Path, frame: Frame, given: dict[str, str], likelihood: str) -> dict[str, str]:
