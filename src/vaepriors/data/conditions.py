@@ -25,7 +25,7 @@ __all__ = [
     "classes_of_split",
     "condition_of",
     "condition_on",
-    "one_hot",
+    "y_of",
 ]
 
 CONDITIONS = ("labels", "covariates", "both")

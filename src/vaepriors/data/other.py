@@ -19,6 +19,8 @@ from vaepriors.data.rows import Points, Streamed, points_of
 from vaepriors.data.shards import Arrays, Shards, open_arrays
 from vaepriors.data.stored import Stored, conversion_of, extras_of, survey_arrays
 
+__all__ = ["read_points"]
+
 
 class _Opened(NamedTuple):
     """The points of a file, and its labels and covariates, if it has them."""

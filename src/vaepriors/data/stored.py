@@ -31,7 +31,7 @@ from vaepriors.data.rows import Convert, middles, middles_of_middles, middles_of
 from vaepriors.data.shards import Arrays, Shards, headers_of
 from vaepriors.data.survey import Block, Facts, survey, survey_files
 
-__all__ = ["WAYS", "Stored", "blocks_of", "check_stored", "conversion_of", "take_extras"]
+__all__ = ["WAYS", "Stored", "conversion_of", "extras_of", "survey_arrays"]
 
 ROWS = 10_000  # checked at a time
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from vaepriors.app.report.pictures import figure_png, png
 from vaepriors.checkpoint import write_atomically
 
-__all__ = ["Opening", "Part", "Picture", "Section", "Table", "drawn", "render", "sections", "sheet", "write"]
+__all__ = ["Opening", "Part", "Picture", "Section", "Table", "drawn", "sections", "sheet", "write"]
 
 
 @dataclass(frozen=True)
