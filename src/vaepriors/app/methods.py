@@ -8,7 +8,7 @@ from vaepriors.app.choices import Count, CountFromZero, Table, fields_of
 from vaepriors.likelihood import ImportanceSampling, Method, Posterior
 from vaepriors.refinement import Refinement
 
-__all__ = ["METHODS", "method_of"]
+__all__ = ["METHODS", "Estimation", "method_of"]
 
 METHODS = Table("method")
 
@@ -43,7 +43,7 @@ def ais(
         chains: Chains of draws for each example.
         temperatures: Steps from q(z|x), or from the fitted posterior, to p(z|x).
         simulated: Examples that the model draws, on which bounds from both sides show how far the estimates can be
-            from log p(x). With conditions, it draws them given those of the evaluated examples.
+            from log p(x); 0 for none. With conditions, it draws them given those of the evaluated examples.
     """
     posterior: Posterior | None = Refinement(refine_steps) if refine_steps else None
     return Annealing(chains, temperatures, posterior=posterior)
