@@ -120,10 +120,11 @@ def test_the_prior_of_a_top_level_leaves_out_too():
     assert other.without(rows) is other
 
 
-def a_model(data: Dataset, samples: int = 20) -> VAE:
+def a_model(data: Dataset, samples: int = 20, exemplars: torch.Tensor | None = None) -> VAE:
     torch.manual_seed(0)
+    exemplars = data.train if exemplars is None else exemplars
     encoder, decoder = Encoder(), nn.Sequential(nn.Linear(D, 3), Call(lambda loc: Independent(Normal(loc, 0.3), 1)))
-    return VAE(encoder, decoder, ExemplarPrior(encoder, data.train, samples))
+    return VAE(encoder, decoder, ExemplarPrior(encoder, exemplars, samples))
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +144,16 @@ def test_a_training_step_leaves_out_its_examples(data, objective):
     log_p = torch.stack([others(model.prior, row, range(50)).log_prob(terms.z[:, i]) for i, row in enumerate(rows)], 1)
     torch.testing.assert_close(rate, (q.log_prob(terms.z) - log_p.float()).mean())
     assert loss.isfinite()
+
+
+def test_exemplars_in_another_order_than_the_training_set_are_refused(data):
+    x, other = data.train, data.valid
+    options = {"epochs": 1, "accelerator": "cpu"}
+    for exemplars in (x.roll(1, 0), x[1:]):
+        with pytest.raises(ValueError, match=r"row \d of the training set is row \d+ of the exemplars"):
+            fit(a_model(data, exemplars=exemplars), ELBO(), data, **options)
+    for exemplars in (x[:30], other, torch.cat([x[:3], x[:3]])):  # some, others, and some again
+        assert fit(a_model(data, 5, exemplars), ELBO(), data, **options).reason == "finished"
 
 
 def test_a_resumed_training_is_the_same_and_its_checkpoint_has_no_exemplars(tmp_path, data):

@@ -18,9 +18,10 @@ class ExemplarPrior(nn.Module):
     shared by all components and dimensions (Norouzi, Fleet & Norouzi 2020, Exemplar VAE, section 3). The prior holds
     the *same* encoder as the model and trains it, too.
 
-    An example must not explain itself in training, so `without(rows)` leaves out its own component. `fit` does this. A
-    hand-written loop calls `objective(model.without(rows), x)` with the rows of its batch, where row n of `exemplars`
-    is row n of the training set; `prior()` leaves out none and overfits.
+    An example must not explain itself in training, so `without(rows)` leaves out its own component. `fit` does this,
+    and refuses exemplars in another order than the training set. A hand-written loop calls
+    `objective(model.without(rows), x)` with the rows of its batch, where row n of `exemplars` is row n of the training
+    set; `prior()` leaves out none and overfits.
 
     In training mode each call draws M exemplars, without replacement. The density of an example is the mean over those
     of them that are not the example itself, M or M - 1. Given which of the two, these are a uniform draw from the other
@@ -87,6 +88,24 @@ class ExemplarPrior(nn.Module):
         if rows.is_floating_point() or rows.dtype == torch.bool:
             raise ValueError(f"rows is {rows.dtype}: give the row of each example in the training set")
         return self._mixture(self._draw(), rows)
+
+    def check_order(self, x: Tensor) -> None:
+        """Refuse exemplars in another order than the training set: its examples would explain themselves.
+
+        Args:
+            x: The first examples of the training set, of shape `(n, *event)`.
+
+        Raises:
+            ValueError: If one of x is an exemplar, but not that of its own row.
+        """
+        exemplars = self.exemplars.flatten(1).nan_to_num()
+        for row, one in enumerate(x.to(exemplars).flatten(1).nan_to_num()):
+            same = (exemplars == one).all(1).nonzero().flatten().tolist()
+            if same and row not in same:
+                raise ValueError(
+                    f"row {row} of the training set is row {same[0]} of the exemplars, and would explain itself: give "
+                    "the exemplars in the order of the training set, such as data.train[:]"
+                )
 
     def _draw(self) -> Tensor:
         """The rows of the exemplars of a call: M at random in training mode, otherwise all."""

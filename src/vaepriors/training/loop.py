@@ -17,7 +17,7 @@ from vaepriors.devices import peak_memory
 from vaepriors.numerics import fixed_numerics, seed_of
 from vaepriors.objectives import Objective
 from vaepriors.optim import adam, set_rate, staged_rate
-from vaepriors.priors import VampPrior
+from vaepriors.priors import ExemplarPrior, VampPrior
 from vaepriors.store import Store, session
 from vaepriors.training.checkpoints import Checkpoints
 from vaepriors.training.interruption import Interruption
@@ -56,6 +56,9 @@ class Training:
         description: dict[str, Any] | None = None,
     ) -> None:
         check_condition(model, data.conditions.get("train"))
+        for part in model.modules():
+            if isinstance(part, ExemplarPrior):
+                part.check_order(data.train[:10])
         self.settings, self.store, self.fabric, self.callbacks, self.data = settings, store, fabric, callbacks, data
         self.share = Share(data, settings, fabric)
         objective.count_epochs(self.share.steps)
