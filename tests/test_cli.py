@@ -143,7 +143,7 @@ def truncated(path):
 
 
 OWN_FILES = {
-    "NaN": (lambda path: np.save(path, np.where(np.eye(50) > 0, np.nan, 0.5)), ["NaN", "point 0"]),
+    "NaN": (lambda path: np.save(path, np.where(np.eye(50) > 0, np.nan, 0.5)), ["NaN", "row 0"]),
     "integers": (lambda path: np.save(path, np.arange(500).reshape(50, 10)), ["int64", "uint8"]),
     "one example": (lambda path: np.save(path, np.zeros((1, 4))), ["empty", "at least one"]),
     "a vector": (lambda path: np.save(path, np.zeros(4)), ["(4,)", "(N, D)"]),

@@ -215,8 +215,8 @@ def test_fewer_pairs_at_a_time_suit_convolutions_on_a_cpu():
     [
         (BernoulliHead, 0.5, "1 of 3 x"),
         (LogisticHead, 1.0, "1 of 3 x"),
-        (GaussianHead, math.inf, "inf"),
-        (GaussianHead, math.nan, "nan"),
+        (GaussianHead, math.inf, "1 of 3 x have values that are not finite, the first in row 1"),
+        (GaussianHead, math.nan, "1 of 3 x .* row 1"),
     ],
 )
 def test_data_outside_of_the_support_are_refused(head, x, words):

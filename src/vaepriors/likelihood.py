@@ -160,19 +160,28 @@ def _check_data(model: VAE, x: Tensor) -> None:
             likelihood = model.decoder(model.encoder(x[:1]).sample())
     except (ValueError, RuntimeError) as error:  # of a posterior whose parameters are NaN
         if not x[0].isfinite().all():
-            raise ValueError("x has values that are not finite: repair or remove such examples") from error
+            raise ValueError(_not_finite(x)) from error
         raise
     support: Any = support_of(likelihood)
     if support is None:
         return
     x = completed(likelihood, x)
-    inside = support.check(x).reshape(len(x), -1).all(-1) & x.isfinite().reshape(len(x), -1).all(-1)
+    if not x.isfinite().all():
+        raise ValueError(_not_finite(x))
+    inside = support.check(x).reshape(len(x), -1).all(-1)
     if not inside.all():
         wrong = x[~inside][0]
         raise ValueError(
             f"{int((~inside).sum())} of {len(x)} x are outside the support of p(x|z), {support}; the first has values "
             f"from {wrong.min().item():.6g} to {wrong.max().item():.6g}: scale, binarise or repair the data"
         )
+
+
+def _not_finite(x: Tensor) -> str:
+    rows = (~x.flatten(1).isfinite()).any(1).nonzero().flatten().tolist()
+    return (
+        f"{len(rows)} of {len(x)} x have values that are not finite, the first in row {rows[0]}: repair or remove them"
+    )
 
 
 @dataclass(frozen=True)
