@@ -175,6 +175,24 @@ def test_the_time_of_drawing_pixels_is_that_of_the_benchmark():
     assert f"takes {row['plain_loop_seconds']:.0f} s" in GUIDE
 
 
+def test_the_advice_on_priors_is_what_the_table_shows():
+    gains = {}
+    for row in papers.select("priors", []):
+        summary = papers.summarize(dataclasses.replace(row, metric="log_likelihood"), ROOT / "results")
+        if summary is not None and summary.refined_paired is not None:
+            model, _, prior = row.name.partition("vae-")
+            gains.setdefault(model, {})[prior] = summary.refined_paired[0]
+    one, two, frames = (gains[model] for model in ("caltech101-", "caltech101-h", "frey_faces-"))
+    assert max(one, key=one.get) == max(two, key=two.get) == "exemplar"
+    assert frames["exemplar"] > frames["vamp"]
+    assert all(each["refit-flow"] > each["vamp"] > 0 for each in gains.values())
+    assert all(abs(frames[prior] / frames["refit-flow"] - 1) < 0.1 for prior in ("vhp", "flow"))
+    assert all(each["vamp-weighted"] - each["vamp"] < 0.5 for each in gains.values())
+    assert all(each.get(prior, 0) < each["vamp"] for prior in ("snis", "resampled") for each in gains.values())
+    assert one["mog"] < 0 < frames["mog"]
+    assert two["mog"] < 0
+
+
 def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     page = " ".join((ROOT / "docs" / "results.md").read_text().split())
     for name in ("standard", "vamp"):
