@@ -27,6 +27,8 @@ class IWAE(Objective):
     * `dreg`: with $\tilde w_k^2$ in place of $\tilde w_k$ on the path through the draws (Tucker et al. 2019, eq. 5):
       unbiased, and its signal-to-noise ratio grows as $\sqrt K$.
 
+    The last two call the lower level of a `Chain` twice, so it must have no dropout.
+
     With `groups` M > 1 it is the mean of M bounds of K draws each (MIWAE of Rainforth et al. 2018); with a weight
     $b$ > 0 it is $b$ ELBO $+ (1 - b)$ bound (their CIWAE).
 
