@@ -2,8 +2,12 @@
 
 import contextlib
 import multiprocessing
+import os
 import resource
+import shutil
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,6 +75,27 @@ def run(tmp_path, images):
     options = {"hidden": (4,), "latent": 2, "epochs": 1, "accelerator": "cpu"}
     fit(Experiment(data=str(images), **options), load(str(images)), run)
     return run
+
+
+@pytest.fixture
+def locked(request):
+    """Take the permission to read from a copy of a file or of those in a folder. Root, who may read all, is nobody."""
+
+    def lock(path):
+        folder = Path(tempfile.mkdtemp())
+        request.addfinalizer(lambda: shutil.rmtree(folder))
+        folder.chmod(0o755)
+        copy = folder / path.name
+        shutil.copytree(path, copy) if path.is_dir() else shutil.copy(path, copy)
+        copy.chmod(0o755)
+        for file in copy.iterdir() if path.is_dir() else [copy]:
+            file.chmod(0)
+        if os.geteuid() == 0:
+            request.addfinalizer(lambda: os.seteuid(0))
+            os.seteuid(65534)
+        return copy
+
+    return lock
 
 
 @pytest.fixture(scope="session")

@@ -100,6 +100,6 @@ def check_event(x: Tensor, batch: torch.Size, event: torch.Size) -> None:
 def leading(z: Tensor, what: str) -> str:
     """The error of a decoder that takes only one leading dimension."""
     return (
-        f"the decoder must take any leading dimensions, but for z of shape {tuple(z.shape)} it {what}: "
+        f"the decoder must accept any leading dimensions of z, and with z of shape {tuple(z.shape)} it {what}: "
         "reshape with z.shape[:-1] instead of len(z) or -1"
     )

@@ -116,7 +116,7 @@ class _Source:
         """The data set of arrays. Training points of those in files stay there, and are the same as in memory."""
         stored = {name: each for name, each in arrays.items() if name in SPLITS}
         on_disk, entry = isinstance(stored["train"], Shards), LIKELIHOODS.get(self.likelihood)
-        if on_disk and entry is not None and not entry.streams:  # `auto` chooses none of these
+        if on_disk and entry is not None and not entry.streams:  # `auto` never chooses such a likelihood
             raise ValueError(
                 f"{self.path} is read from disk batch by batch, but the likelihood {self.likelihood} needs all "
                 "training values at the start: choose --stream no, or another likelihood"
