@@ -6,7 +6,7 @@
 Klushyn et al. 2019 bound the reconstruction error, the root of the mean square over channels, by kappa = 0.02, and do
 not say how the channels are scaled. This trains encoder and decoder as REWO does in its initial phase, with the weight
 0.001 of the divergence and a prior that stands still; here it is N(0, I). REWO stays in this phase until the error is
-below the bound. The other options are those of the row `vhp-0.02` of table `vhp-figure-8`. The error of two principal
+below the bound. The other options are those of the row `vhp` of table `vhp-figure-8`. The error of two principal
 components stands beside it.
 """
 

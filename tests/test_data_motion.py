@@ -176,6 +176,10 @@ def test_single_files_as_upstream_has_them(upstream):
     assert data.train.min() == 0
     assert data.train.max() == 1
     assert (data.train[:, 0] == 0).all()  # an even speed: a channel without width
+    frames, _, parts, _ = motion.read_frames(motion.read_texts(UNVERIFIED))
+    train = frames[parts["train"]]
+    steps = torch.from_numpy(np.diff(train, axis=0) / np.ptp(train, 0).max()).float()
+    torch.testing.assert_close(data.train[:].diff(dim=0), steps, rtol=0, atol=1e-6)  # one scale for all channels
     assert data.labels["train"].unique().tolist() == [0, 1, 2, 3, 4]
     assert torch.equal(motion.load(1, UNVERIFIED).train, data.train)
     drawn = data.segments(data.test[:3])
