@@ -126,6 +126,15 @@ def test_a_sample_has_a_z_for_each_y():
         ConditionalVAE(one_level().encoder, Call(likelihood), Call(lambda y: StandardNormal(L)()))(y).sample()
 
 
+@pytest.mark.parametrize("part", ["encoder", "decoder", "prior"])
+def test_a_part_that_does_not_take_y_is_refused(part):
+    parts = {name: getattr(one_level(), name) for name in ("encoder", "decoder", "prior")}
+    blind = {"encoder": networks.Encoder((4,), [8], L), "decoder": networks.Decoder((4,), [8], L)}
+    blind["prior"] = StandardNormal(L)
+    with pytest.raises(ValueError, match=rf"Ignoring\({part}\)"):
+        ConditionalVAE(**parts | {part: blind[part]})
+
+
 @pytest.mark.parametrize("wrong", [torch.arange(3), torch.tensor(1.0), [1.0, 0.0]])
 def test_conditions_are_vectors_of_floats(wrong):
     with pytest.raises(ValueError, match="one_hot"):
@@ -261,7 +270,7 @@ def test_what_all_priors_share_is_computed_once():
         Ignoring(counted),
         TwoLevelPrior(Ignoring(counted), counted, (2, 2)),
     ):
-        model = ConditionalVAE(nn.Identity(), nn.Identity(), prior).hold_prior()
+        model = ConditionalVAE(Ignoring(nn.Identity()), Ignoring(nn.Identity()), prior).hold_prior()
         before = len(calls)
         model(torch.eye(2)).prior()
         model(torch.eye(2)).prior()

@@ -16,6 +16,7 @@ y is a float tensor of shape `(*batch, c)`: one-hot classes, covariates, or both
 `(n, *batch, latent)`, and y broadcasts.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -48,6 +49,9 @@ class ConditionalVAE(Parts):
         decoder: Module, (z, y) -> p(x|z, y), for z with any leading dimensions.
         prior: Module, y -> p(z|y), of the batch shape of y.
 
+    Raises:
+        ValueError: If a part does not take y.
+
     >>> from vaepriors import networks, priors
     >>> encoder = networks.Appended(networks.Encoder((4 + 3,), [16], latent=2), 3)  # x has 4 numbers, y has 3
     >>> decoder = networks.Appended(networks.Decoder((4,), [16], latent=2 + 3), 3)
@@ -58,6 +62,11 @@ class ConditionalVAE(Parts):
     """
 
     __call__: Callable[..., VAE]
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, prior: nn.Module) -> None:
+        super().__init__(encoder, decoder, prior)
+        for name, inputs in (("encoder", "x, y"), ("decoder", "z, y"), ("prior", "y")):
+            _check_inputs(name, getattr(self, name), inputs)
 
     def forward(self, y: Tensor) -> VAE:
         """The model given y.
@@ -81,6 +90,17 @@ class ConditionalVAE(Parts):
 
 
 AnyVAE = VAE | ConditionalVAE
+
+
+def _check_inputs(name: str, part: nn.Module, inputs: str) -> None:
+    """Refuse a part whose `forward` cannot be called with so many inputs."""
+    try:
+        inspect.signature(part.forward).bind(*inputs.split(", "))
+    except TypeError as error:
+        raise ValueError(
+            f"the {name} is a {type(part).__name__}, which is not called as {name}({inputs}): wrap a part that does "
+            f"not see y as Ignoring({name}), and a network with room for y as networks.Appended"
+        ) from error
 
 
 class _At(nn.Module):
