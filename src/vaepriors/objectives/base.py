@@ -25,6 +25,10 @@ class Objective(nn.Module, ABC):
         at_least_one(samples=samples)
         self.samples = samples
 
+    def extra_repr(self) -> str:
+        """The options of this objective. A training that is resumed must have the same `repr`."""
+        return f"samples={self.samples}"
+
     @abstractmethod
     def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
         """The loss, a scalar, in nats per data point, and the terms that it was computed from."""

@@ -37,6 +37,9 @@ class _Constrained(Objective):
         self.register_buffer("average", torch.zeros(()))
         self.register_buffer("log_beta", torch.tensor(math.log(beta)))
 
+    def extra_repr(self) -> str:
+        return f"kappa={self.kappa}, nu={self.nu}, alpha={self.alpha}, {super().extra_repr()}"
+
     def excess(self, x: Tensor, terms: Terms) -> Tensor:
         """Add the batch's error, the mean of `residual` squared, to the moving average; return it minus kappa^2."""
         assert terms.likelihood is not None
@@ -152,6 +155,9 @@ class REWO(_Constrained):
         self.main.copy_(torch.maximum(self.main, (excess < 0).to(self.main.dtype)))
         self.log_beta.copy_(torch.where(self.main > 0, self._updated(excess), self.log_beta))
         return (self.log_beta.exp() * terms.log_ratio - terms.log_likelihood).mean(), terms
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, tau={self.tau}, scheme={self.scheme}"
 
     def _updated(self, excess: Tensor) -> Tensor:
         """log beta after a step of the main phase."""

@@ -56,6 +56,9 @@ class ELBO(Objective):
         self.beta.copy_(beta)
         return (beta * terms.log_ratio - terms.log_likelihood).mean(), terms
 
+    def extra_repr(self) -> str:
+        return f"warmup={self.warmup}, {super().extra_repr()}"
+
     def count_epochs(self, steps: int) -> None:
         if self.steps_per_epoch is None:
             self.steps_per_epoch = steps

@@ -60,6 +60,10 @@ class IWAE(Objective):
         super().__init__(samples * groups)
         self.estimator, self.groups, self.elbo_weight = estimator, groups, elbo_weight
 
+    def extra_repr(self) -> str:
+        options = f"estimator={self.estimator}, groups={self.groups}, elbo_weight={self.elbo_weight}"
+        return f"samples={self.samples // self.groups}, {options}"
+
     def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
         terms = model(x, self.samples) if self.estimator == "plain" else self._without_score(model, x)
         log_weight = terms.log_weight.unflatten(0, (self.groups, -1))  # (M, K, *batch)

@@ -41,7 +41,8 @@ class Training:
         settings: The settings.
         fabric: Devices, launched.
         store: Where checkpoints and metrics are kept.
-        description: What the store records, and compares when the training is resumed: the settings unless given.
+        description: What the store records and, when the training is resumed, compares: settings and objective unless
+            given.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Training:
         )  # fmt: skip
         self.fixed = self.objective.fixed(self.model)
         self.frozen = self._freeze()
-        self.description = settings.fixed() if description is None else description
+        self.description = description or settings.fixed() | {"objective": repr(objective)}
         self.state = State()
         self.checkpoints = Checkpoints(store, self.model, self.objective, self.optimizer, fabric.is_global_zero)
         self.losses, self.wrapped_optimizer = fabric.setup(self._losses(), self.optimizer, move_to_device=False)
