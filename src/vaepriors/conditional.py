@@ -93,7 +93,7 @@ AnyVAE = VAE | ConditionalVAE
 
 
 def _check_inputs(name: str, part: nn.Module, inputs: str) -> None:
-    """Refuse a part whose `forward` cannot be called with so many inputs."""
+    """Refuse a part whose `forward` does not take these inputs."""
     try:
         inspect.signature(part.forward).bind(*inputs.split(", "))
     except TypeError as error:
