@@ -189,7 +189,7 @@ def test_the_advice_on_priors_is_what_the_table_shows():
     assert all(abs(frames[prior] / frames["refit-flow"] - 1) < 0.1 for prior in ("vhp", "flow"))
     assert all(each["vamp-weighted"] - each["vamp"] < 0.5 for each in gains.values())
     assert all(each.get(prior, 0) < each["vamp"] for prior in ("snis", "resampled") for each in gains.values())
-    assert all(abs(each["vhp"] - each["vamp"]) < 0.5 for each in (one, two))
+    assert all(abs(each["vhp"] - each["vamp"]) < 1 for each in (one, two))
     assert all(abs(each["flow"]) < 0.5 for each in (one, two))
     assert two["mog"] < 0 < frames["mog"]
     assert abs(one["mog"]) < 0.5
