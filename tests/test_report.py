@@ -6,6 +6,7 @@ import html
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from vaepriors.app.report.compare import COLUMNS, compare, notes, rows, write_co
 from vaepriors.app.report.curves import write_curves
 from vaepriors.app.report.draws import percent_in_words
 from vaepriors.app.report.latent_space import limits
+from vaepriors.app.report.likelihoods import measure_of
 from vaepriors.app.report.page import drawn
 from vaepriors.app.report.paths import write_interpolations
 from vaepriors.app.report.run import write_report
@@ -35,6 +37,7 @@ from vaepriors.app.report.subject import look
 from vaepriors.app.run import Run
 from vaepriors.app.train import fit
 from vaepriors.data import Dataset, binarize_once
+from vaepriors.networks.mixed import Column
 from vaepriors.numerics import seed_of
 from vaepriors.objectives import ELBO
 from vaepriors.priors import VampPrior
@@ -252,6 +255,33 @@ def test_evaluations_that_do_not_compare_are_marked(trained):
     assert "log p(x) is of 20 examples (test) by 30 samples, seed 0." in text
     for number, words in enumerate(("by 40 samples", "seed 1", "(train)", "examples are not the same"), 1):
         assert re.search(rf"^\({number}\) .*{re.escape(words)}", text, re.MULTILINE), text
+
+
+def test_likelihoods_of_other_kinds_are_not_compared(trained):
+    """A probability is no density, and log p(x) given totals, sizes or factors is not log p(x)."""
+    x = torch.poisson(torch.full((20, 3), 4.0), generator=torch.Generator().manual_seed(0))
+    counts, options = Dataset("counts", x, x, x, "poisson"), {"epochs": 1}
+    of = {name: dataclasses.replace(counts, likelihood=name) for name in ("negative_binomial", "gaussian")}
+    runs = [trained(counts, "first", **options), trained(dataclasses.replace(counts, name="copy"), "second", **options)]
+    runs += [trained(data, name, **options) for name, data in of.items()]
+    runs += [trained(counts, "factors", size_factors="total", **options)]
+    for run in runs:
+        evaluate_run(run, samples=10)
+    compared = compare(runs)
+    differences = [row[COLUMNS.index("difference")] for row in rows(compared)]
+    assert [bool(each) for each in differences] == [False, True, True, False, False]
+    text = "\n".join(notes(compared))
+    assert "(1) gaussian does not compare" in text
+    assert "(2) factors does not compare" in text
+    assert "ELBO and distortion do not compare" in text
+    assert "ELBO" not in "\n".join(notes(compare(runs[:3])))
+    kinds = [{"x": "real", "n": "count"}, {"x": "positive", "n": "bit"}, {"x": "count", "n": "count"}, {"n": "size"}]
+    tables = [[Column(*each) for each in kind.items()] for kind in kinds]
+    whole = dataclasses.replace(counts, likelihood="multinomial")
+    measures = [measure_of(Experiment(), SimpleNamespace(likelihood="mixed", columns=columns)) for columns in tables]
+    measures.append(measure_of(Experiment(), whole))
+    assert measures[0] == measures[1]
+    assert len({*measures, measure_of(Experiment(), counts)}) == 4  # columns of counts alone are like other counts
 
 
 # Evaluations of another model

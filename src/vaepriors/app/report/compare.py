@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from vaepriors.analysis import Surgery, diagnose
+from vaepriors.app.evaluation import digest_of
 from vaepriors.app.records import (
     OPTIONS,
     Record,
@@ -21,7 +22,14 @@ from vaepriors.app.records import (
 )
 from vaepriors.app.report import figures, page
 from vaepriors.app.report.evaluations import likelihood_of
-from vaepriors.app.report.likelihoods import by_kind, common_kind, paired_difference
+from vaepriors.app.report.likelihoods import (
+    Measure,
+    by_kind,
+    common_kind,
+    measure_in_words,
+    measure_of,
+    paired_difference,
+)
 from vaepriors.app.report.page import Part, drawn, sheet
 from vaepriors.app.report.pictures import draw, grid
 from vaepriors.app.report.subject import look
@@ -47,6 +55,8 @@ class Compared(NamedTuple):
     epoch: int
     record: Record | None  # the evaluation of the model
     comparable: bool  # with those of the other runs
+    measure: Measure  # what log p(x) is of
+    test: str  # digest of the test examples that are measured
     stale: list[str]  # sentences about evaluations of other models
     surgery: Surgery | None
     activity: dict[str, torch.Tensor]
@@ -76,12 +86,17 @@ def compare(
         data = run.dataset()
         model, values = run.model(data, which)
         records, stale = records_of(run, model, values["epoch"], which)
-        models.append((data, model, values["epoch"], by_kind(records), stale))
+        measure = measure_of(run.experiment(), data)
+        models.append((data, model, values["epoch"], measure, by_kind(records, measure), stale))
     kind = common_kind([kinds for *_, kinds, _ in models])
     compared = []
-    for done, (run, name, (data, model, epoch, kinds, stale)) in enumerate(zip(runs, names, models, strict=True), 1):
+    for done, (run, name, (data, model, epoch, measure, kinds, stale)) in enumerate(
+        zip(runs, names, models, strict=True), 1
+    ):
         torch.manual_seed(seed_of(seed, "report"))
-        x, condition = data.test[:number].to(next(model.parameters())), data.conditions.get("test")
+        x, condition = data.test[:number], data.conditions.get("test")
+        test = digest_of(x, None if condition is None else condition[: len(x)])
+        x = x.to(next(model.parameters()))
         latent = look(model, x, seed=seed, condition=condition, groups=classes_of_split(data, "test"))
         picture = None
         if data.has_images:
@@ -90,8 +105,8 @@ def compare(
         record = kinds.get(kind) or next(iter(kinds.values()), None)
         compared.append(
             Compared(
-                run, which, name, run.experiment(), epoch, record, kind in kinds, stale, latent.surgery,
-                latent.activity, picture,
+                run, which, name, run.experiment(), epoch, record, kind in kinds, measure, test, stale,
+                latent.surgery, latent.activity, picture,
             )
         )  # fmt: skip
         progress(done, len(runs))
@@ -164,15 +179,24 @@ def notes(compared: Sequence[Compared]) -> list[str]:
                 sentences.append(f"{each.name}: {without_examples(each.run, each.record)}")
             few = diagnose({}, effective_samples=few_samples(each.record.result))
             sentences += [f"{each.name}: {sentence}" for sentence in few]
-    if len({each.experiment.data for each in compared}) > 1:
-        sentences.append("The runs have different data, so their likelihoods cannot be compared.")
-    return sentences
+    return sentences + _notes_on_elbos(compared)
+
+
+def _notes_on_elbos(compared: Sequence[Compared]) -> list[str]:
+    """Why ELBO, rate and distortion do not compare, if they do not."""
+    if len({each.test for each in compared}) > 1:
+        return ["ELBO, rate and distortion do not compare: they are of different test examples, or conditions."]
+    if len({each.measure for each in compared}) > 1:
+        words = ", ".join(f"{each.name} ({measure_in_words(each.measure)})" for each in compared)
+        return [f"ELBO and distortion do not compare: they are of different likelihoods, {words}."]
+    return []
 
 
 def _notes_on_kinds(compared: Sequence[Compared]) -> list[str]:
     """Which evaluations the table shows, which of them do not compare, and which are missing."""
-    common = next((each.record for each in compared if each.record is not None and each.comparable), None)
-    if common is None:
+    first = next((each for each in compared if each.record is not None and each.comparable), None)
+    common = None if first is None else first.record
+    if first is None or common is None:
         return _missing(compared, {})
     sentences, reference = [f"log p(x) is {_words(common)}."], _reference(compared)
     if reference is not None and sum(_values(each) is not None for each in compared) > 1:
@@ -184,16 +208,20 @@ def _notes_on_kinds(compared: Sequence[Compared]) -> list[str]:
     options = {name: value for name, value in common.result.items() if name in OPTIONS and name not in apart}
     by_name = {each.name: each for each in compared}
     for number, name in enumerate(_apart(compared), 1):
-        sentences.append(f"({number}) {_why(by_name[name], common, options)}")
+        sentences.append(f"({number}) {name} does not compare with the others: {_why(by_name[name], first, options)}")
     return sentences + _missing(compared, options)
 
 
-def _why(each: Compared, common: Record, options: dict[str, Any]) -> str:
+def _why(each: Compared, first: Compared, options: dict[str, Any]) -> str:
+    """Why an evaluation does not compare with that of the first run that does."""
     assert each.record is not None
-    if _words(each.record) == _words(common):
-        return f"{each.name} does not compare with the others: its examples are not the same."
-    renew = command(each.run, {**options, "checkpoint": each.which})
-    return f"{each.name} does not compare with the others: it is {_words(each.record)}. Run {renew}."
+    assert first.record is not None
+    if each.measure != first.measure:
+        own, other = measure_in_words(each.measure), measure_in_words(first.measure)
+        return "its columns have other kinds." if own == other else f"its likelihood is of {own}, not of {other}."
+    if _words(each.record) == _words(first.record):
+        return "its examples are not the same, or their conditions are not."
+    return f"it is {_words(each.record)}. Run {command(each.run, {**options, 'checkpoint': each.which})}."
 
 
 def _missing(compared: Sequence[Compared], options: dict[str, Any]) -> list[str]:
@@ -258,7 +286,7 @@ def _elbos(compared: Sequence[Compared]) -> Iterator[Part]:
 
 
 def _by_components(compared: Sequence[Compared]) -> Iterator[Part]:
-    """Figures 2 and 3 of Tomczak & Welling 2018; none if the runs do not differ in K."""
+    """Figures 2 and 3 of Tomczak & Welling 2018; none if the runs do not differ in K, or their ELBOs not compare."""
     elbo: dict[str, list[tuple[int, float]]] = defaultdict(list)
     active: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for each in compared:
@@ -267,7 +295,7 @@ def _by_components(compared: Sequence[Compared]) -> Iterator[Part]:
             kind = f"{e.model}, {e.prior}" + (f", {e.objective}" if e.objective != "elbo" else "")
             elbo[kind].append((e.components, -each.surgery.distortion - each.surgery.rate))
             active[kind].append((e.components, sum(float((v > 0.01).sum()) for v in each.activity.values())))
-    if len({k for points in elbo.values() for k, _ in points}) < 2:
+    if len({k for points in elbo.values() for k, _ in points}) < 2 or _notes_on_elbos(compared):
         return
     words = "; ".join(f"{kind}: " + ", ".join(f"K = {k} {v:.1f}" for k, v in sorted(p)) for kind, p in elbo.items())
     yield drawn("elbo-components", figures.components(elbo, "ELBO, nats"), f"ELBO against K. {words}.")

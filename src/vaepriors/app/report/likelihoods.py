@@ -1,6 +1,7 @@
 r"""Which likelihoods compare, and by how much two models differ.
 
-Two evaluations compare if they are of the same examples of a split, by the same method and options, with the same seed.
+Two evaluations compare if they are of the same examples of a split, by the same method and options, with the same seed,
+and if log p(x) is of the same kind: a probability of counts does not compare with a density, nor with one given totals.
 Examples differ far more than models do, so the difference of two models a and b is taken example by example:
 
 $$\frac1N \sum_n d_n, \qquad d_n = \log p_a(x_n) - \log p_b(x_n),$$
@@ -15,9 +16,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vaepriors.app.experiment import Experiment
 from vaepriors.app.records import Record, method_in_words
+from vaepriors.data import LIKELIHOODS, Dataset
 
-__all__ = ["Kind", "by_kind", "common_kind", "paired_difference"]
+__all__ = ["Kind", "Measure", "by_kind", "common_kind", "measure_in_words", "measure_of", "paired_difference"]
+
+Measure = tuple[str, ...]
+MEASURES = {
+    "real": "densities",
+    "positive": "densities",
+    "size": "given sizes",
+}  # of a kind of column; or probabilities
 
 
 class Kind(NamedTuple):
@@ -27,14 +37,37 @@ class Kind(NamedTuple):
     examples: str  # their digest
     method: str  # in words, with the number of samples
     seed: int
+    measure: Measure  # `measure_of`
 
 
-def by_kind(records: Sequence[Record]) -> dict[Kind | None, Record]:
-    """The first evaluation of each kind among those of a model, in their order."""
+def measure_of(experiment: Experiment, data: Dataset) -> Measure:
+    """What log p(x) is the logarithm of: for each column, or once where all are equal; and what it is given."""
+    likelihood = LIKELIHOODS[data.likelihood]
+    columns = [MEASURES.get(column.kind, "probabilities") for column in data.columns]
+    columns = columns or ["probabilities" if likelihood.discrete else "densities"]
+    given = ["given the total of each row"] * (data.likelihood == "multinomial")
+    given += ["given size factors"] * (experiment.size_factors == "total")
+    return *(columns[:1] if len(set(columns)) == 1 else columns), *given
+
+
+def measure_in_words(measure: Measure) -> str:
+    """Each part once, in words.
+
+    >>> measure_in_words(("densities", "probabilities", "densities")), measure_in_words(("densities",))
+    ('densities and probabilities by column', 'densities')
+    """
+    given = [part for part in measure if part.startswith("given")]
+    values = [part for part in measure if part not in given]
+    by_column = " by column" * (len(set(values)) > 1)
+    return " ".join([" and ".join(dict.fromkeys(values)) + by_column, *dict.fromkeys(given)])
+
+
+def by_kind(records: Sequence[Record], measure: Measure = ()) -> dict[Kind | None, Record]:
+    """The first evaluation of each kind among those of a model, in their order; `measure` is that of its run."""
     kinds: dict[Kind | None, Record] = {}
     for record in records:
         result = record.result
-        kind = Kind(result["split"], result["examples_digest"], method_in_words(result), result["seed"])
+        kind = Kind(result["split"], result["examples_digest"], method_in_words(result), result["seed"], measure)
         kinds.setdefault(kind, record)
     return kinds
 
