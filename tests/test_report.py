@@ -321,6 +321,22 @@ def test_an_evaluation_is_not_shown_beside_another_model(tmp_path, train, vaepri
     assert "is not shown" not in text_of(run)
 
 
+def test_interpolations_are_not_shown_beside_another_model(trained):
+    run = trained(points(n=30), epochs=1)
+    interpolate_run(run, nodes=40, neighbors=12, graphs=1, pairs=3, seed=2)
+    write_report(run)
+    assert "Through 1 graphs" in text_of(run)
+    fit(run.experiment().replace(epochs=4), run.data, run)
+    _, values = run.model(run.data)
+    assert values["epoch"] > 1  # or this tests nothing
+    write_report(run)
+    text = text_of(run)
+    assert "Through" not in text
+    assert f"(epoch 1, this one is of epoch {values['epoch']})" in text
+    renew = "--nodes 40 --neighbors 12 --graphs 1 --pairs 3 --seed 2"
+    assert f"vaepriors interpolate {run.folder} {renew} renews them" in text
+
+
 def test_a_report_lists_every_evaluation_of_its_model(trained):
     run = trained(points(n=30))
     results = [evaluate_run(run, samples=10, **options) for options in ({}, {"split": "train"}, {"number": 5})]

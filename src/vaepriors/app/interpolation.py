@@ -69,9 +69,10 @@ def interpolate_run(
             decoder are given it; the ends are test examples of the class, each encoded with its own condition.
 
     Returns:
-        What interpolation.json holds, and the interpolations of the first graph. The smoothness (lower is smoother) is
-        given as mean and standard deviation over all pairs with a path: of the nodes on the path (`graph`), of 50
-        points on it at equal distances (`graph_resampled`), and of 50 points on the straight line (`straight`).
+        What interpolation.json holds, and the interpolations of the first graph with a path. The smoothness (lower is
+        smoother) is given as mean and standard deviation over all pairs with a path: of the nodes on the path
+        (`graph`), of 50 points on it at equal distances (`graph_resampled`), and of 50 points on the straight line
+        (`straight`).
     """
     dataset = run.dataset()
     examples = _examples(dataset, condition)
@@ -113,11 +114,12 @@ def _examples(dataset: Dataset, condition: Sequence[float | str]) -> _Examples:
 def _measure(
     model: AnyVAE, examples: _Examples, nodes: int, neighbors: int, graphs: int, pairs: int, progress: Progress
 ) -> tuple[list[list[int]], list[dict[str, Tensor]], list[Interpolation]]:
-    """The components of each graph, the smoothness of each pair with a path, the first graph's interpolations."""
+    """The components of each graph, the smoothness of each pair with a path, the paths of the first graph with any."""
     x, own, y = (None if each is None else each.to(next(model.parameters())) for each in examples)
     assert x is not None
     at = given(model, y)
-    components, smooth, first = [], [], []
+    components, smooth = [], []
+    first: list[Interpolation] = []
     for number in range(graphs):
         graph = Graph(at.prior().sample((nodes,)), neighbors)
         components.append(graph.components())
@@ -128,7 +130,7 @@ def _measure(
             with suppress(NoPath):
                 interpolation, measured = _interpolate(at, graph, x[rows], codes)
                 smooth.append(measured)
-                first += [interpolation] * (number == 0)
+                first += [interpolation] * (not first or first[0].graph is graph)
     if not smooth:
         raise NoPath(
             f"no pair of {graphs * pairs} has a path: the graphs fall into components of {components[0]} nodes; "

@@ -156,7 +156,7 @@ def interpolate(
         with counting_bar(console, "pairs") as progress:
             options = (nodes, neighbors, graphs, pairs, which, seed, progress, condition)
             result, first = interpolate_run(folder, *options)
-        paths = write_interpolations(folder.folder, first, folder.dataset()) if first else []
+        paths = write_interpolations(folder.folder, first, folder.dataset())
     table = Table(
         "path", "smoothness (lower is smoother)", title=f"{result['nodes']} nodes, {result['neighbors']} neighbours"
     )
@@ -167,6 +167,5 @@ def interpolate(
     if split:
         console.print(f"{split} of {graphs} graphs are not connected: components of {result['components'][0]} nodes")
         console.print(f"{result['pairs_without_path']} of {graphs * pairs} pairs have no path and are left out")
-    if paths:
-        console.print("\n".join(map(str, paths)))
+    console.print("\n".join(map(str, paths)))
     return 0

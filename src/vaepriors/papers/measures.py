@@ -74,7 +74,7 @@ def measure_smoothness(
         "interpolation": result,
         "metrics": run.metrics()[result["epoch"] - 1],
     }
-    return Measurement(numbers, write_interpolations(run.folder, first, dataset) if first else [])
+    return Measurement(numbers, write_interpolations(run.folder, first, dataset))
 
 
 def _place(dataset: Dataset, which: str, epoch: int) -> dict[str, Any]:

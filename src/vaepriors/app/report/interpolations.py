@@ -22,6 +22,12 @@ def interpolations(subject: Subject) -> Iterator[Part]:
     if result is None:
         yield f"None yet: run {_command('interpolate', run)}{' --condition ...' if subject.data.conditions else ''}."
         return
+    if result["epoch"] != subject.epoch:
+        yield (
+            f"Those in interpolation.json are not shown: they are of another model (epoch {result['epoch']}, this one "
+            f"is of epoch {subject.epoch}). {_renewal(run, subject.which, result)} renews them."
+        )
+        return
     words = {"graph": "along paths", "graph_resampled": "along 50 points of them", "straight": "along straight lines"}
     rows = [[words[name], f"{v['mean']:.4f} ± {v['sd']:.4f}"] for name, v in result["smoothness"].items()]
     given = f". All are given {' '.join(result['condition'])}" if "condition" in result else ""
@@ -55,6 +61,8 @@ class Smoothness(TypedDict):
 class Measured(TypedDict):
     """What a report needs of interpolation.json."""
 
+    epoch: int
+    seed: int
     nodes: int
     neighbors: int
     graphs: int
@@ -64,6 +72,14 @@ class Measured(TypedDict):
     smoothness: dict[Literal["graph", "graph_resampled", "straight"], Smoothness]
 
 
-def _command(name: str, run: Run) -> str:
+def _renewal(run: Run, which: str, result: dict[str, Any]) -> str:
+    """The command that makes such interpolations of the model `which`."""
+    options = [word for name in ("nodes", "neighbors", "graphs", "pairs") for word in (f"--{name}", result[name])]
+    options += ["--which", which] * (which != "best") + ["--seed", result["seed"]] * (result["seed"] != 0)
+    options += ["--condition", *result["condition"]] if "condition" in result else []
+    return _command("interpolate", run, *options)
+
+
+def _command(name: str, run: Run, *options: object) -> str:
     """A command on a run, as one types it into a shell."""
-    return shlex.join(["vaepriors", name, str(run.folder)])
+    return shlex.join(["vaepriors", name, *map(str, (run.folder, *options))])

@@ -104,8 +104,9 @@ def write_report(
     implied = experiment.samples if experiment.objective == "iwae" else 0
     y = as_conditions(data.conditions.get("test"), x)
     subject = Subject(
-        run.folder.name, model, data, x, y, elbo, latent, metrics, records, renewal, experiment.epochs, implied, run
-    )
+        run.folder.name, model, data, x, y, elbo, latent, metrics, records, renewal, experiment.epochs, implied, run,
+        which, values["epoch"],
+    )  # fmt: skip
     sections = page.sections(_parts(subject), progress)
     title = f"{experiment.model}, {experiment.prior} prior, {Path(experiment.data).name}"
     title += f", given {experiment.condition}" if experiment.condition else ""

@@ -84,6 +84,8 @@ class Subject(NamedTuple):
     epochs: int = 0  # planned
     implied: int = 0  # draws of the importance-weighted posterior to show; none for 0
     run: Run | None = None
+    which: str = "best"  # the checkpoint of the run that the model is of
+    epoch: int = 0  # of this checkpoint
 
 
 def measure(model: AnyVAE, data: Dataset, x: Tensor, seed: int) -> tuple[Estimate, Latent]:
