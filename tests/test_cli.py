@@ -306,6 +306,8 @@ def test_a_run_is_neither_overwritten_nor_changed(train, trained, copy, capsys):
         ([*same, "--resume", "--lr", "0.1"], ["lr 0.0005, not 0.1", "another --out"]),
         ([*same, "--resume", "--seed", "1"], ["seed 0, not 1"]),
         (["--resume", "--prior", "mog"], ["prior vamp, not mog"]),
+        (["--resume", "--prior", "standard", "--components", "None"], ["prior vamp, not standard"]),
+        (["--resume", "--snapshots", "1"], ["epoch 1", "2 epochs are trained"]),
     ]:
         assert train(copy, *options) == 2
         message = sentence(capsys)

@@ -43,10 +43,11 @@ class Store(Protocol):
 
 def check_settings(where: str, stored: dict[str, Any], settings: dict[str, Any], other: str = "another store") -> None:
     """Refuse to resume with other settings; `other` is where these can be trained."""
-    for name in sorted(stored.keys() | settings.keys()):
-        if stored.get(name) != settings.get(name):
-            was, given = stored.get(name), settings.get(name)
-            raise ValueError(f"{where} was trained with {name} {was}, not {given}: choose {other} for that")
+    differ = [name for name in stored.keys() | settings.keys() if stored.get(name) != settings.get(name)]
+    if differ:  # an option that only one of them has follows from another one
+        name = min(differ, key=lambda name: (stored.get(name) is None or settings.get(name) is None, name))
+        was, given = stored.get(name), settings.get(name)
+        raise ValueError(f"{where} was trained with {name} {was}, not {given}: choose {other} for that")
 
 
 def check_data(where: str, data_sha256: str, data: Dataset) -> None:

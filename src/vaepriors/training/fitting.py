@@ -75,7 +75,7 @@ def fit(
         store: Where checkpoints and metrics are kept: `Folder(path)`, or in memory unless given.
         callbacks: Called as the training goes on.
         save_every: Seconds between checkpoints, which are written at the end of an epoch.
-        snapshots: Epochs whose model is kept as `epoch-N`.
+        snapshots: Epochs whose model is kept as `epoch-N`; when resumed, ones still to come, or kept already.
         deadline: A moment of `time.monotonic()`: stop after an epoch if another one would end later. At least one epoch
             is trained; the next call resumes.
 

@@ -108,7 +108,7 @@ class Training:
         cuda = [self.fabric.device] if self.fabric.device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices=cuda), self.store.lock(self.fabric.is_global_zero, create=True):
-                self._open_store()
+                self._open_store(snapshots)
                 if save_start and self.state.epoch == 0:
                     self.checkpoints.save(self.state)
                 return self._run(save_every, snapshots, deadline)
@@ -116,7 +116,7 @@ class Training:
             for p in self.frozen:
                 p.requires_grad_(True)
 
-    def _open_store(self) -> None:
+    def _open_store(self, snapshots: Collection[int]) -> None:
         """Go to where the last checkpoint left off; write only when all is restored and nothing is amiss."""
         if self.fabric.is_global_zero:
             self.store.check(self.description, self.data)
@@ -124,6 +124,12 @@ class Training:
         if self.settings.epochs < self.state.epoch:
             raise ValueError(
                 f"epochs is {self.settings.epochs}, but {self.state.epoch} epochs are trained already: give more"
+            )
+        missed = [n for n in snapshots if n <= self.state.epoch and not self.store.has(f"epoch-{n}")]
+        if missed:
+            raise ValueError(
+                f"snapshots has epoch {missed[0]}, but {self.state.epoch} epochs are trained already, and the model of "
+                "that one was not kept: choose later epochs"
             )
         if self.fabric.is_global_zero:
             here = session(self.state.epoch, self.fabric.device)
