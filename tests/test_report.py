@@ -150,6 +150,15 @@ def test_a_report_has_what_the_run_has(trained):
     assert curves[0].is_file()
 
 
+def test_the_best_loss_is_that_of_an_epoch_that_may_give_the_best_model(trained):
+    run = trained(points(), epochs=3, warmup=2, best_from="warmup")
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    lines[0] = json.dumps(json.loads(lines[0]) | {"valid_loss": 0.0})
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    write_report(run)
+    assert f"nats, of epoch {run.model(run.data)[1]['epoch']};" in text_of(run)
+
+
 def test_an_interrupted_run_has_a_report(tmp_path, train, images, vaepriors, capsys):
     assert train(tmp_path / "run", "--epochs", "5", "--prior", "vamp", "--components", "4") == 0
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
@@ -166,7 +175,7 @@ def test_an_interrupted_run_has_a_report(tmp_path, train, images, vaepriors, cap
     [
         ("report nowhere", "nowhere holds no run"),
         ("report RUN --number 0", "number is 0: at least 1"),
-        ("report RUN --which epoch-9", "has no epoch-9.ckpt yet"),
+        ("report RUN --which epoch-9", "has no epoch-9.ckpt: choose best or last"),
         ("compare RUN", "at least two runs, not 1"),
         ("compare RUN RUN", "named twice"),
         ("compare RUN nowhere", "nowhere holds no run"),

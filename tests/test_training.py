@@ -118,6 +118,7 @@ def test_the_store_refuses_another_training(tmp_path, data):
         ({"patience": -1}, "patience is -1"),
         ({"precision": "16"}, "precision '16'"),
         ({"best_from": "end"}, "best_from 'end'"),
+        ({"best_from": "warmup", "epochs": 2, "warmup": 3}, "fewer than the 3 of the warm-up"),
     ],
 )
 def test_settings_out_of_range_are_refused(data, options, words):

@@ -134,7 +134,9 @@ class Folder:
         """
         path = self / f"{which}.ckpt"
         if not path.is_file():
-            raise ValueError(f"{self.folder} has no {which}.ckpt yet: train for at least one epoch")
+            others = [path.stem for path in sorted(self.folder.glob("*.ckpt")) if path.stem != "previous"]
+            remedy = f": choose {' or '.join(others)}" if others else " yet: train for at least one epoch"
+            raise ValueError(f"{self.folder} has no {which}.ckpt{remedy}")
         try:
             tensors, values = checkpoint.load(path)
         except checkpoint.Damaged as error:

@@ -49,6 +49,11 @@ class Settings:
         for name, choices in (("precision", PRECISIONS), ("best_from", ("start", "warmup"))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")
+        if self.best_from == "warmup" and self.epochs < self.warmup:
+            raise ValueError(
+                f"epochs is {self.epochs}, fewer than the {self.warmup} of the warm-up, and best_from is warmup, so "
+                "no epoch could give the best model: give more epochs, or best_from start"
+            )
 
     @property
     def dtype(self) -> torch.dtype:

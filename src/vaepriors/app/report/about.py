@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 from vaepriors.app.report import page
 from vaepriors.app.report.curves import curves
@@ -20,7 +21,7 @@ def training(subject: Subject) -> Iterator[Part]:
             yield "No epoch has ended yet."
         return
     last = subject.metrics[-1]
-    best = min(subject.metrics, key=lambda line: line["valid_loss"])
+    best = min(_judged(subject), key=lambda line: line["valid_loss"])
     epochs = "1 epoch" if len(subject.metrics) == 1 else f"{len(subject.metrics)} epochs"
     duration = duration_in_words(sum(line["seconds"] for line in subject.metrics))
     yield (
@@ -31,6 +32,14 @@ def training(subject: Subject) -> Iterator[Part]:
         yield "The training ended before the last epoch: stopped early, interrupted, or still running."
     names = "losses, rate, distortion" + (", the weight of the divergence" if "beta" in last else "")
     yield drawn("training", curves(subject.metrics), f"Curves over the epochs: {names}.", f"By epoch: {names}.")
+
+
+def _judged(subject: Subject) -> list[dict[str, Any]]:
+    """The epochs that may have given the best model."""
+    options = None if subject.run is None else subject.run.experiment()
+    if options is None or options.best_from == "start":
+        return subject.metrics
+    return [line for line in subject.metrics if line["epoch"] >= options.warmup] or subject.metrics
 
 
 def experiment(subject: Subject) -> Iterator[Part]:
