@@ -205,6 +205,14 @@ def test_a_seed_that_splits_the_data_in_another_way_is_refused(vaepriors, tmp_pa
     assert "seed 7" in capsys.readouterr().err
 
 
+def test_a_refit_is_beside_its_run_however_that_is_named(source, vaepriors, tmp_path):
+    shutil.copytree(source, tmp_path / "run")
+    words = ["--prior", "mog", "--components", "3", "--epochs", "1", "--accelerator", "cpu"]
+    with contextlib.chdir(tmp_path / "run"):
+        assert vaepriors("refit", ".", *words) == 0
+    assert Run(tmp_path / "run-refit-mog").experiment().prior == "mog"
+
+
 def test_a_refit_belongs_to_the_model_that_it_was_begun_from(source, vaepriors, tmp_path, capsys):
     old = tmp_path / "old"
     shutil.copytree(source, old)

@@ -138,7 +138,8 @@ def refit(
     options = {"epochs": epochs, "patience": patience, "lr": lr, "accelerator": accelerator, **given}
     experiment = refits.refitted(source.experiment(), **vars(prior), **options)
     _check_saving(save_every, (), epochs)
-    new = Run(out or run.with_name(f"{run.resolve().name}-refit-{prior.prior}"))
+    beside = run.parent if run.name not in ("", "..") else run.resolve().parent
+    new = Run(out or beside / f"{run.resolve().name}-refit-{prior.prior}")
     fabric = make_fabric(experiment)
     if is_first():
         refits.check_source(source, experiment, new)
