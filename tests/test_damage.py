@@ -432,6 +432,21 @@ def test_data_that_were_replaced_are_noticed(tmp_path, vaepriors, attempt):
         fit(Run(run).experiment(), load(str(path)), Run(run))
 
 
+def test_data_that_were_moved_are_named_once_more(tmp_path, vaepriors, attempt):
+    old, new, other, run = (tmp_path / name for name in ("mine.npy", "moved.npy", "other.npy", "run"))
+    x = np.random.default_rng(0).random((30, 3))
+    np.save(old, x)
+    np.save(other, x + 1)
+    assert vaepriors("train", "--data", old, "--out", run, *TINY, "--epochs", "1") == 0
+    old.rename(new)
+    assert f"--out {run} --resume --data PATH" in attempt("evaluate", run)
+    assert f"{other} is not the data set" in attempt("train", run, "--data", other)
+    assert "digits" in attempt("train", run, "--data", "digits")
+    assert vaepriors("train", "--out", run, "--resume", "--data", new) == 0
+    assert Run(run).experiment().data == str(new)
+    assert vaepriors("evaluate", *EVALUATE, run) == 0
+
+
 def test_data_that_are_computed_may_differ_in_bits(tmp_path, capsys):
     """Another processor may round the pendulum's images otherwise."""
     x = torch.rand(4, 3)

@@ -14,6 +14,7 @@ import json
 import re
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,19 +69,21 @@ class Run(Folder):
         self.check_files()
 
     def check_same(self, experiment: Experiment) -> None:
-        """Refuse to resume as another experiment; its length and its devices may change."""
+        """Refuse to resume as another experiment; its length and its devices may change, and its file may be moved."""
+        old = self.experiment()
+        moved = {"data"} if is_file(old.data) and is_file(experiment.data) else set()  # `check_data` compares them
         stored, given = (
-            {name: value for name, value in vars(each).items() if name not in MAY_CHANGE}
-            for each in (self.experiment(), experiment)
+            {name: value for name, value in vars(each).items() if name not in MAY_CHANGE | moved}
+            for each in (old, experiment)
         )
         check_settings(str(self.folder), stored, given, "another --out")
 
-    def check_data(self, dataset: Dataset) -> None:
-        """Refuse another data set than the one that the run was trained on."""
+    def check_data(self, dataset: Dataset, given: str | None = None) -> None:
+        """Refuse another data set than the one that the run was trained on; `given` is its name, if another."""
         content = self.description()
         if dataset.digest() == content["data_sha256"]:
             return
-        name = content["experiment"]["data"]
+        name = given or content["experiment"]["data"]
         files = [source.path for source in CATALOGUE[name].sources] if name in CATALOGUE else []
         if name in CATALOGUE and not files:  # computed, and another processor may round otherwise
             print(f"{name} differs in some bits from the data of {self.folder}: computed elsewhere?", file=sys.stderr)
@@ -100,7 +103,8 @@ class Run(Folder):
         try:
             dataset = load_data(experiment, stream)
         except ValueError as error:
-            raise ValueError(f"the data of {self / 'experiment.json'}: {error}") from error
+            moved = f"; if it was moved, {self.command_to_resume()} --data PATH" if _is_missing(experiment.data) else ""
+            raise ValueError(f"the data of {self / 'experiment.json'}: {error}{moved}") from error
         self.check_data(dataset)
         return dataset
 
@@ -135,6 +139,11 @@ class Run(Folder):
             model = ""
         code = ["--model", model] if is_custom(model) else []
         return shlex.join(["vaepriors", "train", "--out", str(self.folder), "--resume", *code])
+
+
+def _is_missing(data: str) -> bool:
+    """Whether data are a file that is not there."""
+    return is_file(data) and not Path(data).exists()
 
 
 def identity(experiment: Experiment, data_sha256: str) -> str:

@@ -36,7 +36,7 @@ def train(
         options: What to run.
         out: Folder of the run; runs/DATA-MODEL-PRIOR-SEED unless given.
         resume: Resume the run in that folder, if there is one, with its own options. These may change: epochs,
-            patience, accelerator, devices, nodes, stream, compile, graph.
+            patience, accelerator, devices, nodes, stream, compile, graph; and data, where a file was moved.
         save_every: Seconds between checkpoints, 0 or more.
         snapshots: Epochs whose model is kept as epoch-N.ckpt; of a resumed run, epochs that are still to come.
         tensorboard: Also write TensorBoard event files (needs the extra `tensorboard`).
@@ -160,9 +160,10 @@ def _show(dataset: Dataset) -> None:
 def _read(experiment: Experiment, run: "Run") -> Dataset:
     """The data of an experiment, compared with those of its run if there is one, with a bar while they are checked."""
     with counting_bar(console, "MiB of data checked") as progress, reading_progress(progress):
+        dataset = load_data(experiment)
         if run.exists():
-            return run.dataset(experiment.stream)
-        return load_data(experiment)
+            run.check_data(dataset, experiment.data)
+        return dataset
 
 
 def default_folder(experiment: Experiment) -> Path:
