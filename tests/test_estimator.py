@@ -103,6 +103,14 @@ def test_data_frames_in_and_out():
     assert list(codes.index) == list(x.index)
 
 
+def test_options_of_the_training_take_effect():
+    """Each changes the first step, or how many there are."""
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    plain = tiny().fit(x).score(x)
+    for option in ({"normalize": False}, {"adam_eps": 0.1}, {"epoch_steps": 1}, {"precision": "64-true"}):
+        assert tiny(options=option).fit(x).score(x) != plain
+
+
 def test_two_levels_have_both_means():
     x = np.random.default_rng(0).normal(size=(40, 3))
     model = tiny(model="hvae", prior="vamp", components=5, options={"weighted": True}).fit(x)
@@ -115,9 +123,17 @@ def test_two_levels_have_both_means():
     ("parameters", "message"),
     [
         ({"prior": "vampire"}, "unknown prior 'vampire'"),
-        ({"likelihood": "poison"}, "likelihood is 'poison': choose one of auto"),
+        ({"likelihood": "poison"}, "unknown likelihood 'poison': choose one of auto"),
         ({"validation_fraction": 1.0}, "validation_fraction is 1.0"),
         ({"options": {"latent": 3}}, "options has latent, which is a parameter"),
+        ({"options": {"epochs": 3}}, "options has epochs, which is a parameter: give it as max_epochs"),
+        ({"options": {"likelihood": "student"}}, "options has likelihood, which is a parameter"),
+        ({"options": {"columns": "a=drop"}}, "unknown option 'columns'"),
+        ({"accelerator": "tpu"}, "unknown accelerator 'tpu'"),
+        ({"objective": "refit"}, "refit starts from a trained model"),
+        ({"latent": 2.0}, "latent is 2.0: a whole number"),
+        ({"hidden": (8.5,)}, "hidden is 8.5: give whole numbers"),
+        ({"draws": 0}, "draws is 0"),
         ({"components": 3}, "components is 3, but the prior standard has no such option"),
         ({"prior": "vamp-data", "components": 100}, "only 36 training examples"),
         ({"model": "convhvae"}, "vectors|images"),

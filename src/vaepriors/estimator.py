@@ -11,6 +11,7 @@ This is done here, in double precision, and not by the model in single precision
 would round away the spread of a column far from 0, such as a time in seconds.
 """
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from vaepriors import training
-from vaepriors.app.experiment import Experiment, build
+from vaepriors.app.choices import Count, check_choice, check_value
+from vaepriors.app.experiment import OBJECTIVES, Experiment, build
+from vaepriors.app.train import settings_of
 from vaepriors.conditional import unconditional
 from vaepriors.data import LIKELIHOODS, Dataset
 from vaepriors.distributions import point_estimate
@@ -33,6 +36,14 @@ from vaepriors.vae import eval_mode
 __all__ = ["VariationalAutoencoder"]
 
 FLOATS = (np.float64, np.float32)
+PARAMETERS = {  # of the estimator, by the field of an experiment
+    **{name: name for name in ("prior", "model", "likelihood", "objective", "latent", "hidden", "components")},
+    **{name: name for name in ("standardize", "patience", "warmup", "batch_size", "lr", "accelerator")},
+    "epochs": "max_epochs",
+    "seed": "random_state",
+}
+ELSEWHERE = ("data", "columns", "layer", "image_size", "condition", "pseudo_conditions", "stream", "devices", "nodes")
+OPTIONS = [each.name for each in dataclasses.fields(Experiment) if each.name not in (*PARAMETERS, *ELSEWHERE)]
 Array = NDArray[np.floating]
 
 
@@ -50,7 +61,8 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         latent: Size of z, of each level.
         hidden: Sizes of the hidden layers of encoder and decoder.
         components: Components of a mixture; the prior's default unless given.
-        options: Further options of `vaepriors train` by name, such as `{"weighted": True}`.
+        options: Further options of `vaepriors train` by name, such as `{"weighted": True, "lr_stages": 8}`, except
+            those of files, conditions and several devices.
         standardize: Whether real columns are standardised. Densities are of the data as given in both cases.
         validation_fraction: Share of the rows that are kept for early stopping.
         max_epochs: Epochs at most.
@@ -132,26 +144,16 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             Diverged: If the loss is not finite.
         """
         rows: Array = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
-        experiment = self._experiment()
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        experiment = self._experiment(seed)
         self.likelihood_ = self._choose_likelihood(rows)
         self.mean_, self.scale_ = self._moments(rows)
         dataset = self._dataset(rows, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, "weights"))
             model, objective = build(experiment, dataset)
-        outcome = training.fit(
-            model,
-            objective,
-            dataset,
-            epochs=self.max_epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            warmup=self.warmup,
-            patience=self.patience,
-            seed=seed,
-            accelerator=self.accelerator,
-        )
+        settings = settings_of(experiment)
+        outcome = training.fit(model, objective, dataset, accelerator=self.accelerator, **settings)
         self.model_ = unconditional(outcome.load_best(model)).cpu().double()
         self.metrics_, self.n_iter_ = outcome.metrics, outcome.epoch
         self.seed_ = seed
@@ -226,30 +228,22 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             torch.manual_seed(seed_of(int(check_random_state(state).randint(2**31 - 1)), "sample"))
             return self._restore(self.model_.sample((n_samples,)))
 
-    def _experiment(self) -> Experiment:
+    def _experiment(self, seed: int) -> Experiment:
         """The choices by name, checked."""
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction is {self.validation_fraction}: it must be between 0 and 1")
-        if self.likelihood not in ("auto", *LIKELIHOODS):
-            raise ValueError(f"likelihood is {self.likelihood!r}: choose one of auto, {', '.join(LIKELIHOODS)}")
-        own = {
-            "prior": self.prior,
-            "model": self.model,
-            "objective": self.objective,
-            "latent": self.latent,
-            "hidden": tuple(self.hidden),
-            "components": self.components,
-            "epochs": self.max_epochs,
-            "patience": self.patience,
-            "warmup": self.warmup,
-            "batch_size": self.batch_size,
-            "lr": self.lr,
-        }
-        twice = sorted(own.keys() & (self.options or {}).keys())
-        if twice:
-            raise ValueError(f"options has {twice[0]}, which is a parameter: give it as {twice[0]}=...")
-        values: Any = own | (self.options or {})
-        return Experiment(**values)
+        check_value("draws", self.draws, Count)
+        options = self.options or {}
+        for name in options:
+            if name in PARAMETERS:
+                raise ValueError(f"options has {name}, which is a parameter: give it as {PARAMETERS[name]}=...")
+            check_choice("option", name, OPTIONS)
+        own: Any = {name: getattr(self, parameter) for name, parameter in PARAMETERS.items()}
+        own |= {"hidden": tuple(np.atleast_1d(self.hidden).tolist()), "seed": seed}
+        experiment = Experiment(**own | options)
+        if OBJECTIVES[experiment.objective].facts.get("needs_start", False):
+            raise ValueError(f"the objective {self.objective} starts from a trained model: choose another one")
+        return experiment
 
     def _choose_likelihood(self, rows: Array) -> str:
         if self.likelihood != "auto":

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,12 +17,17 @@ from vaepriors.training import Callback, Outcome, Settings, Training
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["check_start", "fit", "make_fabric", "prepare"]
+__all__ = ["check_start", "fit", "make_fabric", "prepare", "settings_of"]
 
 
 def make_fabric(experiment: Experiment) -> "Fabric":
     """The devices of an experiment."""
     return open_devices(experiment.accelerator, experiment.devices, experiment.nodes, experiment.precision)
+
+
+def settings_of(experiment: Experiment) -> dict[str, Any]:
+    """The values of `Settings` in an experiment, by name."""
+    return {field.name: getattr(experiment, field.name) for field in dataclasses.fields(Settings)}
 
 
 def prepare(
@@ -31,8 +36,7 @@ def prepare(
     """The training of an experiment, ready to run, with initial weights that follow from its seed."""
     torch.manual_seed(seed_of(experiment.seed, "weights"))
     model, objective = build(experiment, dataset)
-    names = [field.name for field in dataclasses.fields(Settings)]
-    settings = Settings(**{name: getattr(experiment, name) for name in names})
+    settings = Settings(**settings_of(experiment))
     return Training(model, objective, dataset, settings, fabric, run, callbacks, dataclasses.asdict(experiment))
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import numbers
 import sys
 import types
 import typing
@@ -104,6 +105,8 @@ def check_value(name: str, value: Any, kind: Any) -> None:
 
 
 def _check_whole(name: str, value: int, limit: Within) -> None:
+    if not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name} is {value}: a whole number is needed")
     if value < limit.least:
         need = "it cannot be negative" if limit.least == 0 else f"at least {limit.least} is needed"
         raise ValueError(f"{name} is {value}: {need}")
@@ -115,6 +118,9 @@ def _check_sizes(name: str, sizes: Sequence[int], limit: Length) -> None:
     if not limit.least <= len(sizes) <= limit.most:
         number = f"{limit.least} to {limit.most} layers" if limit.most < 10**3 else f"at least {limit.least} layer"
         raise ValueError(f"{name} is {in_words(tuple(sizes))}: give {number}")
+    for size in sizes:
+        if not isinstance(size, numbers.Integral):
+            raise ValueError(f"{name} is {in_words(tuple(sizes))}: give whole numbers")
     if min(sizes, default=1) < 1:
         raise ValueError(f"{name} is {in_words(tuple(sizes))}: give layers of at least 1 unit")
     if max(sizes, default=1) > 10**9:
