@@ -203,6 +203,7 @@ MISTAKES = [
         "-2 in row 13",
     ),
     (with_cells("income", {13: 0}), {"columns": "income=positive"}, "0 in row 13 of the column income.*above 0"),
+    (with_cells("income", {13: 1e-40}), {"columns": "income=positive"}, "1e-40 in row 13 of the column income"),
     (with_cells("smokes", {13: 2}), {"columns": "smokes=bit"}, "2 in row 13 of the column smokes"),
     (with_cells("age", {13: math.inf}), {}, "inf in row 13 of the column age"),
     (frame(), {"columns": "sex=real"}, "f in row 0 of the column sex|m in row 0 of the column sex"),
@@ -261,6 +262,7 @@ def test_a_category_that_no_training_row_has_is_refused(tmp_path):
         ("a,b\n1,2,3\n", "3 cells in row 0"),
         ("", "0 rows|cannot be read"),
         ('a,b\n"1,2\n', "cannot be read"),
+        ("a;b\n1;2\n3;4\n", "separate cells by commas, not by ';'"),
     ],
 )
 def test_damaged_texts(tmp_path, text, words):
@@ -308,10 +310,74 @@ def test_options_of_tables_are_refused_for_other_data():
 
 
 def test_values_that_single_precision_rounds_and_constant_columns_are_noted(tmp_path):
-    table = frame(time=1.6e9 + np.random.default_rng(0).normal(size=N), one=3.5)
+    table = frame(time=1.6e9 + np.random.default_rng(0).normal(size=N), one=3.5, same="x")
     doubts = " ".join(data.load(written(tmp_path / "mine.csv", table)).doubts)
     assert "the column time has values near 1.6e+09" in doubts
     assert "the column one has one value" in doubts
+    assert "the column same has one value" in doubts
+
+
+def test_a_word_that_is_read_as_a_missing_cell_and_a_row_as_names_are_noted(tmp_path):
+    table = frame(pool=np.where(np.arange(N) % 3, "None", "small"), garden=np.where(np.arange(N) % 3, "", "small"))
+    (doubt, *_) = data.load(written(tmp_path / "mine.csv", table)).doubts[-1:]
+    assert "the column pool has None, which is read as a missing cell" in doubt
+    assert not any("None" in each for each in data.load(written(tmp_path / "b.csv", table.drop(columns="pool"))).doubts)
+    rows = pd.DataFrame(np.random.default_rng(0).normal(size=(N, 3)).round(2))
+    (doubt,) = data.load(written(tmp_path / "rows.csv", rows, header=False)).doubts
+    assert "numbers as names, " in doubt
+    assert not data.load(written(tmp_path / "names.csv", rows)).doubts
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_long_numbers_keep_their_digits_as_categories_and_classes(tmp_path, suffix):
+    number = pd.array(2**60 + np.arange(N) % 3, "Int64")
+    table = frame(batch=2**60 + np.arange(N) % 3, shop=number)
+    table.loc[7, "shop"] = pd.NA
+    path = written(tmp_path / f"mine{suffix}", table)
+    loaded = data.load(path, columns="shop=category,batch=label", condition="labels")
+    assert loaded.classes == tuple(range(2**60, 2**60 + 3))
+    assert loaded.columns[-1].categories == tuple(map(str, loaded.classes))
+
+
+def test_zeros_of_both_signs_are_one_category(tmp_path):
+    path = written(tmp_path / "mine.csv", frame(code=np.where(np.arange(N) % 2, -0.0, np.arange(N) % 3)))
+    assert data.load(path, columns="code=category").columns[-1].categories == ("0", "1", "2")
+
+
+def test_texts_of_digits_stay_texts_in_another_file(tmp_path):
+    """A file in which all codes are numbers would be read as numbers: 012 as 12."""
+    codes = np.array(["012", "12", "x"])[np.arange(N) % 3]
+    path = written(tmp_path / "mine.csv", frame(code=codes, site=codes))
+    loaded = data.load(path, columns="code=category,site=label", condition="labels")
+    x, y = loaded.read(written(tmp_path / "new.csv", frame(code=codes, site=codes)[::3]))
+    assert loaded.columns[-1].categories == loaded.classes == ("012", "12", "x")
+    assert (x[:, -1] == 0).all()
+    assert (y.argmax(-1) == 0).all()
+
+
+def test_small_numbers_are_not_guessed_as_positive(tmp_path):
+    """Single precision would round them to 0, whose logarithm is infinite."""
+    table = frame(p=10.0 ** -np.linspace(0, 60, N))
+    assert kinds(data.load(written(tmp_path / "mine.csv", table)))["p"] == "real"
+
+
+def test_the_index_of_a_parquet_can_be_the_split(tmp_path):
+    fold = pd.Index(["train"] * 40 + ["valid"] * 12 + ["test"] * 8, name="fold")
+    loaded = data.load(written(tmp_path / "mine.parquet", frame().set_index(fold)), columns="fold=split")
+    assert [len(loaded.train), len(loaded.valid), len(loaded.test)] == [40, 12, 8]
+    assert kinds(loaded) == GUESSED
+
+
+def test_an_h5ad_without_x_or_with_a_name_twice_is_refused(tmp_path):
+    counts = np.random.default_rng(0).poisson(2, (N, 2)).astype(np.float32)
+    names = pd.DataFrame(index=["depth", "b"])
+    depths = pd.DataFrame({"depth": np.arange(N) + 1.0}, index=[f"cell{n}" for n in range(N)])
+    cells = anndata.AnnData(var=names, obs=depths, layers={"raw": counts})
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(ValueError, match=r"has no X: choose a layer of \['raw'\]"):
+        data.load(str(tmp_path / "cells.h5ad"))
+    with pytest.raises(ValueError, match="depth among its variables and in obs"):
+        data.load(str(tmp_path / "cells.h5ad"), layer="raw", columns="depth=size")
 
 
 def test_another_file_is_encoded_with_the_columns_of_the_first(tmp_path):

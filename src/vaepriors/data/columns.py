@@ -15,7 +15,7 @@ covariate  a number that a model is given
 import csv
 import io
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,8 @@ __all__ = [
     "MISSING",
     "OUTSIDE",
     "ROLES",
+    "are_plain",
+    "are_values",
     "csv_of",
     "describe_columns",
     "encode",
@@ -43,12 +45,14 @@ __all__ = [
     "parse_columns",
     "texts_of",
     "values_of",
+    "wholes_of",
 ]
 
 OUTSIDE = ("drop", "split", "label", "covariate")  # not modelled
 ROLES = (*KINDS, *OUTSIDE)
 MISSING = -1  # the code of a missing category
 MOSTLY = 0.5  # a column with more numbers than this among its texts is one of numbers
+SMALLEST = 2.0**-126  # of positive numbers: less becomes 0 in a training
 DISTINCT = 0.5  # a column of texts with more categories than this share of its rows has none
 SHOWN = 12  # names in a line
 
@@ -76,8 +80,7 @@ def parse_columns(text: str) -> dict[str, str]:
 
 def numbers_of(cells: "pd.Series") -> np.ndarray | None:
     """Cells as float64 with NaN for missing ones; None if they are not numbers, bits included."""
-    kind = cells.dtype.kind if isinstance(cells.dtype, np.dtype) else getattr(cells.dtype, "kind", "O")
-    if kind in "biuf" and cells.dtype.name != "category":
+    if _is(cells, "biuf"):
         return cells.to_numpy(np.float64, na_value=np.nan)
     observed = cells[cells.notna()]
     if len(observed) == 0 or all(isinstance(cell, bool) for cell in observed):
@@ -85,17 +88,52 @@ def numbers_of(cells: "pd.Series") -> np.ndarray | None:
     return None
 
 
+def _is(cells: "pd.Series", kinds: str) -> bool:
+    """Whether the type of cells is of one of these kinds of NumPy."""
+    return getattr(cells.dtype, "kind", "O") in kinds and cells.dtype.name != "category"
+
+
 def texts_of(cells: "pd.Series") -> np.ndarray:
-    """Cells as texts, None for missing ones; a whole number has no decimal point."""
+    """Cells as texts, None for missing ones; a whole number has no decimal point, and all of its digits."""
     numbers = numbers_of(cells)
-    if numbers is None:
+    if numbers is None or _is(cells, "iu"):
         return np.array([str(cell) if seen else None for cell, seen in zip(cells, cells.notna(), strict=True)], object)
-    return np.array([None if np.isnan(each) else f"{each:.15g}" for each in numbers], object)
+    return np.array([None if np.isnan(each) else _plain(each) for each in numbers], object)
+
+
+def _plain(number: float) -> str:
+    return f"{number + 0.0:.15g}"  # -0.0 is 0
+
+
+def wholes_of(cells: "pd.Series") -> np.ndarray | None:
+    """Complete cells of numbers, with all digits of whole ones; None if they are not numbers."""
+    return cells.to_numpy(np.int64) if _is(cells, "iu") else numbers_of(cells)
+
+
+def are_plain(texts: Iterable[str]) -> bool:
+    """Whether all texts are those of numbers, which a file may also write as 1.0 or 01.
+
+    >>> are_plain(["1", "2.5"]), are_plain(["1", "x"]), are_plain(["1", "01"])
+    (True, False, False)
+    """
+    return all(_is_number(text) and _plain(float(text)) == text for text in texts)
 
 
 def is_index(name: str) -> bool:
     """Whether a column has no name in the file: it is the index of a table that pandas wrote."""
     return name.startswith("Unnamed: ") or not name
+
+
+def are_values(names: Collection[str]) -> bool:
+    """Whether the names of columns look like a row of values: all are numbers, some with decimals, in no order.
+
+    >>> are_values(["0.5", "-1"]), are_values(["12", "3"]), are_values(["400.5", "401.5"]), are_values(["age", "0.5"])
+    (True, False, False, False)
+    """
+    if not all(map(_is_number, names)) or all(name.isdigit() for name in names):
+        return False
+    numbers = [float(name) for name in names]
+    return numbers != sorted(numbers)
 
 
 def guess_kind(path: Path, name: str, cells: "pd.Series") -> str:
@@ -109,7 +147,7 @@ def guess_kind(path: Path, name: str, cells: "pd.Series") -> str:
     if (x == np.floor(x)).all() and x.min() in (0, 1) and x.max() <= LARGEST_COUNT:
         return "count"
     skewness = _skewness(x)
-    return "positive" if x.min() > 0 and skewness > 1 and abs(_skewness(np.log(x))) < skewness else "real"
+    return "positive" if x.min() >= SMALLEST and skewness > 1 and abs(_skewness(np.log(x))) < skewness else "real"
 
 
 def _skewness(x: np.ndarray) -> float:
@@ -150,10 +188,10 @@ def _is_number(cell: str) -> bool:
 
 TAKES = {
     "real": (lambda x: np.isfinite(x), "finite numbers"),
-    "positive": (lambda x: np.isfinite(x) & (x > 0), "numbers above 0"),
+    "positive": (lambda x: np.isfinite(x) & (x >= SMALLEST), "numbers above 0, from 1.2e-38 on"),
     "count": (lambda x: (x >= 0) & (x <= LARGEST_COUNT) & (x == np.floor(x)), f"whole numbers 0 to {LARGEST_COUNT}"),
     "bit": (lambda x: (x == 0) | (x == 1), "0 and 1"),
-    "size": (lambda x: np.isfinite(x) & (x > 0), "numbers above 0"),
+    "size": (lambda x: np.isfinite(x) & (x >= SMALLEST), "numbers above 0, from 1.2e-38 on"),
 }
 
 

@@ -8,7 +8,7 @@ matrix becomes a dense one.
 import csv
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["SUFFIXES", "Frame", "as_written", "read_frame"]
 
 SUFFIXES = (".csv", ".parquet", ".h5ad")
+EXACT = "numpy_nullable"  # the types of pandas in which whole numbers stay whole beside missing cells
 CELL = 12  # bytes of a number, as read and as float32
 
 
@@ -55,8 +56,8 @@ class Frame(NamedTuple):
         return self._replace(table=self.table.assign(**{name: self.other[name] for name in beside}))
 
 
-def read_frame(path: Path, layer: str | None = None) -> Frame:
-    """Read a table; of an `.h5ad` the layer, or X unless given.
+def read_frame(path: Path, layer: str | None = None, texts: Collection[str] = ()) -> Frame:
+    """Read a table; of an `.h5ad` the layer, or X unless given; of a `.csv` the columns `texts` as texts.
 
     The columns of arrays `(N, D)` in a `.npy` or `.npz` are named 0, 1, ...; labels are beside the table.
     """
@@ -66,8 +67,10 @@ def read_frame(path: Path, layer: str | None = None) -> Frame:
         return _frame_of_arrays(path, read_arrays(path))
     if layer is not None and suffix != ".h5ad":
         raise ValueError(f"layer is {layer}, but {path} is not an .h5ad and has no layers: leave it out")
-    read = {".csv": _read_csv, ".parquet": _read_parquet}.get(suffix)
-    frame = _read_h5ad(path, layer) if read is None else Frame(read(path))
+    if suffix == ".h5ad":
+        frame = _read_h5ad(path, layer)
+    else:
+        frame = _read_parquet(path) if suffix == ".parquet" else Frame(_read_csv(path, texts))
     if not frame.table.shape[0] or not frame.table.shape[1]:
         rows, columns = frame.table.shape
         raise ValueError(f"{path} has {rows} rows and {columns} columns: give a table with at least one of each")
@@ -101,7 +104,9 @@ def _columns_beside(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.n
 
 
 def as_written(path: Path, table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table with its cells as in the file: of a `.csv`, as texts."""
+    """The table with its cells as in the file: of a `.csv` as texts, of a `.parquet` with an index that has names."""
+    if path.suffix.lower() == ".parquet":
+        return _parquet(path)[0]
     if path.suffix.lower() != ".csv":
         return table
     with _reading(path):
@@ -137,14 +142,15 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
         raise ValueError(f"{path} has the column {short(twice[0])} {Counter(names)[twice[0]]} times: rename one")
 
 
-def _read_csv(path: Path) -> "pd.DataFrame":
+def _read_csv(path: Path, texts: Collection[str]) -> "pd.DataFrame":
     pandas = _package("pandas", "tables", path)
     _check_size(path, CELL / 2 * path.stat().st_size)  # a cell takes at least two characters
     with _reading(path):
         _check_lines(path)
         return pandas.read_csv(
-            path, index_col=False, low_memory=False, float_precision="round_trip", encoding="utf-8-sig"
-        )
+            path, index_col=False, low_memory=False, float_precision="round_trip", encoding="utf-8-sig",
+            dtype=dict.fromkeys(texts, str), dtype_backend=EXACT,
+        )  # fmt: skip
 
 
 def _check_lines(path: Path) -> None:
@@ -153,6 +159,10 @@ def _check_lines(path: Path) -> None:
         lines = csv.reader(file, strict=True)
         names = next(lines, [])
         _check_names(path, names)
+        if len(names) == 1 and (other := {";", "\t", "|"} & set(names[0])):
+            raise ValueError(
+                f"{path} has one column, {short(names[0])}: separate cells by commas, not by {other.pop()!r}"
+            )
         for row, line in enumerate(each for each in lines if each):
             if len(line) != len(names):
                 raise ValueError(
@@ -161,17 +171,26 @@ def _check_lines(path: Path) -> None:
                 )
 
 
-def _read_parquet(path: Path) -> "pd.DataFrame":
-    pandas, parquet = _package("pandas", "tables", path), _package("pyarrow.parquet", "tables", path)
+def _read_parquet(path: Path) -> Frame:
+    parquet = _package("pyarrow.parquet", "tables", path)
     with _reading(path):
         file = parquet.ParquetFile(path)
         rows, columns = file.metadata.num_rows, file.metadata.num_columns
         _check_names(path, file.schema_arrow.names)
     _check_size(path, CELL * rows * columns)
+    table, index = _parquet(path)
+    return Frame(table.drop(columns=index), table[index] if index else None)
+
+
+def _parquet(path: Path) -> tuple["pd.DataFrame", list[str]]:
+    """The table with its index as columns if it has names, and these names."""
     with _reading(path):
-        table = pandas.read_parquet(path, engine="pyarrow")
-        table.columns = [str(name) for name in table.columns]
-        return table.reset_index(drop=True)
+        table = _package("pandas", "tables", path).read_parquet(path, engine="pyarrow", dtype_backend=EXACT)
+    named = any(name is not None for name in table.index.names)
+    levels = table.index.nlevels if named else 0
+    table = table.reset_index(drop=not named)
+    table.columns = [str(name) for name in table.columns]
+    return table, list(table.columns[:levels])
 
 
 def _read_h5ad(path: Path, layer: str | None) -> Frame:
@@ -182,7 +201,7 @@ def _read_h5ad(path: Path, layer: str | None) -> Frame:
         with _reading(path):
             if layer is not None and layer not in data.layers:
                 raise ValueError(f"{path} has no layer {layer}: choose one of {short(list(data.layers)) or 'none'}")
-            if layer is None and data.X is None:
+            if layer is None and "X" not in data.file:
                 raise ValueError(f"{path} has no X: choose a layer of {short(list(data.layers))}")
             names = [str(name) for name in data.var_names]
             _check_names(path, names)

@@ -14,12 +14,24 @@ import numpy as np
 import torch
 
 from vaepriors.data.arrays import SPLITS
-from vaepriors.data.columns import OUTSIDE, encode, guess_kind, is_index, listed, numbers_of, parse_columns, texts_of
+from vaepriors.data.columns import (
+    OUTSIDE,
+    are_plain,
+    are_values,
+    encode,
+    guess_kind,
+    is_index,
+    listed,
+    numbers_of,
+    parse_columns,
+    texts_of,
+    wholes_of,
+)
 from vaepriors.data.conditions import check_covariates, check_labels, condition_on, y_of
 from vaepriors.data.dataset import LIKELIHOODS, Dataset
 from vaepriors.data.draws import shuffled_split
 from vaepriors.data.examples import Examples
-from vaepriors.data.frames import Frame, read_frame
+from vaepriors.data.frames import Frame, as_written, read_frame
 from vaepriors.networks.mixed import Column
 
 if TYPE_CHECKING:
@@ -74,7 +86,7 @@ def load(
         x[test],
         likelihood,
         stored=f"{path.suffix[1:]} without {left_out}" if left_out else path.suffix[1:],
-        doubts=tuple(_doubts(table, chosen, x.numpy(), train.numpy())),
+        doubts=(*_doubts(table, chosen, x.numpy(), train.numpy()), *_doubtful_words(path, table, chosen)),
         standardize=scaled,
         columns=tuple(chosen),
         reader=partial(_read_examples, columns=columns, layer=layer),
@@ -98,11 +110,18 @@ def read_rows(
         path: The table. It may have more columns, and needs no split.
         columns, layer: Those that the data set was loaded with.
     """
-    frame = read_frame(path, layer if path.suffix.lower() == ".h5ad" else None)
+    frame = read_frame(path, layer if path.suffix.lower() == ".h5ad" else None, _text_columns(dataset, columns))
     frame = frame.taking(column.name for column in dataset.columns)
     x = encode(path, frame.table, dataset.columns)
     _check_complete_rows(path, x.isnan().numpy(), dataset.columns, dataset.likelihood)
     return frame, Examples(x, _conditions(path, frame, dataset, columns) if dataset.conditions else None)
+
+
+def _text_columns(dataset: Dataset, columns: str | None) -> list[str]:
+    """Columns of categories or classes of which some are no numbers: there, 012 and 12 differ."""
+    labels = [name for name, kind in parse_columns(columns).items() if kind == "label"] if columns else []
+    named = any(isinstance(each, str) for each in dataset.classes)
+    return [each.name for each in dataset.columns if not are_plain(each.categories)] + labels * named
 
 
 def _read_examples(dataset: Dataset, path: Path, columns: str | None, layer: str | None) -> Examples:
@@ -139,7 +158,7 @@ def _beside(path: Path, frame: Frame, given: dict[str, str], rows: dict[str, tor
 def _labels(path: Path, name: str, cells: "pd.Series") -> tuple[torch.Tensor, tuple[str, ...]]:
     """Whole numbers as they are; of texts, the place of each among all in their order, and all."""
     _check_complete(path, name, cells)
-    numbers = numbers_of(cells)
+    numbers = wholes_of(cells)
     if numbers is None:
         texts, places = np.unique(texts_of(cells).astype(str), return_inverse=True)
         return torch.from_numpy(places).long(), tuple(texts.tolist())
@@ -175,6 +194,8 @@ def _check_given(path: Path, frame: Frame, given: dict[str, str]) -> None:
     """Refuse a column that the table does not have; one beside it can only be the size or outside of the model."""
     beside = [] if frame.other is None else [str(name) for name in frame.other.columns]
     for name, kind in given.items():
+        if name in frame.table.columns and name in beside and kind in (*OUTSIDE, "size"):
+            raise ValueError(f"{path} has {name} among its variables and in obs: rename one to set it as {kind}")
         if name not in frame.table.columns and not (kind in (*OUTSIDE, "size") and name in beside):
             known = listed([*frame.table.columns, *beside])
             raise ValueError(f"{path} has no column {name}, which columns names as {kind}: it has {known}")
@@ -235,7 +256,9 @@ def _column(table: "pd.DataFrame", name: str, kind: str, train: np.ndarray) -> C
         return Column(name, kind)
     cells = table[name].iloc[train]
     texts = {text for text in texts_of(cells) if text is not None}
-    return Column(name, kind, tuple(sorted(texts, key=float) if numbers_of(cells) is not None else sorted(texts)))
+    return Column(
+        name, kind, tuple(sorted(sorted(texts), key=float) if numbers_of(cells) is not None else sorted(texts))
+    )
 
 
 def _likelihood(columns: list[Column], missing: bool) -> str:
@@ -261,12 +284,14 @@ def _check_complete_rows(path: Path, missing: np.ndarray, columns: Sequence[Colu
 
 
 def _doubts(table: "pd.DataFrame", columns: list[Column], x: np.ndarray, train: np.ndarray) -> Iterator[str]:
-    """Likely mistakes: columns with one value, and numbers that are the same in single precision."""
+    """Likely mistakes: no names, columns with one value, and numbers that are the same in single precision."""
+    if are_values(table.columns):
+        names = listed(table.columns)
+        yield f"the columns have numbers as names, {names}: if the first line is a row, write a line of names above it"
     for place, column in enumerate(columns):
-        name, numbers = column.name, numbers_of(table[column.name])
-        if numbers is None:
-            continue
-        cells, rounded = numbers[train], x[train, place]
+        name, rounded = column.name, x[train, place]
+        numbers = None if column.kind == "category" else numbers_of(table[name])
+        cells = rounded if numbers is None else numbers[train]
         spread = np.nanstd(cells)
         if spread <= 1e-12 * np.nanmax(np.abs(cells)):
             yield f"the column {name} has one value in the training rows: set --columns {name}=drop"
@@ -275,3 +300,17 @@ def _doubts(table: "pd.DataFrame", columns: list[Column], x: np.ndarray, train: 
                 f"the column {name} has values near {np.nanmean(cells):.6g} that differ by about {spread:.2g}: single "
                 "precision rounds them, so subtract a constant"
             )
+
+
+def _doubtful_words(path: Path, table: "pd.DataFrame", columns: list[Column]) -> Iterator[str]:
+    """A sentence about the first word among categories that pandas reads as a missing cell."""
+    incomplete = [each.name for each in columns if each.kind == "category" and table[each.name].isna().any()]
+    written = as_written(path, table) if incomplete else table
+    for name in incomplete:
+        words = [cell for cell in written[name][table[name].isna()] if isinstance(cell, str) and cell.lower() != "nan"]
+        if any(words):
+            yield (
+                f"the column {name} has {next(filter(None, words))}, which is read as a missing cell: if it is a "
+                "category, write another word"
+            )
+            return
