@@ -167,6 +167,28 @@ def test_multiple_imputations_of_another_file(folder, vaepriors, capsys):
     assert "'z' in row 0 of the column sex" in capsys.readouterr().err
 
 
+def test_cells_are_filled_as_the_table_writes_such_values(tmp_path, vaepriors):
+    """The category 01 is the number 1, but written as 01; an index and whole numbers beside gaps stay as they are."""
+    table = pd.DataFrame({"code": ["01", "02"] * 30, "ill": ["true", "false"] * 30}, pd.Index(range(60), name="id"))
+    table["mass"] = pd.array(2**60 + np.arange(60), "Int64")
+    table.loc[3, ["code", "mass"]] = None
+    table.loc[4, "ill"] = None
+    table.to_csv(tmp_path / "mine.csv")
+    options = ["--hidden", "8", "--latent", "2", "--epochs", "1", "--accelerator", "cpu"]
+    columns = ["--columns", "id=drop,code=category,mass=drop"]
+    assert vaepriors("train", "--data", tmp_path / "mine.csv", *columns, *options, "--out", tmp_path / "run") == 0
+    assert vaepriors("impute", tmp_path / "run", "--out", tmp_path / "out.csv") == 0
+    before, after = cells(tmp_path / "mine.csv"), cells(tmp_path / "out.csv")
+    assert [row for row in range(61) if before[row] != after[row]] == [4, 5]
+    assert after[4][1] in ("01", "02")
+    assert after[5][2] in ("true", "false")
+    table["ill"], table["code"] = table["ill"] == "true", table["code"].astype(float)
+    table.to_parquet(tmp_path / "mine.parquet")
+    other = ["--file", tmp_path / "mine.parquet", "--out", tmp_path / "other.csv"]
+    assert vaepriors("impute", tmp_path / "run", *other) == 0
+    assert [row[::3] for row in cells(tmp_path / "other.csv")] == [row[::3] for row in before]
+
+
 def test_draws_of_a_table_are_written_as_a_table_and_reported(folder, vaepriors):
     assert vaepriors("sample", folder, "--number", "7") == 0
     rows = cells(folder / "samples.csv")

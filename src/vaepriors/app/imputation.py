@@ -1,5 +1,6 @@
 """The table of a run, or another one with the same columns, with its missing cells filled."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from vaepriors.data.columns import is_index, values_of
 from vaepriors.data.frames import as_written
 from vaepriors.data.table import read_rows
 from vaepriors.imputation import Imputed, impute
+from vaepriors.networks.mixed import Column
 from vaepriors.numerics import fixed_numerics, seed_of
 
 if TYPE_CHECKING:
@@ -60,17 +62,23 @@ def impute_run(
     imputed = impute(model, x.to(next(model.parameters())), samples, draws, condition=examples.condition)
     written = as_written(path, frame.table)
     for each, rows in zip(paths, imputed.draws if draws else imputed.x[None], strict=True):
-        write_atomically(each, _filled(written, x.isnan(), values_of(rows, dataset.columns)).encode())
+        write_atomically(each, _filled(written, x.isnan(), rows, dataset.columns).encode())
     return paths, imputed
 
 
-def _filled(table: "pd.DataFrame", missing: "Tensor", values: dict[str, list[Any]]) -> str:
-    """The text of a table with these values in its missing cells."""
+def _filled(table: "pd.DataFrame", missing: "Tensor", x: "Tensor", columns: Sequence[Column]) -> str:
+    """The text of a table with the values of complete rows x in its missing cells."""
     table = table.astype(object)
-    for place, (name, filled) in enumerate(values.items()):
-        cells, rows = table[name].tolist(), missing[:, place].nonzero().flatten().tolist()
-        words = any(str(cell).lower() in ("true", "false") for cell in cells)
-        for row in rows:
-            cells[row] = str(bool(filled[row])) if words and filled[row] in (0, 1) else filled[row]
-        table[name] = cells
+    for column, gaps, values in zip(columns, missing.T.tolist(), values_of(x, columns).values(), strict=True):
+        cells = table[column.name].tolist()
+        spelled = _spelled(values, cells, gaps) if column.kind in ("bit", "category") else {}
+        filled = zip(values, cells, gaps, strict=True)
+        table[column.name] = [spelled.get(value, value) if gap else cell for value, cell, gap in filled]
     return table.to_csv(index=False, header=["" if is_index(str(name)) else str(name) for name in table.columns])
+
+
+def _spelled(values: list[Any], cells: list[Any], gaps: list[bool]) -> dict[Any, Any]:
+    """How the table writes each value of a column: 007 of the category 7, true of the bit 1."""
+    words = any(str(cell).lower() in ("true", "false") for cell in cells)
+    seen = {value: cell for value, cell, gap in zip(values, cells, gaps, strict=True) if not gap}
+    return ({0: "False", 1: "True"} if words else {}) | seen
