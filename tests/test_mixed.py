@@ -123,6 +123,7 @@ def test_a_size_factor_multiplies_the_means_of_counts_and_is_given(standardize):
     torch.testing.assert_close(usual[:, 1], torch.full((40,), 500.0).double(), rtol=1e-5, atol=0)
     assert p.support.check(p.sample((3,))).all()
     assert torch.equal(p.given(x).sample((3,))[..., 1], x[:, 1].expand(3, 40))
+    torch.testing.assert_close(p.given(x).log_prob(x), p.log_prob(x))  # not multiplied twice
     torch.testing.assert_close(p.expand((2, 40)).log_prob(x), p.log_prob(x).expand(2, 40))
     torch.testing.assert_close(p.log_prob(x.expand(2, 40, 4)), p.log_prob(x).expand(2, 40))
     error = residual(p, x)

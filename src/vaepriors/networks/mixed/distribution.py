@@ -1,6 +1,7 @@
 """The distribution of a row."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,14 +76,14 @@ class Mixed(ShapedDistribution):
     def given(self, value: Tensor) -> "Mixed":
         """The distribution of rows with the size factors of these, of shape `(*batch, D)`; itself without any.
 
-        A missing size factor counts as the usual one.
+        A missing size factor stays the usual one. Given twice, the factors are the last ones.
         """
         if not len(self.scaling.usual):
             return self
-        size = value[..., self.scaling.of_size]
-        size = torch.where(size.isnan(), self.scaling.usual, size)
-        p = self.expand(torch.broadcast_shapes(value.shape[:-1], self.batch_shape))
-        return Mixed([_given(part, size, size.log() - self.scaling.usual.log()) for part in p.parts], self.scaling)
+        p: Any = self.expand(torch.broadcast_shapes(value.shape[:-1], self.batch_shape))
+        size, before = value[..., self.scaling.of_size], p.parts[-1].value  # `size` is the last kind
+        size = torch.where(size.isnan(), before, size)
+        return Mixed([_given(part, size, size.log() - before.log()) for part in p.parts], self.scaling)
 
     def marginal_log_prob(self, value: Tensor) -> Tensor:
         """log p_j(x_j) of each cell, 0 of a missing one and of a size factor, of shape `(*sample, *batch, D)`."""
