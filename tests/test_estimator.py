@@ -85,6 +85,16 @@ def test_counts_are_scored_and_drawn_as_counts():
         model.score_samples(np.array([[0.0, 1.0, 2.0], [0.0, 1.5, 2.0]]))
 
 
+@pytest.mark.parametrize("code", [1.0, 7.0])
+def test_a_category_that_no_training_row_has_is_refused(code):
+    codes = np.arange(120).reshape(60, 2) % 3 * np.array([2.0, 1.0])  # 0, 2, 4 and 0, 1, 2
+    model = tiny(likelihood="categorical").fit(codes)
+    assert np.isfinite(model.score_samples(codes)).all()
+    for method in (model.transform, model.score_samples):
+        with pytest.raises(ValueError, match=f"row 1 of X has the category {code:.0f} in column 0"):
+            method(np.array([[0.0, 1.0], [code, 1.0]]))
+
+
 def test_it_stands_in_a_pipeline_and_a_search():
     x, y = load_breast_cancer(return_X_y=True)
     classifier = make_pipeline(tiny(latent=4, max_epochs=20, lr=0.01), LogisticRegression()).fit(x, y)

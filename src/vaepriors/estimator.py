@@ -157,6 +157,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         self.model_ = unconditional(outcome.load_best(model)).cpu().double()
         self.metrics_, self.n_iter_ = outcome.metrics, outcome.epoch
         self.seed_ = seed
+        self._codes = _all_codes(dataset.train if self.likelihood_ == "categorical" else dataset.train[:1])
         self._n_features_out = self._encode(self._standardize(rows[:1])).shape[1]
         return self
 
@@ -278,6 +279,12 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             raise ValueError(
                 f"row {row} of X has values outside of the support of {self.likelihood_}, {likelihood.support}"
             )
+        if likelihood.known is not None and not (known := likelihood.known(self._codes, u)).all():
+            row, column = (~known).nonzero()[0].tolist()
+            raise ValueError(
+                f"row {row} of X has the category {rows[row, column]:.0f} in column {column}, but no training row has "
+                "it: merge rare categories, or remove such rows"
+            )
         return rows, u
 
     @torch.no_grad()
@@ -290,3 +297,9 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def _restore(self, u: Tensor) -> Array:
         return u.numpy() * self.scale_ + self.mean_
+
+
+def _all_codes(x: Tensor) -> Tensor:
+    """As few rows as have every code of each column of x, some several times."""
+    codes = [column.unique() for column in x.T]
+    return torch.stack([each[torch.arange(max(map(len, codes))).clamp(max=len(each) - 1)] for each in codes], 1)
