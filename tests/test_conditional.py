@@ -225,6 +225,14 @@ def test_every_class_needs_a_component(classes):
         PerClass(MixtureOfGaussians(2, components=2), classes)
 
 
+def test_conditions_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"\(2,\), but its first 3 numbers"):
+        PerClass(MixtureOfGaussians(2, components=3), torch.arange(3))(torch.eye(2)[0])
+    encoder = networks.Appended(networks.Encoder((4 + 3,), [4], latent=2), 3)
+    with pytest.raises(ValueError, match=r"\(5,\) points, but y \(3,\)"):
+        encoder(torch.zeros(5, 4), torch.eye(3))
+
+
 def test_components_stay_with_their_classes():
     with pytest.raises(ValueError, match="3 components, but 2 classes"):
         PerClass(MixtureOfGaussians(2, components=3), torch.arange(2))(torch.eye(2))

@@ -214,6 +214,8 @@ class PerClass(nn.Module):
         self.register_buffer("classes", classes.long(), persistent=False)
 
     def forward(self, y: Tensor) -> NormalMixture:
+        if y.shape[-1] < self.number:
+            raise ValueError(f"y has shape {tuple(y.shape)}, but its first {self.number} numbers must be the class")
         p = self.part()
         if len(p.loc) != len(self.classes):
             raise ValueError(f"there are {len(p.loc)} components, but {len(self.classes)} classes: give one for each")

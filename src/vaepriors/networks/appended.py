@@ -45,6 +45,11 @@ class Appended(nn.Module):
         h = x if self.view is None else self.view(x)
         d = self.event_dims
         y = y.view(*y.shape, *(1 for _ in range(d - 1)))  # of an image: a constant channel each
-        batch = torch.broadcast_shapes(h.shape[:-d], y.shape[:-d])
+        of_h, of_y = h.shape[:-d], y.shape[:-d]
+        if any(m != n and 1 not in (m, n) for m, n in zip(of_h[::-1], of_y[::-1], strict=False)):
+            raise ValueError(
+                f"x or z has {tuple(of_h)} points, but y {tuple(of_y)}: give the y of each point, or one for all"
+            )
+        batch = torch.broadcast_shapes(of_h, of_y)
         parts: Any = (h.expand(*batch, *h.shape[-d:]), y.expand(*batch, self.size, *h.shape[h.dim() - d + 1 :]))
         return self.network(torch.cat(parts, -d))
