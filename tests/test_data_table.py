@@ -262,12 +262,13 @@ def test_a_category_that_no_training_row_has_is_refused(tmp_path):
         ("a,b\n1,2,3\n", "3 cells in row 0"),
         ("", "0 rows|cannot be read"),
         ('a,b\n"1,2\n', "cannot be read"),
+        ("a,b\n\xe9,2\n", "in UTF-8"),
         ("a;b\n1;2\n3;4\n", "separate cells by commas, not by ';'"),
     ],
 )
 def test_damaged_texts(tmp_path, text, words):
     path = tmp_path / "mine.csv"
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=words):
         data.load(str(path))
 

@@ -103,16 +103,20 @@ def _columns_beside(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.n
     return columns
 
 
-def as_written(path: Path, table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table with its cells as in the file: of a `.csv` as texts, of a `.parquet` with an index that has names."""
+def as_written(path: Path, table: "pd.DataFrame", names: Collection[str] | None = None) -> "pd.DataFrame":
+    """The table with its cells as in the file: of a `.csv` as texts, of a `.parquet` with an index that has names.
+
+    Of a `.csv`, other columns than `names` may be left out.
+    """
     if path.suffix.lower() == ".parquet":
         return _parquet(path)[0]
     if path.suffix.lower() != ".csv":
         return table
     with _reading(path):
         return _package("pandas", "tables", path).read_csv(
-            path, index_col=False, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
+            path, index_col=False, dtype=str, keep_default_na=False, encoding="utf-8-sig",
+            usecols=None if names is None else lambda name: name in names,
+        )  # fmt: skip
 
 
 def _package(name: str, extra: str, what: object) -> Any:
@@ -124,7 +128,8 @@ def _package(name: str, extra: str, what: object) -> Any:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    with refusing_damage(path, f"write it again as {path.suffix}"), warnings.catch_warnings(action="ignore"):
+    remedy = f"write it again as {path.suffix}{' in UTF-8' if path.suffix.lower() == '.csv' else ''}"
+    with refusing_damage(path, remedy), warnings.catch_warnings(action="ignore"):
         yield
 
 

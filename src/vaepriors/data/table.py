@@ -305,7 +305,7 @@ def _doubts(table: "pd.DataFrame", columns: list[Column], x: np.ndarray, train: 
 def _doubtful_words(path: Path, table: "pd.DataFrame", columns: list[Column]) -> Iterator[str]:
     """A sentence about the first word among categories that pandas reads as a missing cell."""
     incomplete = [each.name for each in columns if each.kind == "category" and table[each.name].isna().any()]
-    written = as_written(path, table) if incomplete else table
+    written = as_written(path, table, incomplete) if incomplete else table
     for name in incomplete:
         words = [cell for cell in written[name][table[name].isna()] if isinstance(cell, str) and cell.lower() != "nan"]
         if any(words):
