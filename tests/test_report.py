@@ -178,6 +178,7 @@ def test_an_interrupted_run_has_a_report(tmp_path, train, images, vaepriors, cap
         ("report RUN --which epoch-9", "has no epoch-9.ckpt: choose best or last"),
         ("compare RUN", "at least two runs, not 1"),
         ("compare RUN RUN", "named twice"),
+        ("compare RUN OTHER --number 0", "number is 0"),
         ("compare RUN nowhere", "nowhere holds no run"),
         ("compare RUN OTHER --out page.pdf", "give a file that ends in .html"),
     ],

@@ -35,6 +35,7 @@ from vaepriors.app.report.pictures import draw, grid
 from vaepriors.app.report.subject import look
 from vaepriors.app.run import Run
 from vaepriors.data import classes_of_split
+from vaepriors.limits import at_least_one
 from vaepriors.numerics import seed_of
 
 __all__ = ["COLUMNS", "Compared", "compare", "notes", "rows", "write_comparison"]
@@ -80,6 +81,7 @@ def compare(
     """
     if len(runs) < 2:
         raise ValueError(f"compare needs at least two runs, not {len(runs)}: name more folders")
+    at_least_one(number=number)
     names = _names([run.folder for run in runs])
     models = []
     for run in runs:  # a mistake in the last run is reported before the first is measured
