@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -103,6 +104,14 @@ def test_it_stands_in_a_pipeline_and_a_search():
     search = GridSearchCV(tiny(components=None), {"prior": ["standard", "mog", "vamp"]}, cv=2).fit(x[:60])
     assert search.best_params_["prior"] in ("standard", "mog", "vamp")
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_threads_do_not_share_random_numbers():
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    alone = tiny(max_epochs=10).fit(x).score_samples(x)
+    with ThreadPoolExecutor(4) as pool:
+        for scores in pool.map(lambda _: tiny(max_epochs=10).fit(x).score_samples(x), range(4)):
+            assert np.array_equal(scores, alone)
 
 
 def test_data_frames_in_and_out():

@@ -30,7 +30,7 @@ from vaepriors.conditional import unconditional
 from vaepriors.data import LIKELIHOODS, Dataset
 from vaepriors.distributions import point_estimate
 from vaepriors.likelihood import ImportanceSampling, check_sizes
-from vaepriors.numerics import fixed_numerics, seed_of
+from vaepriors.numerics import fixed_numerics, one_at_a_time, seed_of
 from vaepriors.vae import eval_mode
 
 __all__ = ["VariationalAutoencoder"]
@@ -50,7 +50,7 @@ Array = NDArray[np.floating]
 class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
     """Variational autoencoder with a learned prior, for tables of real numbers, bits, counts or categories.
 
-    It is trained in single precision. The trained model computes in double precision on the CPU.
+    It is trained in single precision. The trained model computes in double precision on the CPU. Threads take turns.
 
     Args:
         prior: Prior p(z): `standard`, `mog`, `vamp`, `vamp-data`, `vhp`, `flow`, ... (see `vaepriors train --help`).
@@ -131,6 +131,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         self.accelerator = accelerator
         self.random_state = random_state
 
+    @one_at_a_time
     def fit(self, X: ArrayLike, y: object = None) -> "VariationalAutoencoder":
         """Train on rows of a table.
 
@@ -161,6 +162,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         self._n_features_out = self._encode(self._standardize(rows[:1])).shape[1]
         return self
 
+    @one_at_a_time
     def transform(self, X: ArrayLike) -> Array:
         """Mean of q(z|x) of each row, of shape `(n_samples, latent)`.
 
@@ -169,6 +171,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         rows, u = self._check(X)
         return self._encode(u).numpy().astype(rows.dtype, copy=False)
 
+    @one_at_a_time
     def inverse_transform(self, X: ArrayLike) -> Array:
         """Mean of p(x|z) at each z, in the units of the data, of shape `(n_samples, n_features)`.
 
@@ -182,6 +185,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         with torch.no_grad(), fixed_numerics():
             return self._restore(self.model_.decoder(torch.tensor(z)).mean)
 
+    @one_at_a_time
     def score_samples(self, X: ArrayLike, return_std: bool = False) -> Array | tuple[Array, Array]:
         r"""Log-density log p(x) of each row, in nats, by importance sampling with `draws` draws (see `estimate`).
 
@@ -214,6 +218,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """Mean of `score_samples` over the rows, in nats."""
         return float(np.mean(self.score_samples(X)))
 
+    @one_at_a_time
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Array:
         """Draw rows, of shape `(n_samples, n_features)`, in the units of the data.
 

@@ -12,19 +12,34 @@ decides bits; `describe` names it with the rest, and a run records that.
 """
 
 import ctypes
+import functools
 import hashlib
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
-__all__ = ["describe", "fixed_numerics", "seed_of"]
+__all__ = ["describe", "fixed_numerics", "one_at_a_time", "seed_of"]
 
 _fixed: ContextVar[bool] = ContextVar("fixed", default=False)
+_lock = threading.RLock()
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def one_at_a_time(function: Function) -> Function:
+    """Let threads that call these functions take turns: all share torch's random generator and its settings."""
+
+    @functools.wraps(function)
+    def locked(*args: Any, **kwargs: Any) -> Any:
+        with _lock:
+            return function(*args, **kwargs)
+
+    return cast(Function, locked)
 
 
 @contextmanager
