@@ -1,6 +1,7 @@
 """Sheets of images: every pixel where it belongs."""
 
 import io
+from functools import partial
 
 import matplotlib.image
 import numpy as np
@@ -15,7 +16,7 @@ from vaepriors.app.report.curves import curves, write_curves
 from vaepriors.app.report.paths import write_interpolations
 from vaepriors.app.report.pictures import figure_png, grid, save_png, write_pictures
 from vaepriors.data import Dataset
-from vaepriors.networks.heads import PoissonHead
+from vaepriors.networks.heads import GaussianHead, PoissonHead
 from vaepriors.priors import StandardNormal, VampPrior
 from vaepriors.vae import VAE
 
@@ -133,6 +134,15 @@ def test_rows_of_whole_numbers_are_drawn_and_not_averaged(tmp_path):
     samples = np.load(files[0])
     assert (samples == samples.round()).all()
     assert samples.max() > 0
+
+
+def test_vectors_of_real_numbers_are_drawn_and_not_averaged(tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(4, 3)
+    decoder = networks.Decoder((3,), [8], 2, head=partial(GaussianHead, scale=100.0))
+    parts = networks.Encoder((3,), [8], 2), decoder, StandardNormal(2)
+    files = write_pictures(tmp_path, VAE(*parts), Dataset("real", x, x, x, "gaussian"), number=300)
+    assert 80 < np.load(files[0]).std() < 120  # the means are near 0
 
 
 def test_curves_are_the_metrics_of_every_epoch(tmp_path):

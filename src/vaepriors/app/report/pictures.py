@@ -130,13 +130,8 @@ def by_condition(model: AnyVAE, dataset: Dataset) -> tuple[Tensor, list[str]]:
 
 
 def drawn_points(p: Distribution, dataset: Dataset) -> Tensor:
-    """What the model draws, given z: means of p(x|z), or draws of it where a mean is not like the data.
-
-    A mean is missing for a PixelCNN, and for rows of bits, counts or categories it is not such a row. Rows of a table
-    with named columns are draws, images are means whatever their likelihood.
-    """
-    whole = (dataset.family.discrete or bool(dataset.columns)) and not dataset.has_images
-    return p.sample() if whole else point_estimate(p)
+    """What the model draws, given z: draws of p(x|z), and of images its means, where it has them."""
+    return point_estimate(p) if dataset.has_images else p.sample()
 
 
 @torch.no_grad()
