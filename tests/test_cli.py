@@ -209,6 +209,13 @@ def test_an_unknown_command_gets_a_hint(here, vaepriors, capsys, arguments, word
     assert not os.listdir(here)
 
 
+@pytest.mark.parametrize("command", ["evaluate", "sample", "impute --out a", "interpolate", "report", "compare run"])
+def test_a_seed_below_zero_is_refused(here, vaepriors, capsys, command):
+    assert vaepriors(*command.split(), "run", "--seed", "-1") == 2
+    assert "seed is -1" in sentence(capsys)
+    assert not os.listdir(here)
+
+
 def test_slow_imports_wait_until_they_are_needed():
     """Not for the library, nor for a help text or a mistake after it."""
     library = "VAE, networks, objectives, priors, optim, estimate, data, analysis, fit, Folder"

@@ -8,7 +8,7 @@ import tyro
 from vaepriors.app.groups import Accelerator
 from vaepriors.app.methods import Estimation, method_of
 from vaepriors.app.terminal import counting_bar
-from vaepriors.cli.shared import CustomModel, Split, Which, console
+from vaepriors.cli.shared import CustomModel, Split, Which, check_seed, console
 from vaepriors.devices import is_first
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def evaluate(
     from vaepriors.app.records import few_samples, method_in_words
     from vaepriors.app.trained import open_run
 
+    check_seed(seed)
     folder = open_run(run, model)
     _, values = method_of(**vars(how))
     with counting_bar(console, method_in_words({"method": how.method, **values})) as progress:

@@ -5,7 +5,7 @@ from pathlib import Path
 import tyro
 
 from vaepriors.app.terminal import counting_bar
-from vaepriors.cli.shared import CustomModel, Which, console
+from vaepriors.cli.shared import CustomModel, Which, check_seed, console
 
 __all__ = ["compare", "report"]
 
@@ -27,6 +27,7 @@ def report(
     from vaepriors.app.report.run import write_report
     from vaepriors.app.trained import open_run
 
+    check_seed(seed)
     folder = open_run(run, model)
     with folder.lock(), counting_bar(console, "sections") as progress:
         paths = write_report(folder, number, which, seed, progress)
@@ -57,6 +58,7 @@ def compare(
     from vaepriors.app.report.compare import compare as compare_runs
     from vaepriors.app.trained import open_run
 
+    check_seed(seed)
     if out.suffix != ".html":
         raise ValueError(f"out is {out}: give a file that ends in .html")
     with counting_bar(console, "runs") as progress:

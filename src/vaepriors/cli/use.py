@@ -151,6 +151,7 @@ def interpolate(
     from vaepriors.app.report.paths import write_interpolations
     from vaepriors.app.trained import open_run
 
+    check_seed(seed)
     folder = open_run(run, model)
     with folder.lock():
         with counting_bar(console, "pairs") as progress:
@@ -160,8 +161,8 @@ def interpolate(
     table = Table(
         "path", "smoothness (lower is smoother)", title=f"{result['nodes']} nodes, {result['neighbors']} neighbours"
     )
-    for name, found in result["smoothness"].items():
-        table.add_row(name.replace("_", " "), f"{found['mean']:.5f} ± {found['sd']:.5f}")
+    for name, smoothness in result["smoothness"].items():
+        table.add_row(name.replace("_", " "), f"{smoothness['mean']:.5f} ± {smoothness['sd']:.5f}")
     console.print(table)
     split = sum(len(each) > 1 for each in result["components"])
     if split:
