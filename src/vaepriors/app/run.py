@@ -47,15 +47,20 @@ class Run(Folder):
         try:
             experiment = Experiment.read(content["experiment"])
         except ValueError as error:
+            self._check_origin(content)
             raise ValueError(f"{path} is damaged: {error}; {RESTORE}") from error
         if identity(experiment, content["data_sha256"]) != content["sha256"]:
-            if Folder.identify(self, content["experiment"], content["data_sha256"]) == content["sha256"]:
-                raise ValueError(
-                    f"{self.folder} holds a training of vaepriors.fit, not of the command line: build its model and "
-                    f"call vaepriors.load_weights(model, {str(self.folder)!r})"
-                )
+            self._check_origin(content)
             raise ValueError(f"{path} was changed: its experiment does not match its digest; {RESTORE}")
         return experiment
+
+    def _check_origin(self, content: dict[str, Any]) -> None:
+        """Refuse the folder of a training that has no experiment."""
+        if Folder.identify(self, content["experiment"], content["data_sha256"]) == content["sha256"]:
+            raise ValueError(
+                f"{self.folder} holds a training of vaepriors.fit, not of the command line: build its model and call "
+                f"vaepriors.load_weights(model, {str(self.folder)!r})"
+            )
 
     def check(self, settings: dict[str, Any], data: Dataset) -> None:
         self.check_folder(Experiment(**settings))
