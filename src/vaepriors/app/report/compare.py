@@ -34,7 +34,8 @@ from vaepriors.app.report.page import Part, drawn, sheet
 from vaepriors.app.report.pictures import draw, grid
 from vaepriors.app.report.subject import look
 from vaepriors.app.run import Run
-from vaepriors.data import classes_of_split
+from vaepriors.conditional import AnyVAE
+from vaepriors.data import Dataset, classes_of_split
 from vaepriors.limits import at_least_one
 from vaepriors.numerics import seed_of
 
@@ -62,6 +63,12 @@ class Compared(NamedTuple):
     surgery: Surgery | None
     activity: dict[str, torch.Tensor]
     samples: page.Picture | None
+
+
+def _draws(model: AnyVAE, data: Dataset, name: str, place: int) -> page.Picture:
+    """Images drawn from a model."""
+    images, _ = draw(model, data, 32)
+    return sheet(f"samples-{place}", grid(images, 16), f"32 images drawn from {name}.", name)
 
 
 @torch.no_grad()
@@ -100,10 +107,7 @@ def compare(
         test = digest_of(x, None if condition is None else condition[: len(x)])
         x = x.to(next(model.parameters()))
         latent = look(model, x, seed=seed, condition=condition, groups=classes_of_split(data, "test"))
-        picture = None
-        if data.has_images:
-            drawn_x, _ = draw(model, data, 32)
-            picture = sheet(f"samples-{done}", grid(drawn_x, 16), f"32 images drawn from {name}.", name)
+        picture = _draws(model, data, name, done) if data.has_images else None
         record = kinds.get(kind) or next(iter(kinds.values()), None)
         compared.append(
             Compared(
