@@ -215,7 +215,8 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     names = ("hvae-refit-vamp", "vae-vamp-data", "hvae-vamp-data")
     rows = [papers.select("priors", [f"caltech101-{name}"])[0] for name in names]
     refit, one, two = (in_words(papers.summarize(row, ROOT / "results").refined_paired) for row in rows)
-    assert f"it gains {refit}. A VampPrior on training examples loses {one[1:]} in the VAE and gains {two}" in page
+    assert f"it gains {refit}. A VampPrior on training examples gains nothing in the VAE ({one}, three seeds)" in page
+    assert f"three seeds) and {two} in the HVAE (one seed)." in page
     names = ("vhp", "refit-flow", "flow", "exemplar", "vamp")
     rows = [papers.select("priors", [f"frey_faces-vae-{name}"])[0] for name in names]
     frames = [papers.summarize(dataclasses.replace(row, metric="log_likelihood"), ROOT / "results") for row in rows]
