@@ -211,7 +211,7 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     assert f"the refitted flow gains {in_words(refit.refined_paired)} (one seed)." in page
     assert round(exemplars.refined_paired[0] / hvae.refined_paired[0]) == 2
     assert f"flow is {in_words(flow.paired)} nats better than the standard prior in the VAE, by refined" in page
-    assert f"posteriors {in_words(flow.refined_paired)} (one seed" in page
+    assert f"posteriors {in_words(flow.refined_paired)} (two seeds" in page
     names = ("hvae-refit-vamp", "vae-vamp-data", "hvae-vamp-data")
     rows = [papers.select("priors", [f"caltech101-{name}"])[0] for name in names]
     refit, one, two = (in_words(papers.summarize(row, ROOT / "results").refined_paired) for row in rows)
