@@ -217,6 +217,14 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     refit, one, two = (in_words(papers.summarize(row, ROOT / "results").refined_paired) for row in rows)
     assert f"it gains {refit}. A VampPrior on training examples gains nothing in the VAE ({one}, three seeds)" in page
     assert f"three seeds) and {two} in the HVAE (one seed)." in page
+    folder, refined = ROOT / "results", "log_likelihood-test-200-refined.npy"
+    by_seed = [
+        np.load(folder / f"priors/caltech101-vae-mog-{seed}-{refined}").mean()
+        - np.load(folder / f"vampprior-1/caltech101-vae-standard-{seed}-{refined}").mean()
+        for seed in range(3)
+    ]
+    assert "`mog` in the VAE gain {:+.2f}, {:+.2f} and {:+.2f}.".format(*by_seed) in page
+    assert f"three seeds of one prior differ by up to {max(by_seed) - min(by_seed):.1f} nats" in " ".join(GUIDE.split())
     names = ("vhp", "refit-flow", "flow", "exemplar", "vamp")
     rows = [papers.select("priors", [f"frey_faces-vae-{name}"])[0] for name in names]
     frames = [papers.summarize(dataclasses.replace(row, metric="log_likelihood"), ROOT / "results") for row in rows]
