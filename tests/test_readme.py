@@ -243,6 +243,10 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     said = "a flow that `refit` fits to the trained VAE in minutes gains about twice as much, and a VHP about as much."
     assert said in " ".join(README.split())
     assert gains["refit-vamp"][0] < 0
+    motion = json.loads((ROOT / "results" / "vhp-figure-8" / "vhp-0.json").read_text())["found"]["metrics"]
+    error = motion["error_average"] ** 0.5
+    assert error < motion["error_bound"] ** 0.5
+    assert f"error of {error:.3f} on the training frames, and beta is {motion['beta']:.2f}." in page
     areas = json.loads((ROOT / "results" / "benchmarks" / "anomaly.json").read_text())["areas"]
     vae, vamp, forest, mixture, pca = (f"{sum(each) / len(each):.2f}" for each in areas.values())
     guide = " ".join(GUIDE.split())
