@@ -23,11 +23,7 @@ from vaepriors.data import LIKELIHOODS, Dataset
 __all__ = ["Kind", "Measure", "by_kind", "common_kind", "measure_in_words", "measure_of", "paired_difference"]
 
 Measure = tuple[str, ...]
-MEASURES = {
-    "real": "densities",
-    "positive": "densities",
-    "size": "given sizes",
-}  # of a kind of column; or probabilities
+MEASURES = {"real": "densities", "positive": "densities", "size": "given sizes"}  # by kind of column; or probabilities
 
 
 class Kind(NamedTuple):
@@ -45,9 +41,13 @@ def measure_of(experiment: Experiment, data: Dataset) -> Measure:
     likelihood = LIKELIHOODS[data.likelihood]
     columns = [MEASURES.get(column.kind, "probabilities") for column in data.columns]
     columns = columns or ["probabilities" if likelihood.discrete else "densities"]
-    given = ["given the total of each row"] * (data.likelihood == "multinomial")
-    given += ["given size factors"] * (experiment.size_factors == "total")
-    return *(columns[:1] if len(set(columns)) == 1 else columns), *given
+    if len(set(columns)) == 1:
+        columns = columns[:1]
+    if data.likelihood == "multinomial":
+        columns.append("given the total of each row")
+    if experiment.size_factors == "total":
+        columns.append("given size factors")
+    return tuple(columns)
 
 
 def measure_in_words(measure: Measure) -> str:
