@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from vaepriors.data import load, motion
 from vaepriors.data.skeleton import channels_of, parse_amc, parse_asf, segments
@@ -175,7 +176,7 @@ def test_single_files_as_upstream_has_them(upstream):
     assert data.event_shape == (8,)  # without the hand
     assert data.train.min() == 0
     assert data.train.max() == 1
-    assert (data.train[:, 0] == 0).all()  # an even speed: a channel without width
+    assert (data.train[:, 1] == 0).all()  # it does not rise or fall: a channel without width
     frames, _, parts, _ = motion.read_frames(motion.read_texts(UNVERIFIED))
     train = frames[parts["train"]]
     steps = torch.from_numpy(np.diff(train, axis=0) / np.ptp(train, 0).max()).float()
@@ -187,10 +188,38 @@ def test_single_files_as_upstream_has_them(upstream):
     assert drawn[:, 0, 0].abs().max() == 0
 
 
-def test_angles_stay_within_half_a_turn_and_pieces_within_a_take(upstream):
+def test_position_and_heading_of_the_root_do_not_matter(upstream):
     frames, channels = motion._prepared("35_01", motion.read_texts(UNVERIFIED))
-    assert channels[4] == "root.RY"
-    assert np.abs(frames[:, 3:]).max() <= math.pi
+    assert channels[:6] == [f"root.{each}" for each in ["TX", "TY", "TZ", "RX", "RY", "RZ"]]
+    # it moves along x by 4 and turns about y by 12 degrees, from frame to frame: seen from its heading, it moves round
+    heading = np.radians(12 * np.arange(1, 100))
+    zero = np.zeros_like(heading)
+    expected = [4 * np.cos(heading), zero, 4 * np.sin(heading), zero, zero + np.radians(12), zero]
+    np.testing.assert_allclose(frames[:, :6], np.stack(expected, 1), atol=1e-9)
+
+
+def test_a_figure_leans_as_the_files_say_whatever_its_heading():
+    bones, channels, _ = leg()
+    rng = np.random.default_rng(0)
+    lean, tilt, heading = rng.uniform(-80, 80, (3, 20))
+    angles = np.stack([heading, lean, tilt], 1)
+    turned = Rotation.from_euler("YXZ", angles, degrees=True).as_euler("xyz", degrees=True)
+    files = np.concatenate([rng.uniform(-9, 9, (20, 3)), turned, rng.uniform(-180, 180, (20, 3))], 1)
+    prepared = np.concatenate([motion._root(files[:, :6]), np.radians(files[1:, 6:])], 1)
+    np.testing.assert_allclose(prepared[:, [3, 5]], np.radians(angles[1:, 1:]))
+    x = torch.from_numpy((prepared - prepared.min(0)) / 2)
+    drawn = motion._figure(bones, channels, prepared.min(0), 2.0)(x).numpy()
+    expected = segments(bones, channels, files[1:])  # at its place and heading
+    back = Rotation.from_euler("Y", -heading[1:, None], degrees=True).as_matrix()
+    expected = np.einsum("nij,nabj->nabi", back, expected - expected[:, :1, :1])
+    np.testing.assert_allclose(drawn, expected, atol=1e-9)
+
+
+def test_angles_do_not_jump_by_a_turn_and_pieces_stay_within_a_take():
+    angles = np.linspace(100, 800, 50)  # through almost two turns
+    unwrapped = motion._unwrapped(np.stack([angles, np.mod(angles + 180, 360) - 180], 1))
+    np.testing.assert_allclose(np.diff(unwrapped, axis=0), np.radians(700 / 49))
+    assert np.abs(unwrapped.mean(0)).max() <= math.pi
     parts = motion._split([250, 133])
     assert sorted(np.concatenate(list(parts.values()))) == list(range(383))
 
@@ -230,5 +259,7 @@ def test_the_real_motions():
     assert data.event_shape == (50,)
     assert [len(x) for x in (data.train, data.valid, data.test)] == [1669, 203, 205]
     drawn = data.segments(data.train[data.labels["train"] == 0])
+    tops = data.segments(data.train[:])[..., 1].amax((1, 2))
+    assert tops.min() > 7  # everybody stands: the head is above the hips
     height = (drawn[..., 1].amax((1, 2)) - drawn[..., 1].amin((1, 2))).mean()
     assert 25 < height < 32  # of somebody who walks, in units of 5.6 cm

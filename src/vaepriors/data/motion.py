@@ -5,7 +5,10 @@ The paper does not say which motions, and prepares them "as in Chen et al. 2015"
 * walking (takes 35_01 and 07_05), running (09_06), balancing on one leg (49_18 to 49_20), dancing (131_04), and martial
   arts (135_06), every fourth of the 120 frames a second;
 * of the 62 channels all but the 12 of hands, fingers, thumbs and toes;
-* the root's velocity in place of its position; angles in radians, within half a turn;
+* in place of the root's position and heading their changes from frame to frame, seen from the heading (Taylor, Hinton
+  & Roweis 2007), since position and heading say where a person is and not what he does. What remains of the root's
+  rotation is how far the body leans forwards and sideways. The files' own angles of the root jump when a body turns;
+* angles in radians; along a take they do not jump from one half turn to the other;
 * from each channel its least value over the training frames is subtracted, and all are divided by the largest range of
   a channel. With this one scale, training met the paper's bound kappa = 0.02; with a scale for each channel it did not
   (`benchmarks/motion.py`);
@@ -75,7 +78,7 @@ SOURCES = tuple(map(_source, NAMES))
 def load(seed: int = 0, sources: Sequence[Source] = SOURCES) -> Dataset:
     """CMU motion: about 2,080 frames of 50 real numbers, labelled with the motion's number; `seed` has no effect.
 
-    `segments` of the set draws frames as stick figures, with the root at rest.
+    `segments` of the set draws frames as stick figures, with the root at rest and facing the same way.
     """
     files = read_texts(sources)
     x, which, parts, channels = read_frames(files)
@@ -156,10 +159,26 @@ def _prepared(take: str, files: dict[str, str]) -> tuple[np.ndarray, list[str]]:
     bones = _read(f"{take.split('_')[0]}.asf", files, parse_asf)
     channels, frames = _read(f"{take}.amc", files, lambda text: _motion(text, bones))
     kept = [number for number, name in enumerate(channels) if not DROPPED.match(name)]
-    frames, channels = frames[::EVERY, kept], [channels[number] for number in kept]
-    moved = np.diff(frames[:, :3], axis=0)  # root.TX, TY, TZ, in a frame of 1/30 s
-    angles = np.radians(np.mod(frames[1:, 3:] + 180, 360) - 180)
-    return np.concatenate([moved, angles], 1), channels
+    frames, channels = frames[:, kept], [channels[number] for number in kept]
+    return np.concatenate([_root(frames[::EVERY, :6]), _unwrapped(frames[:, 6:])[EVERY::EVERY]], 1), channels
+
+
+def _root(frames: np.ndarray) -> np.ndarray:
+    """The root's movement since the frame before, seen from its heading; and its lean, change of heading, and tilt.
+
+    The rotation is a heading about the vertical axis y, after a lean about x, after a tilt about z.
+    """
+    from scipy.spatial.transform import Rotation
+
+    heading, lean, tilt = Rotation.from_euler("xyz", frames[:, 3:], degrees=True).as_euler("YXZ").T
+    moved = Rotation.from_euler("Y", -heading[1:, None]).apply(np.diff(frames[:, :3], axis=0))
+    return np.column_stack([moved, lean[1:], np.diff(np.unwrap(heading)), tilt[1:]])
+
+
+def _unwrapped(degrees: np.ndarray) -> np.ndarray:
+    """Radians without jumps of a turn along a take, whose mean is within half a turn."""
+    angles = np.unwrap(np.radians(degrees), axis=0)
+    return angles - 2 * np.pi * np.round(angles.mean(0) / (2 * np.pi))
 
 
 def _motion(text: str, bones: list[Bone]) -> tuple[list[str], np.ndarray]:
@@ -181,9 +200,13 @@ def _split(lengths: list[int]) -> dict[str, np.ndarray]:
 
 
 def _figure(bones: list[Bone], channels: list[str], low: np.ndarray, width: float) -> Callable[[Tensor], Tensor]:
+    from scipy.spatial.transform import Rotation
+
     def figure(x: Tensor) -> Tensor:
         frames = x.double().cpu().numpy() * width + low
-        frames = np.concatenate([np.zeros((len(frames), 3)), np.degrees(frames[:, 3:])], 1)
+        lean, _, tilt = frames[:, 3:6].T
+        root = Rotation.from_euler("XZ", np.column_stack([lean, tilt])).as_euler("xyz")
+        frames = np.concatenate([np.zeros((len(frames), 3)), np.degrees(root), np.degrees(frames[:, 6:])], 1)
         return torch.from_numpy(segments(bones, channels, frames))
 
     return figure
