@@ -190,7 +190,7 @@ def test_the_advice_on_priors_is_what_the_table_shows():
     assert all(each["vamp-weighted"] - each["vamp"] < 0.5 for each in gains.values())
     assert all(each.get(prior, 0) < each["vamp"] for prior in ("snis", "resampled") for each in gains.values())
     assert all(abs(each["vhp"] - each["vamp"]) < 1 for each in (one, two))
-    assert all(abs(each["flow"]) < 0.5 for each in (one, two))
+    assert all(abs(each["flow"]) < each["vamp"] / 3 for each in (one, two))
     assert two["mog"] < 0 < frames["mog"]
     assert abs(one["mog"]) < 0.5
 
@@ -211,20 +211,35 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     assert f"the refitted flow gains {in_words(refit.refined_paired)} (one seed)." in page
     assert round(exemplars.refined_paired[0] / hvae.refined_paired[0]) == 2
     assert f"flow is {in_words(flow.paired)} nats better than the standard prior in the VAE, by refined" in page
-    assert f"posteriors {in_words(flow.refined_paired)} (two seeds" in page
+    assert f"posteriors {in_words(flow.refined_paired)} (three seeds" in page
     names = ("hvae-refit-vamp", "vae-vamp-data", "hvae-vamp-data")
     rows = [papers.select("priors", [f"caltech101-{name}"])[0] for name in names]
     refit, one, two = (in_words(papers.summarize(row, ROOT / "results").refined_paired) for row in rows)
     assert f"it gains {refit}. A VampPrior on training examples gains nothing in the VAE ({one}, three seeds)" in page
     assert f"three seeds) and {two} in the HVAE (one seed)." in page
     folder, refined = ROOT / "results", "log_likelihood-test-200-refined.npy"
-    by_seed = [
-        np.load(folder / f"priors/caltech101-vae-mog-{seed}-{refined}").mean()
-        - np.load(folder / f"vampprior-1/caltech101-vae-standard-{seed}-{refined}").mean()
-        for seed in range(3)
-    ]
-    assert "`mog` in the VAE gain {:+.2f}, {:+.2f} and {:+.2f}.".format(*by_seed) in page
-    assert f"three seeds of one prior differ by up to {max(by_seed) - min(by_seed):.1f} nats" in " ".join(GUIDE.split())
+    one_level = (
+        "mog",
+        "vamp-data",
+        "vamp-weighted",
+        "flow",
+        "snis",
+        "exemplar",
+        "resampled",
+        "refit-flow",
+        "refit-vamp",
+    )
+    by_seed = {
+        prior: [
+            np.load(folder / f"priors/caltech101-vae-{prior}-{seed}-{refined}").mean()
+            - np.load(folder / f"vampprior-1/caltech101-vae-standard-{seed}-{refined}").mean()
+            for seed in range(3)
+        ]
+        for prior in one_level
+    }
+    assert "`mog` in the VAE gain {:+.2f}, {:+.2f} and {:+.2f}.".format(*by_seed["mog"]) in page
+    widest = max(max(each) - min(each) for each in by_seed.values())
+    assert f"whose gains differ by up to {widest:.1f} nats;" in " ".join(GUIDE.split())
     names = ("vhp", "refit-flow", "flow", "exemplar", "vamp")
     rows = [papers.select("priors", [f"frey_faces-vae-{name}"])[0] for name in names]
     frames = [papers.summarize(dataclasses.replace(row, metric="log_likelihood"), ROOT / "results") for row in rows]
@@ -238,7 +253,7 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
         gains[name] = papers.summarize(row, ROOT / "results").refined_paired
     assert round(gains["exemplar"][0] / gains["vamp"][0]) == 3
     assert round(gains["refit-flow"][0] / gains["vamp"][0]) == 2
-    assert abs(gains["flow"][0]) < gains["flow"][1]
+    assert 0 < gains["flow"][0] < min(2 * gains["flow"][1], gains["vamp"][0] / 3)
     assert abs(gains["vhp"][0] - gains["vamp"][0]) < 2 * max(gains["vhp"][1], gains["vamp"][1])
     said = "a flow that `refit` fits to the trained VAE in minutes gains about twice as much, and a VHP about as much."
     assert said in " ".join(README.split())
