@@ -195,6 +195,27 @@ def test_the_advice_on_priors_is_what_the_table_shows():
     assert abs(one["mog"]) < 0.5
 
 
+def test_the_pages_tell_how_far_seeds_differ():
+    page, guide = (" ".join(text.split()) for text in ((ROOT / "docs" / "results.md").read_text(), GUIDE))
+
+    def refined(table, prior, seed):
+        name = f"caltech101-vae-{prior}-{seed}-log_likelihood-test-200-refined.npy"
+        return np.load(ROOT / "results" / table / name)
+
+    priors = [row.name.partition("vae-")[2] for row in papers.select("priors", ["caltech101-vae-*"])]
+    gains = {
+        prior: [(refined("priors", prior, seed) - refined("vampprior-1", "standard", seed)).mean() for seed in range(3)]
+        for prior in priors
+        if prior not in ("standard", "vamp")
+    }
+    assert "`mog` in the VAE gain {:+.2f}, {:+.2f} and {:+.2f}.".format(*gains["mog"]) in page
+    widest = max(max(each) - min(each) for each in gains.values())
+    assert f"whose gains differ by up to {widest:.1f} nats;" in guide
+    over = [(refined("priors", "vhp", seed) - refined("vampprior-1", "vamp", seed)).mean() for seed in range(3)]
+    assert "with each seed, by {:.2f}, {:.2f} and {:.2f} nats.".format(*over) in page
+    assert min(over) > 0
+
+
 def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     page = " ".join((ROOT / "docs" / "results.md").read_text().split())
     for name in ("standard", "vamp"):
@@ -217,29 +238,6 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     refit, one, two = (in_words(papers.summarize(row, ROOT / "results").refined_paired) for row in rows)
     assert f"it gains {refit}. A VampPrior on training examples gains nothing in the VAE ({one}, three seeds)" in page
     assert f"three seeds) and {two} in the HVAE (one seed)." in page
-    folder, refined = ROOT / "results", "log_likelihood-test-200-refined.npy"
-    one_level = (
-        "mog",
-        "vamp-data",
-        "vamp-weighted",
-        "flow",
-        "snis",
-        "exemplar",
-        "resampled",
-        "refit-flow",
-        "refit-vamp",
-    )
-    by_seed = {
-        prior: [
-            np.load(folder / f"priors/caltech101-vae-{prior}-{seed}-{refined}").mean()
-            - np.load(folder / f"vampprior-1/caltech101-vae-standard-{seed}-{refined}").mean()
-            for seed in range(3)
-        ]
-        for prior in one_level
-    }
-    assert "`mog` in the VAE gain {:+.2f}, {:+.2f} and {:+.2f}.".format(*by_seed["mog"]) in page
-    widest = max(max(each) - min(each) for each in by_seed.values())
-    assert f"whose gains differ by up to {widest:.1f} nats;" in " ".join(GUIDE.split())
     names = ("vhp", "refit-flow", "flow", "exemplar", "vamp")
     rows = [papers.select("priors", [f"frey_faces-vae-{name}"])[0] for name in names]
     frames = [papers.summarize(dataclasses.replace(row, metric="log_likelihood"), ROOT / "results") for row in rows]
@@ -254,8 +252,8 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     assert round(gains["exemplar"][0] / gains["vamp"][0]) == 3
     assert round(gains["refit-flow"][0] / gains["vamp"][0]) == 2
     assert 0 < gains["flow"][0] < min(2 * gains["flow"][1], gains["vamp"][0] / 3)
-    assert abs(gains["vhp"][0] - gains["vamp"][0]) < 2 * max(gains["vhp"][1], gains["vamp"][1])
-    said = "a flow that `refit` fits to the trained VAE in minutes gains about twice as much, and a VHP about as much."
+    assert 0 < gains["vhp"][0] - gains["vamp"][0] < 1
+    said = "a flow that `refit` fits to the trained VAE in minutes gains about twice as much, and a VHP slightly more."
     assert said in " ".join(README.split())
     assert gains["refit-vamp"][0] < 0
     motion = json.loads((ROOT / "results" / "vhp-figure-8" / "vhp-0.json").read_text())["found"]["metrics"]
