@@ -190,8 +190,8 @@ def test_the_error_of_principal_components_is_that_of_scikit_learn():
 
 def test_one_scale_meets_the_bound_of_the_motions():
     rows = recorded("motion")["rows"]
-    of_each, of_deviations, of_one = (rows[scale]["errors"] for scale in motion.SCALES)
-    assert of_one["17500"][0] < 0.02 < of_each["52500"][0] < 0.05 < of_deviations["52500"][0]
+    of_each, of_deviations, of_one = (rows[scale]["errors"]["17500"][0] for scale in motion.SCALES)
+    assert of_one < 0.02 < 0.04 < of_each < 0.4 < of_deviations
 
 
 def test_effective_samples_are_counted_by_the_second():
