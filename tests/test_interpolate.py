@@ -8,8 +8,12 @@ import torch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 from sklearn.neighbors import kneighbors_graph
+from torch import nn
+from torch.distributions import Independent, Normal
 
+from vaepriors import VAE
 from vaepriors.analysis import Graph, NoPath, resample, smoothness, straight
+from vaepriors.app.interpolation import _Examples, _measure
 
 
 def circle(angles):
@@ -107,3 +111,40 @@ def test_resampled_points_are_at_equal_distances_and_keep_the_ends():
     torch.testing.assert_close(points[-1], path[-1])
     torch.testing.assert_close((points[1:] - points[:-1]).norm(dim=1), torch.ones(11))
     assert torch.equal(resample(path[:1], 3), path[:1].expand(3, 2))  # a path of one point stays there
+
+
+class Around(nn.Module):
+    """A normal distribution around its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return Independent(Normal(x, self.log_scale.exp()), 1)
+
+
+class Scripted(nn.Module):
+    """A prior whose draws are given, one batch after the other."""
+
+    def __init__(self, *batches):
+        super().__init__()
+        self.batches = list(batches)
+
+    def forward(self):
+        return self
+
+    def sample(self, shape):
+        return self.batches.pop(0)[: shape[0]]
+
+
+def test_the_interpolations_shown_are_of_the_first_graph_with_a_path():
+    clusters = torch.tensor([-10.5, -10.0, -9.5, 9.5, 10.0, 10.5])[:, None]
+    line = torch.linspace(-10.5, 10.5, 6)[:, None]
+    examples = _Examples(torch.tensor([[-10.0], [10.0]]))
+    model = VAE(Around(), Around(), Scripted(clusters, line, line + 0.1))
+    components, smooth, first = _measure(model, examples, 6, 2, graphs=3, pairs=4, progress=lambda done, total: None)
+    assert components == [[3, 3], [6], [6]]
+    assert len(smooth) == 8
+    assert len(first) == 4
+    assert all(torch.equal(each.graph.nodes, line) for each in first)
