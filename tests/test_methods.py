@@ -40,7 +40,7 @@ def test_the_methods_agree_on_a_trained_model(digits):
     annealed = evaluate_run(digits, method="ais", chains=8, temperatures=40, simulated=10, **common)
     assert refined["elbo"] > plain["elbo"] + 0.3
     assert refined["effective_samples_mean"] / 1000 > 2 * plain["effective_samples_mean"] / 5000
-    names = ("", "-refined-100-refine-steps", "-ais-40-temperatures")
+    names = ("", "-refined-100-refine-steps", "-ais-40-temperatures-10-simulated")
     values = [np.load(digits / f"log_likelihood-test-10{name}.npy") for name in names]
     for each in values:
         assert abs((each - values[1]).mean()) < 0.2
@@ -65,7 +65,7 @@ def test_an_evaluation_by_each_method_ends_with_the_same_numbers_when_it_is_resu
 
 
 def suffix(name):
-    return {"is": "", "refined": "-3-refine-steps", "ais": "-3-temperatures"}[name]
+    return {"is": "", "refined": "-3-refine-steps", "ais": "-3-temperatures-4-simulated"}[name]
 
 
 def test_the_bounds_of_simulated_examples_are_resumed(digits):
@@ -84,8 +84,10 @@ def test_each_method_has_files_of_its_own_and_the_command_that_makes_them(run):
         evaluate_run(run, method=name, **options)
     records = {record.name: record for record in read_records(run)}
     assert set(records) == {
-        "evaluation.json", "evaluation-test-refined-3-refine-steps.json", "evaluation-test-ais-3-temperatures.json",
-    }  # fmt: skip
+        "evaluation.json",
+        "evaluation-test-refined-3-refine-steps.json",
+        "evaluation-test-ais-3-temperatures-4-simulated.json",
+    }
     methods = {record.result["method"]: record for record in records.values()}
     assert all(record.log_likelihood is not None for record in methods.values())
     assert command(run, methods["is"].result) == f"vaepriors evaluate {run.folder} --samples 20"

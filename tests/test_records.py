@@ -64,6 +64,21 @@ def test_an_evaluation_by_other_samples_is_kept(run):
     assert sentence.startswith("evaluation.json is not shown")
 
 
+def test_the_same_samples_after_others_leave_no_copy(run):
+    for samples in (50, 5, 50, 5):
+        evaluate_run(run, samples=samples)
+    assert [record.name for record in read_records(run)] == ["evaluation-50-samples.json", "evaluation.json"]
+
+
+def test_an_evaluation_without_simulated_examples_replaces_none_with_a_gap(run):
+    for simulated in (100, 0):
+        evaluate_run(run, method="ais", chains=1, temperatures=2, number=2, simulated=simulated)
+    names = [f"evaluation-test-2-ais-2-temperatures{end}.json" for end in ("", "-0-simulated")]
+    assert {record.name: record.result.get("gap") is None for record in read_records(run)} == dict(
+        zip(names, (False, True), strict=True)
+    )
+
+
 def test_an_evaluation_stopped_of_one_kind_is_resumed_beside_another(run):
     calls = []
     with pytest.raises(KeyboardInterrupt):

@@ -45,7 +45,7 @@ __all__ = [
 
 AGAIN = "delete it and evaluate again"
 KEPT = "-samples.json"  # at the end of the name of an evaluation that another one has replaced
-NAMED = ("refine_steps", "temperatures")  # options of a method that the name of its file has
+NAMED = ("refine_steps", "temperatures", "simulated")  # options of a method that the name of its file has
 OPTIONS = {  # of the command `evaluate`, by field of the result
     "method": ("method", "is"),
     "samples": ("samples", 5000),
@@ -168,6 +168,7 @@ def write_record(run: Run, result: dict[str, Any], log_likelihood: bytes) -> Non
     write_atomically(run / values_of(name), log_likelihood)
     write_json(run / f"{name}.json", result)
     (run / f"{name}.partial").unlink(missing_ok=True)
+    _remove_kept(run, name, result)
 
 
 def values_of(name: str) -> str:
@@ -177,14 +178,27 @@ def values_of(name: str) -> str:
 
 def _keep(run: Run, name: str, result: dict[str, Any]) -> None:
     """Rename an evaluation of the same model with another number of samples, which can have cost hours."""
-    old, precision = _written(run, name), ("samples", "prior_samples")
-    if old is None or old["model_digest"] != result["model_digest"] or all(old[p] == result[p] for p in precision):
+    old = _written(run, name)
+    if old is None or old["model_digest"] != result["model_digest"] or _kept(name, old) == _kept(name, result):
         return
-    prior = "" if old["prior_samples"] is None else f"-{old['prior_samples']}-prior"
-    kept = f"{name}-{old['samples']}{prior}-samples"
+    kept = _kept(name, old)
     for path, target in ((f"{name}.json", f"{kept}.json"), (values_of(name), values_of(kept))):
         if (run / path).is_file():
             os.replace(run / path, run / target)
+
+
+def _kept(name: str, result: dict[str, Any]) -> str:
+    """The name of an evaluation after one with another number of samples has replaced it."""
+    prior = "" if result["prior_samples"] is None else f"-{result['prior_samples']}-prior"
+    return f"{name}-{result['samples']}{prior}-samples"
+
+
+def _remove_kept(run: Run, name: str, result: dict[str, Any]) -> None:
+    """Remove the kept evaluation of the same model with the same number of samples: it is the same one again."""
+    kept = _kept(name, result)
+    if (_written(run, kept) or {}).get("model_digest") == result["model_digest"]:
+        for path in (f"{kept}.json", values_of(kept)):
+            (run / path).unlink(missing_ok=True)
 
 
 def _written(run: Run, name: str) -> dict[str, Any] | None:
