@@ -356,6 +356,18 @@ def test_texts_of_digits_stay_texts_in_another_file(tmp_path):
     assert (y.argmax(-1) == 0).all()
 
 
+def test_codes_keep_their_leading_zeros(tmp_path):
+    codes = np.array(["01234", "1234", "99"])[np.arange(N) % 3]
+    path = written(tmp_path / "mine.csv", frame(code=codes, site=codes))
+    assert [doubt for doubt in data.load(path).doubts if "leading zeros" in doubt and "code=category" in doubt]
+    loaded = data.load(path, columns="code=category,site=label", condition="labels")
+    assert loaded.columns[-1].categories == loaded.classes == ("01234", "1234", "99")
+    assert not [doubt for doubt in loaded.doubts if "leading zeros" in doubt]
+    x, y = loaded.read(written(tmp_path / "new.csv", frame(code=codes, site=codes)[1::3]))
+    assert (x[:, -1] == 1).all()
+    assert (y.argmax(-1) == 1).all()
+
+
 def test_small_numbers_are_not_guessed_as_positive(tmp_path):
     """Single precision would round them to 0, whose logarithm is infinite."""
     table = frame(p=10.0 ** -np.linspace(0, 60, N))

@@ -6,6 +6,8 @@ matrix becomes a dense one.
 """
 
 import csv
+import mmap
+import re
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +25,7 @@ from vaepriors.limits import REMEDY, in_words
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SUFFIXES", "Frame", "as_written", "read_frame"]
+__all__ = ["SUFFIXES", "Frame", "as_written", "keeping_zeros", "padded", "read_frame"]
 
 SUFFIXES = (".csv", ".parquet", ".h5ad")
 EXACT = "numpy_nullable"  # the types of pandas in which whole numbers stay whole beside missing cells
@@ -117,6 +119,24 @@ def as_written(path: Path, table: "pd.DataFrame", names: Collection[str] | None 
             path, index_col=False, dtype=str, keep_default_na=False, encoding="utf-8-sig",
             usecols=None if names is None else lambda name: name in names,
         )  # fmt: skip
+
+
+def keeping_zeros(path: Path, frame: Frame, names: Collection[str]) -> Frame:
+    """The table with columns of codes as texts if the file has leading zeros in them: 012 is not the code 12."""
+    texts = padded(path, frame.table, [name for name in names if name in frame.table.columns])
+    return read_frame(path, texts=texts) if texts else frame
+
+
+def padded(path: Path, table: "pd.DataFrame", names: Iterable[str]) -> list[str]:
+    """Those columns of numbers that a `.csv` writes with leading zeros, such as 012."""
+    numbers = [name for name in names if getattr(table[name].dtype, "kind", "O") in "iuf"]
+    if not numbers or path.suffix.lower() != ".csv":
+        return []
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if re.search(rb"[,\n\r\"']0[0-9]", content) is None:  # most files, at the cost of one search
+            return []
+    cells = as_written(path, table, numbers)
+    return [name for name in numbers if cells[name].str.match(r"\s*0\d").any()]
 
 
 def _package(name: str, extra: str, what: object) -> Any:

@@ -5,7 +5,7 @@ counts, bits or categories, and no cell is missing; otherwise it is `mixed`. Row
 unless a column of the kind `split` says train, valid or test; without valid, a tenth of train becomes valid by seed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ from vaepriors.data.arrays import SPLITS
 from vaepriors.data.columns import (
     OUTSIDE,
     are_plain,
-    are_values,
     encode,
     guess_kind,
     is_index,
@@ -31,7 +30,8 @@ from vaepriors.data.conditions import check_covariates, check_labels, condition_
 from vaepriors.data.dataset import LIKELIHOODS, Dataset
 from vaepriors.data.draws import shuffled_split
 from vaepriors.data.examples import Examples
-from vaepriors.data.frames import Frame, as_written, read_frame
+from vaepriors.data.frames import Frame, keeping_zeros, read_frame
+from vaepriors.data.table_doubts import doubts_of
 from vaepriors.networks.mixed import Column
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ KIND_OF = {  # of all columns, by likelihood
     "categorical": "category",
 }
 AUTO = {"real": "gaussian", "count": "negative_binomial", "bit": "bernoulli", "category": "categorical"}
-COARSE = 0.01  # of a standard deviation: larger steps of float32 are noticed
 
 
 def load(
@@ -68,6 +67,7 @@ def load(
     _check_given(path, frame, given)
     frame = frame.taking(name for name, kind in given.items() if kind == "size")
     kinds = _kinds(path, frame, given, likelihood)
+    frame = keeping_zeros(path, frame, [name for name, kind in kinds.items() if kind in ("category", "label")])
     train, valid, test = splits = [torch.from_numpy(rows) for rows in _split(path, frame, given, seed)]
     rows, table = dict(zip(SPLITS, splits, strict=True)), frame.table
     chosen = [_column(table, name, kind, train.numpy()) for name, kind in kinds.items() if kind not in OUTSIDE]
@@ -86,7 +86,7 @@ def load(
         x[test],
         likelihood,
         stored=f"{path.suffix[1:]} without {left_out}" if left_out else path.suffix[1:],
-        doubts=(*_doubts(table, chosen, x.numpy(), train.numpy()), *_doubtful_words(path, table, chosen)),
+        doubts=tuple(doubts_of(path, table, chosen, x.numpy(), train.numpy(), given)),
         standardize=scaled,
         columns=tuple(chosen),
         reader=partial(_read_examples, columns=columns, layer=layer),
@@ -281,36 +281,3 @@ def _check_complete_rows(path: Path, missing: np.ndarray, columns: Sequence[Colu
             f"{path} misses the cell in row {row} of the column {columns[place].name}, but the likelihood {likelihood} "
             "needs all: choose the likelihood mixed, or fill it"
         )
-
-
-def _doubts(table: "pd.DataFrame", columns: list[Column], x: np.ndarray, train: np.ndarray) -> Iterator[str]:
-    """Likely mistakes: no names, columns with one value, and numbers that are the same in single precision."""
-    if are_values(table.columns):
-        names = listed(table.columns)
-        yield f"the columns have numbers as names, {names}: if the first line is a row, write a line of names above it"
-    for place, column in enumerate(columns):
-        name, rounded = column.name, x[train, place]
-        numbers = None if column.kind == "category" else numbers_of(table[name])
-        cells = rounded if numbers is None else numbers[train]
-        spread = np.nanstd(cells)
-        if spread <= 1e-12 * np.nanmax(np.abs(cells)):
-            yield f"the column {name} has one value in the training rows: set --columns {name}=drop"
-        elif column.kind == "real" and np.nanmax(np.abs(cells - rounded)) > COARSE * spread:
-            yield (
-                f"the column {name} has values near {np.nanmean(cells):.6g} that differ by about {spread:.2g}: single "
-                "precision rounds them, so subtract a constant"
-            )
-
-
-def _doubtful_words(path: Path, table: "pd.DataFrame", columns: list[Column]) -> Iterator[str]:
-    """A sentence about the first word among categories that pandas reads as a missing cell."""
-    incomplete = [each.name for each in columns if each.kind == "category" and table[each.name].isna().any()]
-    written = as_written(path, table, incomplete) if incomplete else table
-    for name in incomplete:
-        words = [cell for cell in written[name][table[name].isna()] if isinstance(cell, str) and cell.lower() != "nan"]
-        if any(words):
-            yield (
-                f"the column {name} has {next(filter(None, words))}, which is read as a missing cell: if it is a "
-                "category, write another word"
-            )
-            return
