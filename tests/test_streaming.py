@@ -324,8 +324,8 @@ def changed(array, row, value):
 @pytest.mark.parametrize(
     ("array", "likelihood", "words"),
     [
-        (changed(REAL, 41, np.nan), "auto", r"infinity in row 11 of b\.npy"),
-        (changed(REAL, 7, 1e300), "auto", r"infinity in row 7 of a\.npy"),
+        (changed(REAL, 41, np.nan), "auto", r"single precision in row 11 of b\.npy"),
+        (changed(REAL, 7, 1e300), "auto", r"single precision in row 7 of a\.npy"),
         (changed(COUNTS, 41, -3), "poisson", r"holds -3 in row 11, column 2 of b\.npy"),
         (changed(GRAY, 41, 1.5), "bernoulli", r"to 1\.5 \(row 11 of b\.npy\)"),
         (REAL[:9], "auto", "valid is empty"),
@@ -357,6 +357,7 @@ def cut(folder):
         (lambda folder: np.save(folder / "b.npy", GRAY), r"b\.npy holds float32"),
         (lambda folder: np.save(folder / "b.npy", np.asfortranarray(LEVELS)), r"b\.npy .*Fortran"),
         (lambda folder: np.save(folder / "train.npy", LEVELS), r"holds a\.npy beside train"),
+        (lambda folder: [np.save(folder / f"X_{each}.npy", LEVELS) for each in ("train", "test")], "X_test, X_train"),
         (spread, "both test.npy and the folder test"),
         (lambda folder: [path.unlink() for path in folder.glob("*.npy")], r"folder without a \.npy"),
         (lambda folder: (folder / "b.npy").write_bytes(b""), r"b\.npy cannot be read"),

@@ -8,7 +8,7 @@ import math
 import os
 import stat
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -19,6 +19,7 @@ from numpy.lib import format as npy
 from vaepriors.limits import REMEDY, in_words, memory_limit
 
 SPLITS = ("train", "valid", "test")
+SPELLINGS = {"training": "train", "val": "valid", "validation": "valid", "dev": "valid", "testing": "test"}
 EXTRAS = ("labels", "covariates")  # of the points of a split, as train_labels
 
 
@@ -155,6 +156,20 @@ def _header(path: Path, member: _Member) -> Header:
         if min(shape, default=0) < 0 or header.numel * dtype.itemsize > available:
             raise ValueError(f"its header announces {header}, but {available} bytes follow")
     return header
+
+
+def check_spelling(path: Path, names: Iterable[str]) -> None:
+    """Refuse names of splits in another spelling, such as Train and val, which would be classes or parts of one array.
+
+    One such name alone may be that of a class.
+    """
+    plain = {name: name.lower().removeprefix("x_") for name in names}
+    meant = {name: SPELLINGS.get(word, word) for name, word in plain.items()}
+    names = [name for name, split in meant.items() if split in SPLITS]
+    if len(names) > 1 and any(name != meant[name] for name in names):
+        raise ValueError(
+            f"{path} holds {', '.join(names)}: name the splits train, valid and test, or, if they are none, rename them"
+        )
 
 
 def check_headers(path: Path, headers: Mapping[str, Header]) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaepriors.data.arrays import SPLITS, Header, check_limit
+from vaepriors.data.arrays import SPLITS, Header, check_limit, check_spelling
 from vaepriors.data.pixels import common_size, doubt_about, read_header, read_levels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -102,6 +102,7 @@ def _check_arrays(path: Path, others: Sequence[Path]) -> None:
 def _split_folders(path: Path) -> dict[str, Path]:
     """The folder of each split; the folder itself as train if it has none."""
     folders, files = _entries(path)
+    check_spelling(path, (each.name for each in folders))
     names = [name for name in SPLITS if path / name in folders]
     if not names:
         return {"train": path}

@@ -18,6 +18,7 @@ from vaepriors.data.arrays import (
     array_limit,
     check_headers,
     check_limit,
+    check_spelling,
     header_of,
     is_packed,
     needed_memory,
@@ -168,6 +169,7 @@ def find_shards(path: Path) -> dict[str, Shards]:
     named = {name: paths for name in names if (paths := _files_named(path, name))}
     splits = [name for name in SPLITS if name in named]
     others = [file for file in _files(path) if file.stem not in names]
+    check_spelling(path, (*splits, *(file.stem for file in others)))
     if splits and others:
         raise ValueError(f"{path} holds {others[0].name} beside {', '.join(splits)}: move one of them elsewhere")
     if not others and not splits:
