@@ -221,6 +221,8 @@ MISTAKES = [
     (frame(), {"columns": "sex=split"}, "in row 0 of the column sex, which is the split"),
     (frame(fold="train"), {"columns": "fold=split"}, "no row for test by the column fold"),
     (frame()[:0], {}, "has 0 rows"),
+    (frame()[:5], {}, "at least 10"),
+    (with_cells("income", {3: 1e300}), {}, "1e.300 in row 3 of the column income"),
     (frame(), {"columns": "age=label"}, "the column age has .* in row 0: labels are whole numbers"),
     (frame(), {"columns": "sex=covariate"}, "texts in the column sex, which is covariate"),
     (with_cells("sex", {13: None}), {"columns": "sex=label"}, "misses the cell in row 13 of the column sex"),

@@ -64,7 +64,10 @@ def check_shape(what: str, x: Any, event_shape: torch.Size) -> None:
             "as sequences, and reshape it in the encoder"
         )
     if x.shape.numel() == 0:
-        raise ValueError(f"{what} is empty, shape {tuple(x.shape)}: every split needs at least one point")
+        raise ValueError(
+            f"{what} is empty, shape {tuple(x.shape)}: every split needs at least one point, and "
+            "data that are split by seed at least 10"
+        )
     if x.shape[1:] != event_shape:
         raise ValueError(
             f"{what} has event shape {tuple(x.shape[1:])}, train has {tuple(event_shape)}: all splits need the same"

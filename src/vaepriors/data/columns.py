@@ -151,9 +151,10 @@ def guess_kind(path: Path, name: str, cells: "pd.Series") -> str:
 
 
 def _skewness(x: np.ndarray) -> float:
-    deviation = x - x.mean()
-    scale = np.sqrt((deviation**2).mean())
-    return float(((deviation / scale) ** 3).mean()) if scale > 0 else 0.0
+    with np.errstate(over="ignore", invalid="ignore"):  # `encode` refuses numbers that are so large
+        deviation = x - x.mean()
+        scale = np.sqrt((deviation**2).mean())
+        return float(((deviation / scale) ** 3).mean()) if scale > 0 else 0.0
 
 
 def _guess_text(path: Path, name: str, cells: "pd.Series") -> str:

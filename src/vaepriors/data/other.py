@@ -18,6 +18,7 @@ from vaepriors.data.images import is_image_folder, read_images
 from vaepriors.data.rows import Points, Streamed, points_of
 from vaepriors.data.shards import Arrays, Shards, open_arrays
 from vaepriors.data.stored import Stored, conversion_of, extras_of, survey_arrays
+from vaepriors.data.survey import BAD
 
 __all__ = ["read_points"]
 
@@ -44,7 +45,7 @@ def read_points(dataset: Dataset, path: Path, *, stored: Stored | None = None) -
     opened = _open(dataset, path, stored)
     facts = survey_arrays(path, {"train": opened.points}, dataset.likelihood)
     if facts.bad_at:
-        raise ValueError(f"{path} holds NaN or infinity in {facts.bad_at}: remove or repair it")
+        raise ValueError(f"{path} holds {BAD} in {facts.bad_at}: remove or repair it")
     convert = conversion_of(path, dataset, opened.points.dtype, facts, stored)
     rows = points_of(opened.points, convert, opened.channels_last)
     x: Points = rows if isinstance(rows, Streamed) else rows[:]

@@ -52,7 +52,7 @@ from vaepriors.data.rows import (
 )
 from vaepriors.data.shards import Arrays, Shards, headers_of, open_arrays
 from vaepriors.data.stored import BITS, WAYS, Stored, extras_of, survey_arrays
-from vaepriors.data.survey import Facts
+from vaepriors.data.survey import BAD, Facts
 
 Splits = tuple[Points, Tensor, Tensor]
 
@@ -125,7 +125,7 @@ class _Source:
         facts = survey_arrays(self.path, stored, self.likelihood)
         how = _reading(self.path, headers, facts, self.likelihood)
         if facts.bad_at:  # `Dataset` would name the row of a random split
-            raise ValueError(f"{self.path} holds NaN or infinity in {facts.bad_at}: remove or repair it")
+            raise ValueError(f"{self.path} holds {BAD} in {facts.bad_at}: remove or repair it")
         points = {name: points_of(each, how.convert, how.channels_last) for name, each in stored.items()}
         return self._dataset(points, headers, facts, how, extras, condition)
 

@@ -29,6 +29,7 @@ from vaepriors.reading import read_json
 
 VERSION = 1  # of what is remembered
 LARGEST_COUNT = 2**24
+BAD = "NaN, infinity or a number beyond single precision"  # what `bad_at` is the place of
 LARGE = 2**28  # bytes: the result of a pass over less is not remembered
 YOUNG = 2.0  # seconds
 
