@@ -338,6 +338,13 @@ def test_resume_starts_a_run_where_there_is_none(tmp_path, train):
     assert Run(tmp_path / "run").description()["sessions"][0]["after_epoch"] == 0
 
 
+def test_resume_without_options_starts_no_run(tmp_path, vaepriors, capsys):
+    """A mistyped folder would start a training on the default data."""
+    assert vaepriors("train", "--out", tmp_path / "typo", "--resume") == 2
+    assert "typo holds no run" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "typo").exists()
+
+
 def test_resume_of_a_finished_run_says_so_and_changes_no_number(vaepriors, trained, copy, capsys):
     assert vaepriors("train", "--out", copy, "--resume") == 0
     assert "finished after epoch 2" in capsys.readouterr().out

@@ -35,8 +35,9 @@ def train(
     Args:
         options: What to run.
         out: Folder of the run; runs/DATA-MODEL-PRIOR-SEED unless given.
-        resume: Resume the run in that folder, if there is one, with its own options. These may change: epochs,
-            patience, accelerator, devices, nodes, stream, compile, graph; and data, where a file was moved.
+        resume: Resume the run in that folder, with its own options, or start it if it is not there and options are
+            given. These may change: epochs, patience, accelerator, devices, nodes, stream, compile, graph; and data,
+            where a file was moved.
         save_every: Seconds between checkpoints, 0 or more.
         snapshots: Epochs whose model is kept as epoch-N.ckpt; of a resumed run, epochs that are still to come.
         tensorboard: Also write TensorBoard event files (needs the extra `tensorboard`).
@@ -195,6 +196,8 @@ def _check_folder(run: "Run", experiment: Experiment, resume: bool) -> None:
         raise ValueError(f"{run.folder} is a file: choose another --out")
     if run.exists() and not resume:
         raise ValueError(f"{run.folder} already holds a run: add --resume to resume it, or choose another --out")
+    if resume and not run.exists() and experiment == CommandLine().experiment():
+        raise ValueError(f"{run.folder} holds no run: correct --out, or leave out --resume for all default options")
     run.check_folder(experiment)
     if experiment.nodes == 1:  # of several, the first may hold it already
         run.check_free()
