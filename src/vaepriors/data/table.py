@@ -62,12 +62,7 @@ def load(
     layer: str | None = None,
 ) -> Dataset:
     """Load a user's `.csv`, `.parquet`, `.h5ad` or arrays `(N, D)` as a table, with the arguments of `data.load`."""
-    frame = read_frame(path, layer)
-    given = _roles(frame, columns)
-    _check_given(path, frame, given)
-    frame = frame.taking(name for name, kind in given.items() if kind == "size")
-    kinds = _kinds(path, frame, given, likelihood)
-    frame = keeping_zeros(path, frame, [name for name, kind in kinds.items() if kind in ("category", "label")])
+    frame, given, kinds = _read(path, layer, columns, likelihood)
     train, valid, test = splits = [torch.from_numpy(rows) for rows in _split(path, frame, given, seed)]
     rows, table = dict(zip(SPLITS, splits, strict=True)), frame.table
     chosen = [_column(table, name, kind, train.numpy()) for name, kind in kinds.items() if kind not in OUTSIDE]
@@ -93,6 +88,19 @@ def load(
         **_beside(path, frame, given, rows),
     )
     return dataset if condition is None else condition_on(dataset, condition, rows)
+
+
+def _read(
+    path: Path, layer: str | None, columns: str | None, likelihood: str
+) -> tuple[Frame, dict[str, str], dict[str, str]]:
+    """The table, the kinds that are given, and those of all its columns."""
+    frame = read_frame(path, layer)
+    given = _roles(frame, columns)
+    _check_given(path, frame, given)
+    frame = frame.taking(name for name, kind in given.items() if kind == "size")
+    kinds = _kinds(path, frame, given, likelihood)
+    frame = keeping_zeros(path, frame, [name for name, kind in kinds.items() if kind in ("category", "label")])
+    return frame, given, kinds
 
 
 def _roles(frame: Frame, columns: str | None) -> dict[str, str]:
