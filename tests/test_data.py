@@ -356,6 +356,10 @@ def test_a_custom_dataset():
         ({"train": torch.tensor([[0.0, float("nan")], [1.0, 1.0]])}, r"mine: train holds NaN .* in 1 of 2 points, .*0"),
         ({"test": torch.tensor([[0.0, 1.0], [1.0, float("-inf")]])}, r"mine: test .*infinity in 1 of 2 points, .*1"),
         ({"valid": torch.zeros(0, 2)}, r"mine: valid is empty, shape \(0, 2\)"),
+        ({"train": [[0.0, 1.0]]}, "train is a list.*float32 tensor"),
+        ({"valid": None}, "valid is a NoneType.*float32 tensor"),
+        ({"train": torch.zeros(3, 2, requires_grad=True)}, r"train requires a gradient.*detach\(\)"),
+        ({"labels": {"training": torch.zeros(3)}}, "labels are of 'training'.*train, valid, test"),
         ({"train": torch.zeros(3)}, r"train has shape \(3,\): vectors are \(N, D\)"),
         ({"train": torch.zeros(3, 8, 8)}, r"train has shape \(3, 8, 8\).*images \(N, C, H, W\)"),
         ({"valid": torch.zeros(3, 4)}, r"valid has event shape \(4,\), train has \(2,\)"),
@@ -372,6 +376,11 @@ def test_a_custom_dataset():
 def test_bad_data(changes, message):
     with pytest.raises(ValueError, match=message):
         good(**changes)
+
+
+def test_arrays_are_no_name_of_a_data_set():
+    with pytest.raises(ValueError, match=r"name is a Tensor.*Dataset"):
+        data.load(torch.zeros(3, 2))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ __all__ = [
     "check_columns",
     "check_conditions",
     "check_known",
+    "check_points",
     "check_shape",
     "check_values",
     "in_words",
@@ -50,6 +51,14 @@ def blocks(x: Any) -> Iterator[tuple[int, Tensor]]:
         return
     for start in range(0, len(x), BLOCK):
         yield start, x[start : start + BLOCK]
+
+
+def check_points(what: str, x: Any) -> None:
+    """Refuse what is not an array, such as a list or a `DataLoader`, and a tensor that is being trained."""
+    if not (hasattr(x, "dtype") and hasattr(x, "shape")):
+        raise ValueError(f"{what} is a {type(x).__name__}: give a float32 tensor of shape (N, D) or (N, C, H, W)")
+    if getattr(x, "requires_grad", False):
+        raise ValueError(f"{what} requires a gradient, but data are not trained: give x.detach()")
 
 
 def check_shape(what: str, x: Any, event_shape: torch.Size) -> None:

@@ -25,7 +25,15 @@ import torch
 from torch import Tensor
 
 from vaepriors.data.arrays import SPLITS
-from vaepriors.data.checks import blocks, check_columns, check_conditions, check_known, check_shape, check_values
+from vaepriors.data.checks import (
+    blocks,
+    check_columns,
+    check_conditions,
+    check_known,
+    check_points,
+    check_shape,
+    check_values,
+)
 from vaepriors.data.draws import binarize_once
 from vaepriors.networks.likelihoods import LIKELIHOODS, Likelihood, mixed_of, standardized
 from vaepriors.networks.mixed import Column, column_moments
@@ -230,6 +238,8 @@ class Dataset:
             )
         if self.pseudo is not None and not self.pseudo[1] >= 0:
             raise ValueError(f"{self.name}: pseudo is (mean, standard deviation), the latter >= 0, not {self.pseudo}")
+        for split in SPLITS:
+            check_points(f"{self.name}: {split}", getattr(self, split))
         if self.likelihood == "mixed":
             check_columns(self.name, self.train, self.columns)
         for split in SPLITS:
@@ -246,5 +256,8 @@ class Dataset:
                 if values is not None and len(values) != len(x):
                     count = f"{len(values)} {kind}"
                     raise ValueError(f"{self.name}: {split} has {len(x)} points but {count}: one each is needed")
+        for kind in ("labels", "covariates"):
+            if unknown := [split for split in getattr(self, kind) if split not in SPLITS]:
+                raise ValueError(f"{self.name}: {kind} are of {unknown[0]!r}: the splits are {', '.join(SPLITS)}")
         if self.conditions:
             check_conditions(self.name, self.conditions, len(self.classes))

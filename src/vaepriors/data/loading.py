@@ -48,6 +48,8 @@ def load(
             conditions.
         FileNotFoundError: If a file is missing and cannot be downloaded. The message says what to put where.
     """
+    if not isinstance(name, (str, Path)):
+        raise ValueError(f"name is a {type(name).__name__}: give a name or a path, or make a Dataset of your arrays")
     if stream not in ("auto", "yes", "no"):
         raise ValueError(f"unknown stream {stream!r}: choose one of auto, yes, no")
     if likelihood not in ("auto", *LIKELIHOODS):
