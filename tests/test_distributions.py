@@ -246,6 +246,12 @@ def test_chain_computes_its_conditional_once():
     assert len(calls) == 1
 
 
+def test_no_draws_and_no_values_are_empty():
+    mixture, bits = NormalMixture(torch.zeros(3, 2), torch.ones(3, 2)), IndependentBernoulli(torch.zeros(0, 1, 4, 4), 3)
+    assert mixture.log_prob(mixture.sample((0,))).shape == (0,)
+    assert bits.log_prob(bits.sample((2,))).shape == (2, 0)
+
+
 @pytest.mark.parametrize("log_scale", [-30.0, -10.0, -4.5, -1.0, 0.0, 5.0, 20.0])
 @pytest.mark.parametrize("loc", [0.0, 1 / 512, 0.5, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

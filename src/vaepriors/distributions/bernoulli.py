@@ -54,8 +54,8 @@ class IndependentBernoulli(ShapedDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         self._check_event(value, "x")
-        logits = self.logits.reshape(*self.batch_shape, -1)
-        x = value.reshape(*value.shape[: value.dim() - len(self.event_shape)], -1)
+        logits = self.logits.reshape(*self.batch_shape, self.event_shape.numel())
+        x = value.reshape(*value.shape[: value.dim() - len(self.event_shape)], logits.shape[-1])
         with _without_autocast(logits.device):
             return _BernoulliLogProb.apply(logits, x)
 

@@ -113,6 +113,8 @@ class NormalMixture(ShapedDistribution):
     def _choose(self, sample_shape: torch.Size) -> Tensor:
         """The numbers of components, drawn by their weights: shape `(*sample_shape, *batch)`."""
         shape, weights = sample_shape + self.batch_shape, self.logits.softmax(-1)
+        if not shape.numel():  # which torch.multinomial refuses
+            return torch.zeros(shape, dtype=torch.int64, device=weights.device)
         if self._log_weights is None:
             return torch.multinomial(weights, shape.numel(), replacement=True).view(shape)
         weights = weights.expand(*self.batch_shape, -1).flatten(0, -2)
