@@ -198,6 +198,12 @@ def test_nothing_to_estimate_is_refused(samples, chunk, images):
         estimate(linear.vae(), linear.x[:images], samples, chunk=chunk)
 
 
+def test_a_number_of_samples_is_whole():
+    linear = LinearGaussian()
+    with pytest.raises(ValueError, match=r"samples is 1000\.0.*whole"):
+        estimate(linear.vae(), linear.x, 1e3)
+
+
 def test_fewer_pairs_at_a_time_suit_convolutions_on_a_cpu():
     x = torch.zeros(1, 1, 8, 8)
     data = Dataset("bits", x, x, x, "bernoulli")

@@ -135,8 +135,12 @@ def test_mistakes_are_named():
         VampPrior(net, torch.full((10, *SHAPE), float("nan")))
     with pytest.raises(ValueError, match=r"batch shape \(4, 2\)"):
         VampPrior(Call(lambda x: Normal(x, 1.0)), torch.rand(4, 2))
+    with pytest.raises(ValueError, match="returned a tuple"):
+        VampPrior(Call(lambda x: (x, x)), torch.rand(4, 2))
     with pytest.raises(ValueError, match="at least 1"):
         MixtureOfGaussians(2, 0)
+    with pytest.raises(ValueError, match=r"components is 2\.5.*whole"):
+        MixtureOfGaussians(2, 2.5)
     with pytest.raises(ValueError, match="`top` of a hierarchical encoder"):
         VampPrior(networks.hierarchical_encoder((6,), [8], 2), torch.rand(4, 6))
 

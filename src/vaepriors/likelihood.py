@@ -18,7 +18,7 @@ The prior's components are computed once per call, and the encoder once per imag
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, SupportsIndex
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -114,7 +114,7 @@ def estimate(
             the method cannot be used with the model.
     """
     check_dtype(x)
-    method = ImportanceSampling(int(samples)) if isinstance(samples, SupportsIndex) else samples
+    method: Any = samples if hasattr(samples, "draws") else ImportanceSampling(samples)
     chunk = check_sizes(model, x, method.draws, chunk)
     with eval_mode(model):
         check_condition(model, condition, len(x))

@@ -3,6 +3,7 @@
 import math
 import os
 from pathlib import Path
+from typing import SupportsIndex
 
 import torch
 
@@ -118,11 +119,13 @@ def _group_limit(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/
 
 
 def at_least_one(**sizes: int | None) -> None:
-    """Refuse sizes of zero or less; None is a size that is not given.
+    """Refuse sizes of zero or less, and fractions; None is a size that is not given.
 
     Raises:
-        ValueError: If a size is less than 1.
+        ValueError: If a size is less than 1 or not a whole number.
     """
     for name, size in sizes.items():
+        if size is not None and not isinstance(size, SupportsIndex):
+            raise ValueError(f"{name} is {size!r}: give a whole number")
         if size is not None and size < 1:
             raise ValueError(f"{name} is {size}: at least 1 is needed")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vaepriors.agreement import check_distribution
 from vaepriors.vae import eval_mode
 
 __all__ = ["check_events", "paired", "posterior_at"]
@@ -52,6 +53,7 @@ def posterior_at(encoder: nn.Module, inputs: tuple[Tensor, ...], name: str, *mom
             raise ValueError(_not_finite(name)) from error
         shape = tuple(x.shape[1:])
         raise ValueError(f"{name} have event shape {shape}, which the encoder does not take: {error}") from error
+    check_distribution("encoder", q)
     if tuple(q.batch_shape) != (len(x),) or len(q.event_shape) != 1:
         raise ValueError(
             f"the encoder of {len(x)} {name} returned a distribution of batch shape {tuple(q.batch_shape)} and event "
