@@ -326,3 +326,13 @@ def test_the_page_shows_the_recorded_output():
     assert mistakes.rendered(page, recorded) == page
     assert set(recorded["mistakes"]) == set(MISTAKES)
     assert all(f"<!-- mistake {name}: begin -->" in page for name in MISTAKES)
+
+
+def test_values_outside_of_a_support_are_named_where_torch_does_not_check_them():
+    encoder, decoder = networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2)
+    x = torch.rand(8, 4).round()
+    assert check(VAE(encoder, decoder, StandardNormal(2)), x)["terms"].passed
+    report = check(VAE(encoder, decoder, StandardNormal(2)), 255 * x)
+    assert "some x is outside" in report["terms"].meaning
+    bits = Call(lambda: OneHotCategorical(torch.ones(2), validate_args=False))
+    assert "some z of the encoder is outside" in check(VAE(encoder, decoder, bits), x)["terms"].meaning

@@ -1,5 +1,6 @@
 """Objectives on hand-written terms."""
 
+import copy
 import math
 from itertools import pairwise
 
@@ -9,6 +10,7 @@ from torch import nn
 from torch.distributions import Categorical, Independent, Normal, TransformedDistribution
 
 from reference import Call, LinearGaussian
+from vaepriors import networks
 from vaepriors.checkpoint import load_module, module_tensors
 from vaepriors.distributions import DiagonalNormal
 from vaepriors.objectives import ELBO, GECO, IWAE, REWO
@@ -316,3 +318,13 @@ def test_the_gamma_scheme_follows_its_formula_from_beta_near_1_in_single_precisi
 def test_sizes_of_zero_or_less_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("objective", [ELBO(), IWAE(2), IWAE(2, "dreg"), REWO(kappa=0.1), GECO(kappa=0.1)])
+def test_data_outside_of_the_support_are_refused_in_the_first_call(objective):
+    """Bits of -1 and 1, or gray levels, have finite densities that grow without bound."""
+    model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2), StandardNormal(2))
+    x = torch.tensor([[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 255.0, 1.0]])
+    with pytest.raises(ValueError, match=r"1 of 2 x.*from 0 to 255"):
+        copy.deepcopy(objective)(model, x)
+    objective(model, x.clamp(max=0.3))  # probabilities

@@ -26,7 +26,7 @@ from torch.distributions import Distribution
 
 from vaepriors.agreement import check_dtype
 from vaepriors.conditional import AnyVAE, batches, check_condition, given
-from vaepriors.distributions import completed, support_of
+from vaepriors.distributions import check_support, completed, outside, support_of
 from vaepriors.limits import at_least_one, check_size
 from vaepriors.numerics import fixed_numerics
 from vaepriors.priors import VHP
@@ -162,19 +162,12 @@ def _check_data(model: VAE, x: Tensor) -> None:
         if not x[0].isfinite().all():
             raise ValueError(_not_finite(x)) from error
         raise
-    support: Any = support_of(likelihood)
-    if support is None:
+    if support_of(likelihood) is None:
         return
     x = completed(likelihood, x)
     if not x.isfinite().all():
         raise ValueError(_not_finite(x))
-    inside = support.check(x).reshape(len(x), -1).all(-1)
-    if not inside.all():
-        wrong = x[~inside][0]
-        raise ValueError(
-            f"{int((~inside).sum())} of {len(x)} x are outside the support of p(x|z), {support}; the first has values "
-            f"from {wrong.min().item():.6g} to {wrong.max().item():.6g}: scale, binarise or repair the data"
-        )
+    check_support(likelihood, x, outside(likelihood, x))
 
 
 def _not_finite(x: Tensor) -> str:

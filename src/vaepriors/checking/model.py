@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vaepriors.checking.conditional import check_distribution, compare_numbers
 from vaepriors.checking.report import Finding, Report, Verdict, decide, structural
+from vaepriors.distributions import outside, support_of
 from vaepriors.likelihood import estimate
 from vaepriors.vae import VAE, Terms
 
@@ -23,7 +24,7 @@ def check_model(model: Any, x: Tensor, reference: Callable[[Tensor], Tensor] | N
     """Check a model with `encoder`, `decoder` and `prior`, at data x."""
     with torch.no_grad():
         terms = _terms(model, x)
-        findings = [_shapes(terms, x)]
+        findings = [_shapes(model, terms, x)]
         if not findings[0].passed:
             return tuple(findings)
         findings += [_bound(terms), *_recomputed(model, x, terms), _alone(model, x, terms)]
@@ -56,7 +57,7 @@ def _terms(model: Any, x: Tensor) -> Terms:
     return own(x, DRAWS)
 
 
-def _shapes(terms: Terms, x: Tensor) -> Finding:
+def _shapes(model: Any, terms: Terms, x: Tensor) -> Finding:
     expected, problems = (DRAWS, len(x)), []
     for name in ("log_likelihood", "log_q", "log_p"):
         term = getattr(terms, name)
@@ -64,6 +65,13 @@ def _shapes(terms: Terms, x: Tensor) -> Finding:
             problems.append(f"{name} has shape {tuple(term.shape)}, expected {expected}")
         elif not term.isfinite().all():
             problems.append(f"{name} is not finite")
+    if not problems and terms.z is not None:  # importing zuko switches off torch's own checks of values
+        places = {"x": (model.decoder(terms.z[:, :1]), x), "z of the encoder": (model.prior(), terms.z)}
+        problems = [
+            f"some {name} is outside of the support {support_of(p)}"
+            for name, (p, value) in places.items()
+            if outside(p, value).any()
+        ]
     return structural("terms", problems, "The terms are finite, one for each draw and example.")
 
 

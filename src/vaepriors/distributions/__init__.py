@@ -15,8 +15,9 @@ Eleven distributions. Log-densities are in nats and include all constants.
 
 They do not check the values of their parameters: a check reads the device, and a training step must not.
 
-`at_noise`, `auxiliary`, `completed`, `factors`, `marginal_log_prob`, `noise_of`, `point_estimate`, `residual`,
-`rsample_and_log_prob` and `support_of` ask any distribution, also one of torch, for what not every distribution has.
+`at_noise`, `auxiliary`, `check_support`, `completed`, `factors`, `marginal_log_prob`, `noise_of`, `outside`,
+`point_estimate`, `residual`, `rsample_and_log_prob` and `support_of` ask any distribution, also one of torch, for what
+not every distribution has.
 """
 
 from vaepriors.distributions.asking import (
@@ -24,10 +25,12 @@ from vaepriors.distributions.asking import (
     Normalizer,
     at_noise,
     auxiliary,
+    check_support,
     completed,
     factors,
     marginal_log_prob,
     noise_of,
+    outside,
     point_estimate,
     residual,
     rsample_and_log_prob,
@@ -62,11 +65,13 @@ __all__ = [
     "Student",
     "at_noise",
     "auxiliary",
+    "check_support",
     "completed",
     "factors",
     "marginal_log_prob",
     "naive_pixel_draws",
     "noise_of",
+    "outside",
     "point_estimate",
     "residual",
     "rsample_and_log_prob",

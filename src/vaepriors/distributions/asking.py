@@ -18,10 +18,12 @@ __all__ = [
     "Normalizer",
     "at_noise",
     "auxiliary",
+    "check_support",
     "completed",
     "factors",
     "marginal_log_prob",
     "noise_of",
+    "outside",
     "point_estimate",
     "residual",
     "rsample_and_log_prob",
@@ -103,6 +105,36 @@ def support_of(distribution: Distribution) -> constraints.Constraint | None:
         return distribution.support
     except (NotImplementedError, AttributeError):
         return None
+
+
+def outside(distribution: Distribution, value: Tensor) -> Tensor:
+    """Where values are outside of the support: booleans of the shape of their log-densities, False if it is unknown.
+
+    >>> outside(torch.distributions.Gamma(torch.ones(2), 1.0), torch.tensor([-1.0, 1.0])).tolist()
+    [True, False]
+    """
+    support: Any = support_of(distribution)
+    shape = value.shape[: value.dim() - len(distribution.event_shape)]
+    if support is None:
+        return torch.zeros(shape, dtype=torch.bool, device=value.device)
+    inside = support.check(completed(distribution, value))
+    return ~inside.reshape(*shape, -1).all(-1) if inside.shape != shape else ~inside
+
+
+def check_support(likelihood: Distribution, x: Tensor, wrong: Tensor) -> None:
+    """Refuse data some of which are wrong, because they are outside of the support of p(x|z).
+
+    Raises:
+        ValueError: If one of `wrong`, booleans of the shape of log p(x|z), is true.
+    """
+    if not wrong.any():
+        return
+    first = completed(likelihood, x)[wrong][0]
+    raise ValueError(
+        f"{int(wrong.sum())} of {wrong.numel()} x are outside the support of p(x|z), {support_of(likelihood)}; the "
+        f"first has values from {first.min().item():.6g} to {first.max().item():.6g}: scale, binarise or repair the "
+        "data"
+    )
 
 
 def factors(distribution: Distribution, z: Tensor) -> dict[str, tuple[Distribution, Tensor]]:

@@ -3,8 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
+from vaepriors.distributions import check_support, outside
 from vaepriors.limits import at_least_one
 from vaepriors.vae import VAE, Parts, Terms
 
@@ -24,10 +26,25 @@ class Objective(nn.Module, ABC):
         super().__init__()
         at_least_one(samples=samples)
         self.samples = samples
+        self.looked = False  # at the values of x
 
     def extra_repr(self) -> str:
         """The options of this objective. A training that is resumed must have the same `repr`."""
         return f"samples={self.samples}"
+
+    def look(self, x: Tensor, terms: Terms) -> Terms:
+        """The same terms, after the x of the first call are compared with the support of p(x|z).
+
+        A fraction passes for a bit, of which it may be the probability.
+
+        Raises:
+            ValueError: If one of these x is outside of the support.
+        """
+        if not self.looked and terms.likelihood is not None and not torch.compiler.is_compiling():
+            self.looked = True
+            wrong = outside(terms.likelihood, x) & outside(terms.likelihood, x.round())
+            check_support(terms.likelihood, x, wrong)
+        return terms
 
     @abstractmethod
     def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:

@@ -148,7 +148,7 @@ class REWO(_Constrained):
         self.register_buffer("main", torch.zeros(()))
 
     def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
-        terms = model(x, self.samples)
+        terms = self.look(x, model(x, self.samples))
         if not self.training:
             return -terms.log_weight.mean(), terms
         excess = self.excess(x, terms)
@@ -198,7 +198,7 @@ class GECO(_Constrained):
         super().__init__(kappa, nu, alpha, beta, samples)
 
     def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
-        terms = model(x, self.samples)
+        terms = self.look(x, model(x, self.samples))
         if not self.training:
             return -terms.log_weight.mean(), terms
         self.log_beta.copy_((self.log_beta - self.nu * self.excess(x, terms)).clamp(-16, 16))
