@@ -105,8 +105,9 @@ def test_the_store_refuses_another_training(tmp_path, data):
             ((model_of(data, "standard"), ELBO(), data), {}, "another model"),
             ((model_of(data), ELBO(), data), {"epochs": 2}, "epochs is 2"),
         ]:
-            with pytest.raises(ValueError, match=words):
+            with pytest.raises(ValueError, match=words) as caught:
                 fit(*arguments, **SHORT | options, store=store)
+            assert "previous.ckpt" not in str(caught.value)  # which is of the same training
         assert fit(model_of(data), ELBO(), data, **SHORT | {"epochs": 5}, store=store).epoch == 5
 
 

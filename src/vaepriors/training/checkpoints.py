@@ -85,9 +85,20 @@ class Checkpoints:
             if parts["best"] and parts["best"].keys() != parts["model"].keys():
                 raise ValueError("its best model has other tensors than its last one")
         except ValueError as error:
-            raise ValueError(f"the last checkpoint cannot be used: {error}; {self.store.remedy('last')}") from error
+            raise ValueError(f"the last checkpoint cannot be used: {error}; {self._remedy(flat)}") from error
         self.saved = values["epoch"]
         return _state(values, parts["best"], metrics)
+
+    def _remedy(self, flat: dict[str, Tensor]) -> str:
+        """What to do: where both models of the checkpoint are alike, it is whole, and the given model is another."""
+        last, best = (
+            {name.removeprefix(part): (x.shape, x.dtype) for name, x in flat.items() if name.startswith(part)}
+            for part in ("model.", "best.")
+        )
+        own = {name: (x.shape, x.dtype) for name, x in checkpoint.module_tensors(self.model).items()}
+        if last and last == best != own:
+            return "give the model that was trained, or another store"
+        return self.store.remedy("last")
 
 
 def _parts(flat: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
