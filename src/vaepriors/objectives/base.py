@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from vaepriors.distributions import check_support, outside
 from vaepriors.limits import at_least_one
@@ -26,25 +27,26 @@ class Objective(nn.Module, ABC):
         super().__init__()
         at_least_one(samples=samples)
         self.samples = samples
-        self.looked = False  # at the values of x
+        self.checked = False
 
     def extra_repr(self) -> str:
         """The options of this objective. A training that is resumed must have the same `repr`."""
         return f"samples={self.samples}"
 
-    def look(self, x: Tensor, terms: Terms) -> Terms:
-        """The same terms, after the x of the first call are compared with the support of p(x|z).
+    def check_first(self, x: Tensor, terms: Terms) -> Terms:
+        """The same terms; in the first call x and p(x|z) are checked, which reads their values from the device."""
+        if not self.checked and terms.likelihood is not None and not torch.compiler.is_compiling():
+            self.checked = True
+            self._check(x, terms.likelihood)
+        return terms
 
-        A fraction passes for a bit, of which it may be the probability.
+    def _check(self, x: Tensor, likelihood: Distribution) -> None:
+        """Refuse x outside of the support of p(x|z); a fraction passes for a bit, of which it may be the probability.
 
         Raises:
             ValueError: If one of these x is outside of the support.
         """
-        if not self.looked and terms.likelihood is not None and not torch.compiler.is_compiling():
-            self.looked = True
-            wrong = outside(terms.likelihood, x) & outside(terms.likelihood, x.round())
-            check_support(terms.likelihood, x, wrong)
-        return terms
+        check_support(likelihood, x, outside(likelihood, x) & outside(likelihood, x.round()))
 
     @abstractmethod
     def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:

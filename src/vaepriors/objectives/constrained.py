@@ -27,7 +27,6 @@ class _Constrained(Objective):
             raise ValueError(f"alpha is {alpha}: it must be at least 0 and less than 1")
         super().__init__(samples)
         self.kappa, self.nu, self.alpha = kappa, nu, alpha
-        self.checked = False
         self.step: Tensor
         self.average: Tensor
         self.log_beta: Tensor
@@ -52,16 +51,16 @@ class _Constrained(Objective):
         return average - self.kappa**2
 
     def _squares(self, likelihood: Distribution, x: Tensor) -> Tensor:
-        """The squared distance of x from the mean of p(x|z), which must exist; the values are read in one call only."""
+        """The squared distance of x from the mean of p(x|z), which must exist."""
         try:
-            squares = residual(likelihood, x).detach().square()
+            return residual(likelihood, x).detach().square()
         except NotImplementedError as error:
             raise ValueError(self._without_mean(likelihood)) from error
-        if not self.checked and not torch.compiler.is_compiling():
-            self.checked = True
-            if squares.isnan().all():  # of Categorical and Cauchy
-                raise ValueError(self._without_mean(likelihood))
-        return squares
+
+    def _check(self, x: Tensor, likelihood: Distribution) -> None:
+        super()._check(x, likelihood)
+        if self._squares(likelihood, x).isnan().all():  # of Categorical and Cauchy
+            raise ValueError(self._without_mean(likelihood))
 
     def _without_mean(self, likelihood: Distribution) -> str:
         each = likelihood.base_dist if isinstance(likelihood, Independent) else likelihood
@@ -148,7 +147,7 @@ class REWO(_Constrained):
         self.register_buffer("main", torch.zeros(()))
 
     def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
-        terms = self.look(x, model(x, self.samples))
+        terms = self.check_first(x, model(x, self.samples))
         if not self.training:
             return -terms.log_weight.mean(), terms
         excess = self.excess(x, terms)
@@ -198,7 +197,7 @@ class GECO(_Constrained):
         super().__init__(kappa, nu, alpha, beta, samples)
 
     def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
-        terms = self.look(x, model(x, self.samples))
+        terms = self.check_first(x, model(x, self.samples))
         if not self.training:
             return -terms.log_weight.mean(), terms
         self.log_beta.copy_((self.log_beta - self.nu * self.excess(x, terms)).clamp(-16, 16))

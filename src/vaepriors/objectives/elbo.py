@@ -47,7 +47,7 @@ class ELBO(Objective):
         self.register_buffer("beta", torch.ones(()))
 
     def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
-        terms = self.look(x, model(x, self.samples))
+        terms = self.check_first(x, model(x, self.samples))
         if not self.training:
             return -terms.log_weight.mean(), terms
         epoch = self.step // (self.steps_per_epoch or 1) + 1

@@ -65,7 +65,8 @@ class IWAE(Objective):
         return f"samples={self.samples // self.groups}, {options}"
 
     def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
-        terms = self.look(x, model(x, self.samples) if self.estimator == "plain" else self._without_score(model, x))
+        terms = model(x, self.samples) if self.estimator == "plain" else self._without_score(model, x)
+        terms = self.check_first(x, terms)
         log_weight = terms.log_weight.unflatten(0, (self.groups, -1))  # (M, K, *batch)
         if self.estimator == "dreg" and terms.z is not None and terms.z.requires_grad:
             share = log_weight.detach().softmax(1).flatten(0, 1)[..., None]
