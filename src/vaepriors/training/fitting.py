@@ -80,7 +80,8 @@ def fit(
             is trained; the next call resumes.
 
     Returns:
-        How it ended, with the metrics of all epochs and the best weights.
+        How it ended, with the metrics of all epochs and the best weights. The model has those of the last epoch, and is
+        in evaluation mode.
 
     Raises:
         ValueError: If a setting is out of its range, if an argument is of another type, if the data have conditions and
