@@ -195,6 +195,14 @@ def test_the_advice_on_priors_is_what_the_table_shows():
     assert abs(one["mog"]) < 0.5
 
 
+def test_the_page_has_the_recorded_effect_of_a_lower_learning_rate():
+    names = ("settings/standard-3e-5-glorot-0", "vampprior-1/caltech101-hvae-standard-0")
+    slow, usual = (json.loads((ROOT / "results" / f"{name}.json").read_text()) for name in names)
+    said = f"trains for {slow['epochs']} epochs instead of {usual['epochs']}, and is {{:.2f}} nats worse (seed 0)."
+    page = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    assert said.format(slow["found"]["nll"] - usual["found"]["nll"]) in page
+
+
 def test_the_pages_tell_how_far_seeds_differ():
     page, guide = (" ".join(text.split()) for text in ((ROOT / "docs" / "results.md").read_text(), GUIDE))
 
