@@ -176,8 +176,9 @@ def _difference(each: Compared, reference: Compared | None) -> str:
 
 
 def notes(compared: Sequence[Compared]) -> list[str]:
-    """Sentences about the likelihoods in the table."""
-    sentences = _notes_on_kinds(compared)
+    """Sentences about the numbers in the table."""
+    sentences = ["log p(x), ELBO, rate and distortion in nats; the last three on test examples, with one draw each."]
+    sentences += _notes_on_kinds(compared)
     sentences += [f"{each.name}: {sentence}" for each in compared for sentence in each.stale]
     for each in compared:
         if each.record is not None:
@@ -261,7 +262,6 @@ def write_comparison(compared: Sequence[Compared], path: Path) -> list[Path]:
 
 
 def _numbers(compared: Sequence[Compared]) -> Iterator[Part]:
-    yield "log p(x), ELBO, rate and distortion in nats; the last three on test examples, with one draw each."
     yield from notes(compared)
     yield page.Table("numbers", rows(compared), list(COLUMNS))
 
