@@ -357,6 +357,6 @@ def test_a_recorded_result_is_of_its_row_and_says_how_it_came_about(path):
 def test_every_file_of_results_belongs_to_a_result_or_a_benchmark():
     results = {path.with_suffix("") for path in RECORDED}
     files = {path for path in (ROOT / "results").rglob("*") if path.is_file()} - set(RECORDED)
-    beside = r"-([a-z]+\.png|log_likelihood(-test(-\d+)?-refined)?\.npy)$"
+    beside = r"-([a-z]+\.png|log_likelihood(-test(-\d+)?(-refined|-last))?\.npy)$"
     others = {path for path in files if path.with_name(re.sub(beside, "", path.name)) not in results}
     assert {path.parent for path in others} == {ROOT / "results" / "benchmarks"}

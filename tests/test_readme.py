@@ -195,12 +195,15 @@ def test_the_advice_on_priors_is_what_the_table_shows():
     assert abs(one["mog"]) < 0.5
 
 
-def test_the_page_has_the_recorded_effect_of_a_lower_learning_rate():
+def test_the_page_has_the_recorded_effects_of_other_settings():
     names = ("settings/standard-3e-5-glorot-0", "vampprior-1/caltech101-hvae-standard-0")
-    slow, usual = (json.loads((ROOT / "results" / f"{name}.json").read_text()) for name in names)
+    names += ("settings/standard-1e-4-first-version-0",)
+    slow, usual, first = (json.loads((ROOT / "results" / f"{name}.json").read_text()) for name in names)
     said = f"trains for {slow['epochs']} epochs instead of {usual['epochs']}, and is {{:.2f}} nats worse (seed 0)."
     page = " ".join((ROOT / "docs" / "results.md").read_text().split())
     assert said.format(slow["found"]["nll"] - usual["found"]["nll"]) in page
+    numbers = (-each["found"]["nll"] for each in (first, usual))
+    assert "it gives {:.2f} nats, our usual settings {:.2f} (seed 0)".format(*numbers) in page
 
 
 def test_the_pages_tell_how_far_seeds_differ():
@@ -251,6 +254,10 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     mean = lambda prior, name: f"{sum(each[name] for each in found[prior]) / 3:.1f}"  # noqa: E731
     for name in ("rate", "distortion"):
         assert f"{mean('flow', name)} and {mean('refit-flow', name)}" in page
+    motion = json.loads((ROOT / "results" / "vhp-figure-8" / "vhp-0.json").read_text())["found"]["metrics"]
+    error = motion["error_average"] ** 0.5
+    assert error < motion["error_bound"] ** 0.5
+    assert f"error of {error:.3f} on the training frames, and beta is {motion['beta']:.2f}." in page
     names = ("hvae-refit-vamp", "vae-vamp-data", "hvae-vamp-data")
     rows = [papers.select("priors", [f"caltech101-{name}"])[0] for name in names]
     refit, one, two = (in_words(papers.summarize(row, ROOT / "results").refined_paired) for row in rows)
