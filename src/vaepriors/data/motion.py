@@ -6,7 +6,7 @@ The paper does not say which motions, and prepares them "as in Chen et al. 2015"
   arts (135_06), every fourth of the 120 frames a second;
 * of the 62 channels all but the 12 of hands, fingers, thumbs and toes;
 * in place of the root's position and heading their changes from frame to frame, seen from the heading (Taylor, Hinton
-  & Roweis 2007), since position and heading say where a person is and not what he does. What remains of the root's
+  & Roweis 2007), since position and heading say where people are and not what they do. What remains of the root's
   rotation is how far the body leans forwards and sideways. The files' own angles of the root jump when a body turns;
 * angles in radians; along a take they do not jump from one half turn to the other;
 * from each channel its least value over the training frames is subtracted, and all are divided by the largest range of
