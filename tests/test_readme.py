@@ -244,14 +244,14 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     assert round(exemplars.refined_paired[0] / hvae.refined_paired[0]) == 2
     assert f"flow is {in_words(flow.paired)} nats better than the standard prior in the VAE, by refined" in page
     assert f"posteriors {in_words(flow.refined_paired)} (three seeds" in page
-    found = {
+    results = {
         prior: [
             json.loads((ROOT / "results" / "priors" / f"caltech101-vae-{prior}-{seed}.json").read_text())["found"]
             for seed in range(3)
         ]
         for prior in ("flow", "refit-flow")
     }
-    mean = lambda prior, name: f"{sum(each[name] for each in found[prior]) / 3:.1f}"  # noqa: E731
+    mean = lambda prior, name: f"{sum(each[name] for each in results[prior]) / 3:.1f}"  # noqa: E731
     for name in ("rate", "distortion"):
         assert f"{mean('flow', name)} and {mean('refit-flow', name)}" in page
     motion = json.loads((ROOT / "results" / "vhp-figure-8" / "vhp-0.json").read_text())["found"]["metrics"]
