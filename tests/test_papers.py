@@ -206,6 +206,13 @@ def test_select_takes_names_and_patterns():
 # The commands
 
 
+@pytest.mark.parametrize("table", ["vampprior-1", "vhp-1", "vhp-figure-8"])
+def test_list_prints_the_hours_of_rows_of_every_kind_of_data(in_folder, vaepriors, capsys, table):
+    assert vaepriors("reproduce", "list", table) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(row.name in text for row in papers.select(table))
+
+
 def test_list_run_and_show_from_nothing_to_all(tiny, in_folder, vaepriors, capsys):
     def output(*arguments):
         assert vaepriors("reproduce", *arguments) == 0

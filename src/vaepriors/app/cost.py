@@ -63,7 +63,7 @@ def _counts(experiment: Experiment) -> _Counts:
     with torch.random.fork_rng(devices=[]):
         dataset = data.stand_in(experiment.data, 3)
         model, objective = build(experiment, dataset)
-    x, steps, draws = dataset.train.round(), [], []
+    x, steps, draws = dataset.valid, [], []
     for n in (1, 2):  # straight lines in the numbers of examples and of draws, too
         with FlopCounterMode(display=False) as counter:
             objective(model, x[:n])[0].backward()
