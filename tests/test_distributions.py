@@ -278,6 +278,7 @@ def test_logistic_takes_every_value_of_a_bin_alike():
     p = DiscretizedLogistic(torch.tensor(0.4), torch.tensor(-2.0))
     assert p.log_prob(torch.tensor(100 / 256)) == p.log_prob(torch.tensor(100.99 / 256))
     assert p.log_prob(torch.tensor(1.0)) == p.log_prob(torch.tensor(255.5 / 256))
+    assert p.support.check(torch.tensor([0.0, 1.0, 1.01])).tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize(("loc", "log_scale"), [(0.5, -3.0), (0.02, -2.0), (0.9, 0.0)])

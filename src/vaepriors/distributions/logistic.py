@@ -36,7 +36,7 @@ class DiscretizedLogistic(ShapedDistribution):
     """
 
     arg_constraints = {"loc": constraints.real, "log_scale": constraints.real}
-    support = constraints.half_open_interval(0.0, 1.0)
+    support = constraints.unit_interval
 
     def __init__(self, loc: Tensor, log_scale: Tensor, levels: int = 256) -> None:
         self.loc, self.log_scale = torch.broadcast_tensors(loc, log_scale)
