@@ -258,6 +258,16 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     error = motion["error_average"] ** 0.5
     assert error < motion["error_bound"] ** 0.5
     assert f"error of {error:.3f} on the training frames, and beta is {motion['beta']:.2f}." in page
+    vhp, vamp = (
+        json.loads((ROOT / "results" / "vhp-figure-8" / f"{name}-0.json").read_text())["found"]["interpolation"]
+        for name in ("vhp", "vamp")
+    )
+    smoother = [vhp["smoothness"][way]["mean"] / vamp["smoothness"][way]["mean"] for way in vhp["smoothness"]]
+    assert max(smoother[:2]) < 0.9  # on paths the VampPrior is less smooth,
+    assert 0.9 < smoother[2] < 1.1  # on straight lines about as smooth
+    broken = sum(len(parts) > 1 for parts in vamp["components"])
+    assert f"{broken} of its {len(vamp['components'])} graphs are in several parts" in page
+    assert all(len(parts) == 1 for parts in vhp["components"])
     names = ("hvae-refit-vamp", "vae-vamp-data", "hvae-vamp-data")
     rows = [papers.select("priors", [f"caltech101-{name}"])[0] for name in names]
     refit, one, two = (in_words(papers.summarize(row, ROOT / "results").refined_paired) for row in rows)
