@@ -254,6 +254,12 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     mean = lambda prior, name: f"{sum(each[name] for each in results[prior]) / 3:.1f}"  # noqa: E731
     for name in ("rate", "distortion"):
         assert f"{mean('flow', name)} and {mean('refit-flow', name)}" in page
+    pendulum = [
+        json.loads((ROOT / "results" / "vhp-1" / f"rewo-{seed}.json").read_text())["found"] for seed in range(1, 5)
+    ]
+    first, *others = (f"{each['angle_error']:.3f}" for each in pendulum)
+    assert [each["winding"] == 0 for each in pendulum] == [True, False, False, False]
+    assert f"errors of {first} (folded), {others[0]}, {others[1]} and {others[2]}" in page
     motion = json.loads((ROOT / "results" / "vhp-figure-8" / "vhp-0.json").read_text())["found"]["metrics"]
     error = motion["error_average"] ** 0.5
     assert error < motion["error_bound"] ** 0.5
