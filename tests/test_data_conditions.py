@@ -91,6 +91,22 @@ def test_wrong_conditions_are_refused_by_array_and_row(write, name):
         load(write(**changes), condition="both")
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_points_of_rare_classes_and_codes_are_in_train_of_a_split_by_seed(tmp_path, seed):
+    rows = np.arange(200)
+    labels = np.where(rows % 40 == 0, rows, 1)  # five classes with one point each
+    codes = np.stack([np.where(rows % 50 == 1, 1 + rows // 50, 0), rows % 2], 1)
+    np.savez(tmp_path / "mine.npz", train=codes, train_labels=labels)
+    data = load(str(tmp_path / "mine.npz"), seed, "categorical", condition="labels")
+    assert len(data.classes) == 6
+    assert data.train[:, 0].unique().tolist() == [0, 1, 2, 3, 4]
+    both = torch.cat([torch.cat([getattr(data, split), data.labels[split][:, None]], 1) for split in SIZES])
+    expected = torch.from_numpy(np.column_stack([codes, labels])).float()
+    assert sorted(both.tolist()) == sorted(expected.tolist())  # each point once, with its label
+    moved = len(data.train) - 160
+    assert any(f"moved {moved} row" in doubt for doubt in data.doubts) == (moved > 0)
+
+
 def test_an_unknown_class_of_a_split_by_seed_is_named_by_its_row_in_the_file(tmp_path):
     labels = np.arange(30)
     np.savez(tmp_path / "mine.npz", train=np.tile([[0.0, 1.0]], (30, 1)), train_labels=labels)

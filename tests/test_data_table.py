@@ -249,6 +249,32 @@ def test_mistakes_are_named_with_column_and_row(tmp_path, table, options, words)
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_of_rare_categories_and_classes_are_in_train_of_a_random_split(tmp_path, seed):
+    table = pd.concat([frame()] * 3, ignore_index=True)
+    table["kind"] = [f"rare {row}" if row % 20 == 0 else "common" for row in range(len(table))]
+    table["class"] = [row if row % 30 == 1 else 0 for row in range(len(table))]
+    path = written(tmp_path / "mine.csv", table)
+    plain = data.load(path, seed, columns="kind=drop,class=drop")
+    moving = data.load(path, seed, columns="class=label", condition="labels")
+    assert len(moving.columns[[column.name for column in moving.columns].index("kind")].categories) == 10
+    assert len(moving.classes) == 7
+    sizes = [len(getattr(moving, split)) for split in ("train", "valid", "test")]
+    moved = sizes[0] - len(plain.train)
+    assert sum(sizes) == len(table)
+    assert any(f"moved {moved} row" in doubt for doubt in moving.doubts) == (moved > 0)
+    assert data.load(path, seed, columns="kind=drop,class=label").train.equal(plain.train)  # classes are not given
+
+
+def test_missing_categories_move_no_row(tmp_path):
+    table = frame()
+    for seed in range(4):
+        rows = data.draws.shuffled_split(len(table), 6, 6, seed)[1]
+        table["kind"] = "a"
+        table.loc[rows[0].item(), "kind"] = None
+        assert len(data.load(written(tmp_path / "mine.csv", table), seed).train) == 48
+
+
 def test_a_category_that_no_training_row_has_is_refused(tmp_path):
     table = frame(fold=["train"] * 40 + ["valid"] * 10 + ["test"] * 10)
     table.loc[55, "sex"] = "x"

@@ -86,6 +86,14 @@ def test_counts_are_scored_and_drawn_as_counts():
         model.score_samples(np.array([[0.0, 1.0, 2.0], [0.0, 1.5, 2.0]]))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_of_rare_categories_are_never_held_out(seed):
+    codes = np.zeros((200, 2))
+    codes[::20, 0] = np.arange(10)  # but for 0, one row each
+    model = tiny(likelihood="categorical", random_state=seed).fit(codes)
+    assert np.isfinite(model.score_samples(codes[::20])).all()
+
+
 @pytest.mark.parametrize("code", [1.0, 7.0])
 def test_a_category_that_no_training_row_has_is_refused(code):
     codes = np.arange(120).reshape(60, 2) % 3 * np.array([2.0, 1.0])  # 0, 2, 4 and 0, 1, 2

@@ -28,6 +28,7 @@ from vaepriors.app.experiment import OBJECTIVES, Experiment, build
 from vaepriors.app.train import settings_of
 from vaepriors.conditional import unconditional
 from vaepriors.data import LIKELIHOODS, Dataset
+from vaepriors.data.draws import keep_known
 from vaepriors.distributions import point_estimate
 from vaepriors.likelihood import ImportanceSampling, check_sizes
 from vaepriors.numerics import fixed_numerics, one_at_a_time, seed_of
@@ -270,8 +271,10 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         u = self._standardize(rows).float()
         order = torch.from_numpy(np.random.default_rng(seed).permutation(len(u)))
         valid = min(max(1, round(self.validation_fraction * len(u))), len(u) - 1)
-        held_out = u[order[:valid]]
-        return Dataset("X", u[order[valid:]], held_out, held_out, self.likelihood_)
+        train, known = order[valid:], LIKELIHOODS[self.likelihood_].known
+        unknown = torch.zeros(len(u), dtype=torch.bool) if known is None else ~known(u[train], u).all(1)
+        train, held_out = (u[rows] for rows in keep_known(unknown, train, order[:valid]))
+        return Dataset("X", train, held_out, held_out, self.likelihood_)
 
     def _check(self, X: ArrayLike) -> tuple[Array, Tensor]:
         """The rows, and what the model sees of them."""

@@ -20,6 +20,7 @@ from vaepriors.limits import check_size
 
 __all__ = [
     "CONDITIONS",
+    "WITH_LABELS",
     "check_covariates",
     "check_labels",
     "classes_of_split",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 CONDITIONS = ("labels", "covariates", "both")
+WITH_LABELS = ("labels", "both")
 MOST_CLASSES = 10_000
 LARGE = 30.0  # the root mean square of a column of covariates
 
@@ -54,7 +56,7 @@ def condition_on(dataset: Dataset, kind: str, rows: Mapping[str, Tensor] | None 
     parts: list[dict[str, Tensor]] = []
     doubts = list(dataset.doubts)
     classes: tuple[int | str, ...] = ()
-    if kind in ("labels", "both"):
+    if kind in WITH_LABELS:
         classes, of_classes = _one_hot(dataset, rows or {})
         parts.append(of_classes)
     if kind in ("covariates", "both"):

@@ -7,10 +7,19 @@ import torch
 from vaepriors.data.dataset import LIKELIHOODS
 from vaepriors.data.survey import Facts
 
-__all__ = ["doubtful_layout", "doubtful_scales", "doubtful_values"]
+__all__ = ["doubtful_layout", "doubtful_scales", "doubtful_split", "doubtful_values"]
 
 FAR, NEAR = 10.0, 0.01  # real values of a larger mean or another standard deviation are far from a unit scale
 UNEVEN = 1000.0  # and so is a table whose columns differ more in their standard deviations
+
+
+def doubtful_split(moved: int) -> Iterator[str]:
+    """A note about rows that went from valid and test of a random split to train."""
+    if moved:
+        yield (
+            f"the random split moved {moved} {'row' if moved == 1 else 'rows'} from valid and test to train, which had "
+            "no row of such a category or class: for another split, give your own"
+        )
 
 
 def doubtful_layout(shape: torch.Size) -> Iterator[str]:

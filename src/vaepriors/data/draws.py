@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["binarize_once", "binarize_rows", "shuffled_split"]
+__all__ = ["binarize_once", "binarize_rows", "keep_known", "shuffled_split"]
 
 BINARIZATION_SEED = 2018
 
@@ -42,3 +42,22 @@ def shuffled_split(number: int, valid: int, test: int, seed: int) -> tuple[Tenso
     order = torch.from_numpy(np.random.default_rng(seed).permutation(number))
     train, held_out = order[: number - valid - test], order[number - valid - test :]
     return train, held_out[:valid], held_out[valid:]
+
+
+def keep_known(unknown: Tensor, train: Tensor, *held_out: Tensor) -> tuple[Tensor, ...]:
+    """Move held-out rows that a model of the training rows cannot know into train.
+
+    Args:
+        unknown: Which of all rows have a value, such as a rare category, that no training row has, of shape `(N,)`.
+        train, held_out: The rows of a random split.
+
+    Returns:
+        The rows of train, then of the others. If one of these would lose more than half of its rows, none is moved.
+
+    >>> keep_known(torch.tensor([0, 0, 0, 1, 0, 0]) > 0, *torch.tensor([[0, 1], [2, 3], [4, 5]]))
+    (tensor([0, 1, 3]), tensor([2]), tensor([4, 5]))
+    """
+    kept = [rows[~unknown[rows]] for rows in held_out]
+    if any(2 * len(few) < len(rows) for few, rows in zip(kept, held_out, strict=True)):
+        return train, *held_out
+    return torch.cat([train, *(rows[unknown[rows]] for rows in held_out)]), *kept

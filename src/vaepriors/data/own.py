@@ -34,12 +34,12 @@ from torch import Tensor
 
 from vaepriors.data.arrays import SPLITS, Header
 from vaepriors.data.checks import check_known
-from vaepriors.data.conditions import condition_on
+from vaepriors.data.conditions import WITH_LABELS, condition_on
 from vaepriors.data.dataset import LIKELIHOODS, Dataset
-from vaepriors.data.doubts import doubtful_layout, doubtful_scales, doubtful_values
+from vaepriors.data.doubts import doubtful_layout, doubtful_scales, doubtful_split, doubtful_values
 from vaepriors.data.images import read_images
 from vaepriors.data.other import read_points
-from vaepriors.data.places import Places, held_out, placed, places_of
+from vaepriors.data.places import Places, held_out, knowing, placed, places_of
 from vaepriors.data.rows import (
     Convert,
     Points,
@@ -53,6 +53,7 @@ from vaepriors.data.rows import (
 from vaepriors.data.shards import Arrays, Shards, headers_of, open_arrays
 from vaepriors.data.stored import BITS, WAYS, Stored, extras_of, survey_arrays
 from vaepriors.data.survey import BAD, Facts
+from vaepriors.networks.likelihoods import Likelihood
 
 Splits = tuple[Points, Tensor, Tensor]
 
@@ -139,7 +140,9 @@ class _Source:
         condition: str | None,
     ) -> Dataset:
         """The data set of points that may still have to be split."""
-        places, family, dtype = places_of(headers, self.seed), LIKELIHOODS[how.likelihood], headers["train"].dtype
+        family, dtype = LIKELIHOODS[how.likelihood], headers["train"].dtype
+        labels = extras["labels"].get("train") if condition in WITH_LABELS else None
+        places, moved = _places(points["train"], headers, self.seed, family, labels)
         rows = places["train"][1]
         train = points["train"] if rows is None else points["train"].take(rows)
         valid, test = (held_out(points, places, split, how.dynamic) for split in SPLITS[1:])
@@ -147,7 +150,6 @@ class _Source:
         splits = train if keeps else train[:], valid, test
         _check_categories(self.path, headers, places, splits, how.likelihood)
         scaled = self.standardize and family.real and len(train.shape) == 2
-        doubts = (*self.doubts, *doubtful_layout(train.shape), *doubtful_values(facts, how.likelihood, self.likelihood))
         on_disk = ", read from disk" if train.streamed else ""
         stored = Stored(how.convert, dtype, how.channels_last, self.image_size)
         dataset = Dataset(
@@ -160,7 +162,7 @@ class _Source:
             label_names=self.label_names,
             stored=f"{dtype}{', channels last' if how.channels_last else ''}{on_disk}",
             content=" ".join(facts.sha256.values()),
-            doubts=doubts if scaled else (*doubts, *doubtful_scales(facts, how.likelihood)),
+            doubts=self._doubts(train.shape, moved, facts, how, scaled),
             standardize=scaled,
             reader=partial(read_points, stored=stored),
         )
@@ -169,6 +171,32 @@ class _Source:
         numbers = {name: torch.arange(header.shape[0]) for name, header in headers.items()}
         in_file = placed(numbers, places)  # a wrong label is named by its row there
         return condition_on(dataset, condition, in_file)
+
+    def _doubts(self, shape: torch.Size, moved: int, facts: Facts, how: _Reading, scaled: bool) -> tuple[str, ...]:
+        return (
+            *self.doubts,
+            *doubtful_split(moved),
+            *doubtful_layout(shape),
+            *doubtful_values(facts, how.likelihood, self.likelihood),
+            *(() if scaled else doubtful_scales(facts, how.likelihood)),
+        )
+
+
+def _places(
+    points: Points, headers: dict[str, Header], seed: int, family: Likelihood, labels: Tensor | None
+) -> tuple[Places, int]:
+    """Where the points of each split are; of a random split, how many were moved for their category or class."""
+    places = places_of(headers, seed)
+    train = places["train"][1]
+    if train is None:
+        return places, 0
+    unknown = torch.zeros(len(points), dtype=torch.bool)
+    if family.known is not None:
+        x = points[:]
+        unknown |= ~family.known(x[train], x).flatten(1).all(1)
+    if labels is not None:
+        unknown |= ~torch.isin(labels, labels[train])
+    return knowing(places, unknown)
 
 
 def _check_categories(path: Path, headers: dict[str, Header], places: Places, splits: Splits, chosen: str) -> None:

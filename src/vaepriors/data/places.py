@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from vaepriors.data.arrays import SPLITS, Header
-from vaepriors.data.draws import binarize_rows, shuffled_split
+from vaepriors.data.draws import binarize_rows, keep_known, shuffled_split
 from vaepriors.data.rows import Points
 
-__all__ = ["Places", "held_out", "placed", "places_of"]
+__all__ = ["Places", "held_out", "knowing", "placed", "places_of"]
 
 Places = dict[str, tuple[str, np.ndarray | None]]
 HELD_OUT, HELD_OUT_BYTES = 10_000, 2**29  # at most in valid and test, where they are split off
@@ -26,6 +26,14 @@ def places_of(headers: dict[str, Header], seed: int) -> Places:
     tenth = min(number // 10, most)
     train, valid, test = (rows.numpy() for rows in shuffled_split(number, tenth, 0 if given else tenth, seed))
     return {"train": ("train", train), "valid": ("train", valid), "test": ("test", None) if given else ("train", test)}
+
+
+def knowing(places: Places, unknown: Tensor) -> tuple[Places, int]:
+    """The places after `keep_known`, and how many rows it has moved; train and some others are split by seed."""
+    rows = {split: torch.from_numpy(each) for split, (_, each) in places.items() if each is not None}
+    kept = dict(zip(rows, keep_known(unknown, *rows.values()), strict=True))
+    changed = {split: (places[split][0], each.numpy()) for split, each in kept.items()}
+    return places | changed, len(kept["train"]) - len(rows["train"])
 
 
 def held_out(points: Mapping[str, Points], places: Places, split: str, dynamic: bool) -> Tensor:

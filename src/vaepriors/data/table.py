@@ -3,6 +3,7 @@
 The likelihood `auto` is `gaussian`, `negative_binomial`, `bernoulli` or `categorical` where all columns are real,
 counts, bits or categories, and no cell is missing; otherwise it is `mixed`. Rows are split 0.8 / 0.1 / 0.1 by seed,
 unless a column of the kind `split` says train, valid or test; without valid, a tenth of train becomes valid by seed.
+Rows that are split by seed stay in train with a category or class that no other training row has.
 """
 
 from collections.abc import Sequence
@@ -26,9 +27,10 @@ from vaepriors.data.columns import (
     texts_of,
     wholes_of,
 )
-from vaepriors.data.conditions import check_covariates, check_labels, condition_on, y_of
+from vaepriors.data.conditions import WITH_LABELS, check_covariates, check_labels, condition_on, y_of
 from vaepriors.data.dataset import LIKELIHOODS, Dataset
-from vaepriors.data.draws import shuffled_split
+from vaepriors.data.doubts import doubtful_split
+from vaepriors.data.draws import keep_known, shuffled_split
 from vaepriors.data.examples import Examples
 from vaepriors.data.frames import Frame, keeping_zeros, read_frame
 from vaepriors.data.table_doubts import doubts_of
@@ -63,8 +65,11 @@ def load(
 ) -> Dataset:
     """Load a user's `.csv`, `.parquet`, `.h5ad` or arrays `(N, D)` as a table, with the arguments of `data.load`."""
     frame, given, kinds = _read(path, layer, columns, likelihood)
-    train, valid, test = splits = [torch.from_numpy(rows) for rows in _split(path, frame, given, seed)]
-    rows, table = dict(zip(SPLITS, splits, strict=True)), frame.table
+    coded = [name for name, kind in kinds.items() if kind == "category"]
+    if condition in WITH_LABELS:
+        coded += [name for name, kind in given.items() if kind == "label"]
+    rows, moved = _split(path, frame, given, coded, seed)
+    (train, valid, test), table = rows.values(), frame.table
     chosen = [_column(table, name, kind, train.numpy()) for name, kind in kinds.items() if kind not in OUTSIDE]
     if not chosen:
         raise ValueError(f"{path} has no column left: leave out fewer in --columns")
@@ -81,7 +86,7 @@ def load(
         x[test],
         likelihood,
         stored=f"{path.suffix[1:]} without {left_out}" if left_out else path.suffix[1:],
-        doubts=tuple(doubts_of(path, table, chosen, x.numpy(), train.numpy(), given)),
+        doubts=(*doubtful_split(moved), *doubts_of(path, table, chosen, x.numpy(), train.numpy(), given)),
         standardize=scaled,
         columns=tuple(chosen),
         reader=partial(_read_examples, columns=columns, layer=layer),
@@ -233,30 +238,47 @@ def _kinds(path: Path, frame: Frame, given: dict[str, str], likelihood: str) -> 
     return kinds
 
 
-def _split(path: Path, frame: Frame, given: dict[str, str], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rows of train, valid and test."""
+def _split(
+    path: Path, frame: Frame, given: dict[str, str], coded: Sequence[str], seed: int
+) -> tuple[dict[str, torch.Tensor], int]:
+    """The rows of each split; of a random one, how many were moved for their category or class in the coded columns."""
     number, name = len(frame.table), next((name for name, kind in given.items() if kind == "split"), None)
-    fold = frame.fold
-    if name is not None:
-        fold = texts_of(_cells(frame, name))
+    fold = frame.fold if name is None else texts_of(_cells(frame, name))
     if fold is None:
-        tenth = number // 10
-        train, valid, test = (rows.numpy() for rows in shuffled_split(number, tenth, tenth, seed))
-        return train, valid, test
+        splits, drawn = list(shuffled_split(number, number // 10, number // 10, seed)), 3
+    else:
+        splits, drawn = _stored_split(path, fold, name, seed)
+    kept = keep_known(_unknown(frame, coded, splits[0]), *splits[:drawn])
+    return dict(zip(SPLITS, (*kept, *splits[drawn:]), strict=True)), len(kept[0]) - len(splits[0])
+
+
+def _unknown(frame: Frame, coded: Sequence[str], train: torch.Tensor) -> torch.Tensor:
+    """Which rows have a cell in these columns that no training row has."""
+    unknown = np.zeros(len(frame.table), bool)
+    for name in coded:
+        cells = _cells(frame, name)
+        _, codes = np.unique(texts_of(cells).astype(str), return_inverse=True)
+        unknown |= ~np.isin(codes, codes[train]) & cells.notna().to_numpy()
+    return torch.from_numpy(unknown)
+
+
+def _stored_split(path: Path, fold: np.ndarray, name: str | None, seed: int) -> tuple[list[torch.Tensor], int]:
+    """The rows of train, valid and test by the column of the split, and how many of these have rows of its train."""
     strange = [row for row, each in enumerate(fold) if each not in SPLITS]
     if strange:
         raise ValueError(
             f"{path} holds {str(fold[strange[0]])[:80]} in row {strange[0]} of the column {name}, which is the split: "
             "write train, valid or test"
         )
-    train, valid, test = (np.flatnonzero(fold == each) for each in SPLITS)
-    if not len(valid) and len(train):
+    train, valid, test = (torch.from_numpy(np.flatnonzero(fold == each)) for each in SPLITS)
+    drawn = 1 if len(valid) else 2
+    if not len(valid):
         first, second, _ = shuffled_split(len(train), len(train) // 10, 0, seed)
-        train, valid = train[first.numpy()], train[second.numpy()]
+        train, valid = train[first], train[second]
     for each, rows in zip(SPLITS, (train, valid, test), strict=True):
         if not len(rows):
             raise ValueError(f"{path} has no row for {each} by the column {name}: every split needs at least one")
-    return train, valid, test
+    return [train, valid, test], drawn
 
 
 def _column(table: "pd.DataFrame", name: str, kind: str, train: np.ndarray) -> Column:
