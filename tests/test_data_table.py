@@ -275,6 +275,14 @@ def test_missing_categories_move_no_row(tmp_path):
         assert len(data.load(written(tmp_path / "mine.csv", table), seed).train) == 48
 
 
+def test_nines_far_from_the_other_values_are_noticed(tmp_path):
+    table = with_cells("age", {3: -999, 4: -999})
+    (doubt,) = data.load(written(tmp_path / "mine.csv", table)).doubts
+    assert "the column age has -999 in 2 of 60 rows, far from its other values, 20" in doubt
+    for near in ({}, {"age": [*range(98), 99, 99][-N:]}, {"age": [9.0, 10.0] * (N // 2)}):
+        assert not data.load(written(tmp_path / "mine.csv", frame(**near))).doubts
+
+
 def test_a_category_that_no_training_row_has_is_refused(tmp_path):
     table = frame(fold=["train"] * 40 + ["valid"] * 10 + ["test"] * 10)
     table.loc[55, "sex"] = "x"

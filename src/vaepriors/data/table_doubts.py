@@ -38,6 +38,7 @@ def doubts_of(
     """
     yield from _doubtful_values(table, columns, x, train)
     yield from _doubtful_words(path, table, columns)
+    yield from _doubtful_marks(table, columns)
     numbers = [column.name for column in columns if column.kind != "category" and column.name not in given]
     for name in padded(path, table, numbers):
         yield (
@@ -65,6 +66,20 @@ def _doubtful_values(
                 f"the column {name} has values near {np.nanmean(cells):.6g} that differ by about {spread:.2g}: single "
                 "precision rounds them, so subtract a constant"
             )
+
+
+def _doubtful_marks(table: "pd.DataFrame", columns: Sequence[Column]) -> Iterator[str]:
+    """A sentence about each extreme value of nines alone, such as -999, that is far from all others of its column."""
+    for name in (column.name for column in columns if column.kind != "category"):
+        numbers = numbers_of(table[name])
+        cells = np.empty(0) if numbers is None else numbers[~np.isnan(numbers)]
+        for mark in sorted({cells.min(), cells.max()}) if len(cells) else ():
+            others = cells[cells != mark]
+            if set(f"{abs(mark):g}") == {"9"} and len(others) and np.abs(others - mark).min() > np.ptp(others) > 0:
+                yield (
+                    f"the column {name} has {mark:g} in {len(cells) - len(others)} of {len(table)} rows, far from its "
+                    f"other values, {others.min():g} to {others.max():g}: if it marks missing cells, leave these empty"
+                )
 
 
 def _doubtful_words(path: Path, table: "pd.DataFrame", columns: Sequence[Column]) -> Iterator[str]:
