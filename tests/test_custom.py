@@ -90,6 +90,16 @@ def test_another_model_than_that_of_the_run_is_refused(here, vaepriors, train, c
     assert "model vae, not custom_models:make" in capsys.readouterr().err
 
 
+def test_a_custom_model_is_compared_with_one_of_the_list(here, vaepriors, images, train, capsys):
+    assert vaepriors("train", "--data", images, "--out", "run", *SHORT, "--model", MODEL) == 0
+    assert train("listed", "--epochs", "1") == 0
+    compare = ["compare", "run", "listed", "--number", "5", "--out", "page.html", "--model"]
+    assert vaepriors(*compare, MODEL) == 0
+    capsys.readouterr()
+    assert vaepriors(*compare, MODEL, "hvae") == 2
+    assert "no run was trained with the model hvae: they have custom_models:make, vae" in capsys.readouterr().err
+
+
 def test_the_command_that_repairs_a_run_names_its_custom_model(here, vaepriors, images, capsys):
     assert vaepriors("train", "--data", images, "--out", "run", *SHORT, "--model", MODEL) == 0
     (here / "run" / "best.ckpt").write_bytes(b"damaged")

@@ -55,9 +55,9 @@ def load(folder: Path | str, which: str = "best", *, model: str | None = None) -
         return Trained(run.model(dataset, which)[0], dataset)
 
 
-def open_run(folder: Path | str, *named: str | None) -> Run:
-    """The run in a folder, whose model is one of those that the user named, if any."""
-    run, models = Run(folder), [name for name in named if name is not None]
-    if models and run.experiment().model not in models:
-        raise ValueError(f"{folder} was trained with the model {run.experiment().model}, not {' or '.join(models)}")
+def open_run(folder: Path | str, model: str | None = None) -> Run:
+    """The run in a folder, whose model is the one that the user named, if any."""
+    run = Run(folder)
+    if model is not None and run.experiment().model != model:
+        raise ValueError(f"{folder} was trained with the model {run.experiment().model}, not {model}")
     return run

@@ -1,11 +1,15 @@
 """The commands that write pages: report and compare."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from vaepriors.app.terminal import counting_bar
 from vaepriors.cli.shared import CustomModel, Which, check_seed, console
+
+if TYPE_CHECKING:
+    from vaepriors.app.run import Run
 
 __all__ = ["compare", "report"]
 
@@ -56,13 +60,13 @@ def compare(
 
     from vaepriors.app.report.compare import COLUMNS, notes, rows, write_comparison
     from vaepriors.app.report.compare import compare as compare_runs
-    from vaepriors.app.trained import open_run
+    from vaepriors.app.run import Run
 
     check_seed(seed)
     if out.suffix != ".html":
         raise ValueError(f"out is {out}: give a file that ends in .html")
     with counting_bar(console, "runs") as progress:
-        compared = compare_runs([open_run(run, *model) for run in runs], number, which, seed, progress)
+        compared = compare_runs(_named([Run(run) for run in runs], model), number, which, seed, progress)
     table = Table(*COLUMNS, box=None)
     for row in rows(compared):
         table.add_row(*row)
@@ -71,3 +75,12 @@ def compare(
     out.parent.mkdir(parents=True, exist_ok=True)
     console.print("\n".join(map(str, write_comparison(compared, out))))
     return 0
+
+
+def _named(runs: "list[Run]", models: tuple[str, ...]) -> "list[Run]":
+    """The runs, at least one of which has each model that the user named."""
+    known = [run.experiment().model for run in runs]
+    unknown = [model for model in models if model not in known]
+    if unknown:
+        raise ValueError(f"no run was trained with the model {unknown[0]}: they have {', '.join(dict.fromkeys(known))}")
+    return runs
