@@ -73,10 +73,9 @@ def test_the_trained_model_of_the_guide_is_used(in_folder, vaepriors):
 def test_the_estimator_of_the_guide_runs():
     small = 'components=5, hidden=(8,), max_epochs=1, draws=5, accelerator="cpu"'
     names = {"X": load_breast_cancer().data[:30], "GridSearchCV": GridSearchCV}
-    code = block_with("GridSearchCV").replace("components=50", small).replace('"standard", "mog", ', "")
-    exec(code, names)
+    exec(block_with("GridSearchCV").replace("components=50", small), names)
     assert names["codes"].shape == (30, 8)
-    assert names["search"].best_params_ == {"prior": "vamp"}
+    assert np.isfinite(names["search"].cv_results_["mean_test_score"]).all()
 
 
 def test_the_check_of_the_guide_passes():
