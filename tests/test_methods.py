@@ -145,10 +145,12 @@ def test_options_of_other_methods_and_unknown_names_are_refused(run):
 
 
 def test_the_command_line_has_the_options_of_all_methods(run, capsys):
-    words = ["--method", "ais", "--chains", "2", "--temperatures", "3", "--simulated", "4"]
+    words = ["--method", "ais", "--chains", "1", "--temperatures", "3", "--simulated", "4"]
     with pytest.raises(SystemExit, match="0"):
         main(["evaluate", str(run.folder), *words])
-    assert "4 simulated examples" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "with 1 chain and 3 temperatures" in printed
+    assert "4 simulated examples" in printed
     with pytest.raises(SystemExit, match="2"):
         main(["evaluate", str(run.folder), "--chains", "2"])
     assert "chains" in capsys.readouterr().err

@@ -25,6 +25,7 @@ from vaepriors.app.methods import METHODS
 from vaepriors.app.run import Run
 from vaepriors.checkpoint import digest, module_tensors, write_atomically, write_json
 from vaepriors.conditional import AnyVAE
+from vaepriors.limits import counted
 from vaepriors.reading import read_json, read_npy
 
 __all__ = [
@@ -141,11 +142,11 @@ def method_in_words(result: dict[str, Any]) -> str:
     '5000 samples from posteriors fitted in 200 steps'
     """
     steps = result.get("refine_steps", 0)
-    start = f" from posteriors fitted in {steps} steps" * (steps > 0)
+    start = f" from posteriors fitted in {counted(steps, 'step')}" * (steps > 0)
     if result.get("method") == "ais":
-        numbers = f"{result['chains']} chains and {result['temperatures']} temperatures"
+        numbers = f"{counted(result['chains'], 'chain')} and {counted(result['temperatures'], 'temperature')}"
         return f"annealed importance sampling with {numbers}{start}"
-    return f"{result['samples']} samples{start}"
+    return f"{counted(result['samples'], 'sample')}{start}"
 
 
 def few_samples(result: dict[str, Any]) -> float | None:

@@ -10,6 +10,7 @@ from vaepriors.app.methods import Estimation, method_of
 from vaepriors.app.terminal import counting_bar
 from vaepriors.cli.shared import CustomModel, Split, Which, check_seed, console
 from vaepriors.devices import is_first
+from vaepriors.limits import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -83,7 +84,7 @@ def _table(run: "Run", result: dict[str, Any]) -> "Table":
     table.add_row("log-likelihood", f"{-result['nll']:.3f}{error} nats ({method_in_words(result)})")
     if "gap" in result:
         error = "" if result["gap_se"] is None else f" ± {result['gap_se']:.3f}"
-        gap = f"{result['gap']:.3f}{error} nats, on {result['simulated']} simulated examples"
+        gap = f"{result['gap']:.3f}{error} nats, on {counted(result['simulated'], 'simulated example')}"
         table.add_row("gap of the bounds", gap)
     if result["bits_per_dim"] is not None:
         table.add_row("bits per dimension", f"{result['bits_per_dim']:.4f}")

@@ -9,7 +9,7 @@ from vaepriors.app.groups import Accelerator
 from vaepriors.app.terminal import counting_bar
 from vaepriors.cli.shared import CustomModel, Split, Which, check_seed, console
 from vaepriors.data import condition_of
-from vaepriors.limits import at_least_one, check_size
+from vaepriors.limits import at_least_one, check_size, counted
 
 __all__ = ["encode", "impute", "interpolate", "sample"]
 
@@ -78,7 +78,7 @@ def encode(
 
     with counting_bar(console, "examples encoded") as progress:
         z = encode_run(open_run(run, model), out, split, file, which, accelerator, progress)
-    console.print(f"{out}: {len(z)} codes of {z.shape[1]} numbers")
+    console.print(f"{out}: {counted(len(z), 'code')} of {counted(z.shape[1], 'number')}")
     return 0
 
 
@@ -115,7 +115,8 @@ def impute(
         console.print("no cell is missing: the table is as it was")
     else:
         mean, least = effective.mean().item(), effective.min().item()
-        console.print(f"{len(effective)} rows filled; effective samples {mean:.1f} on average, at least {least:.1f}")
+        rows = counted(len(effective), "row")
+        console.print(f"{rows} filled; effective samples {mean:.1f} on average, at least {least:.1f}")
         if least < FEW_EFFECTIVE_SAMPLES:
             console.print("some rows rest on few draws: give more --samples")
     console.print("\n".join(map(str, paths)))

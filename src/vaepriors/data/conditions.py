@@ -16,7 +16,7 @@ from torch import Tensor
 from vaepriors.data.arrays import SPLITS
 from vaepriors.data.columns import listed
 from vaepriors.data.dataset import Dataset
-from vaepriors.limits import check_size
+from vaepriors.limits import check_size, counted
 
 __all__ = [
     "CONDITIONS",
@@ -83,7 +83,7 @@ def condition_of(dataset: Dataset, values: Sequence[float | str]) -> Tensor:
     classes = dataset.classes
     covariates = dataset.conditions["train"].shape[-1] - len(classes)
     if len(values) != bool(classes) + covariates:
-        parts = ["a class"] * bool(classes) + [f"{covariates} covariates"] * bool(covariates)
+        parts = ["a class"] * bool(classes) + [counted(covariates, "covariate")] * bool(covariates)
         raise ValueError(f"{given}: give {' and '.join(parts)}")
     if classes and str(values[0]) not in map(str, classes):
         raise ValueError(f"{given}: choose a class of {listed(classes)}")

@@ -10,6 +10,7 @@ from vaepriors.app.report import page
 from vaepriors.app.report.curves import curves
 from vaepriors.app.report.page import Part, drawn
 from vaepriors.app.report.subject import Subject
+from vaepriors.limits import counted
 
 __all__ = ["duration_in_words", "experiment", "training"]
 
@@ -22,10 +23,9 @@ def training(subject: Subject) -> Iterator[Part]:
         return
     last = subject.metrics[-1]
     best = min(_judged(subject), key=lambda line: line["valid_loss"])
-    epochs = "1 epoch" if len(subject.metrics) == 1 else f"{len(subject.metrics)} epochs"
     duration = duration_in_words(sum(line["seconds"] for line in subject.metrics))
     yield (
-        f"{epochs} in {duration}. The best validation loss is {best['valid_loss']:.2f} "
+        f"{counted(len(subject.metrics), 'epoch')} in {duration}. The best validation loss is {best['valid_loss']:.2f} "
         f"nats, of epoch {best['epoch']}; the last one {last['valid_loss']:.2f}."
     )
     if len(subject.metrics) < subject.epochs:

@@ -36,7 +36,7 @@ from vaepriors.app.report.subject import look
 from vaepriors.app.run import Run
 from vaepriors.conditional import AnyVAE
 from vaepriors.data import Dataset, classes_of_split
-from vaepriors.limits import at_least_one
+from vaepriors.limits import at_least_one, counted
 from vaepriors.numerics import seed_of
 
 __all__ = ["COLUMNS", "Compared", "compare", "notes", "rows", "write_comparison"]
@@ -242,9 +242,8 @@ def _missing(compared: Sequence[Compared], options: dict[str, Any]) -> list[str]
 
 def _words(record: Record) -> str:
     result = record.result
-    return (
-        f"of {result['n']} examples ({examples_in_words(result)}) by {method_in_words(result)}, seed {result['seed']}"
-    )
+    examples = f"{counted(result['n'], 'example')} ({examples_in_words(result)})"
+    return f"of {examples} by {method_in_words(result)}, seed {result['seed']}"
 
 
 def write_comparison(compared: Sequence[Compared], path: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from vaepriors.app.report import figures, page
 from vaepriors.app.report.page import Part, drawn, sheet
 from vaepriors.app.report.pictures import grid
 from vaepriors.app.report.subject import Subject
+from vaepriors.limits import counted
 
 __all__ = ["likelihood", "likelihood_of"]
 
@@ -22,9 +23,9 @@ def likelihood(subject: Subject) -> Iterator[Part]:
     record, *others = subject.records
     result, values = record.result, record.log_likelihood
     yield (
-        f"By {method_in_words(result)} for each of {result['n']} examples ({examples_in_words(result)}); effective "
-        f"samples {result['effective_samples_mean']:.1f} on average, and {result['effective_samples_min']:.1f} for the "
-        "example with fewest."
+        f"By {method_in_words(result)} for each of {counted(result['n'], 'example')} ({examples_in_words(result)}); "
+        f"effective samples {result['effective_samples_mean']:.1f} on average, and "
+        f"{result['effective_samples_min']:.1f} for the example with fewest."
     )
     yield from (_gap(each.result) for each in subject.records if "gap" in each.result)
     if values is not None:
@@ -45,7 +46,7 @@ def _gap(result: dict[str, Any]) -> str:
     error = "" if result["gap_se"] is None else f" ± {result['gap_se']:.2f}"
     return (
         f"By {method_in_words(result)}, the bounds on log p(x) from both sides are {result['gap']:.2f}{error} nats "
-        f"apart on average, on {result['simulated']} examples that the model has drawn."
+        f"apart on average, on {counted(result['simulated'], 'example')} that the model has drawn."
     )
 
 

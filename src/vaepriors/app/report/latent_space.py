@@ -10,6 +10,7 @@ from vaepriors.app.report import figures, page
 from vaepriors.app.report.page import Part, drawn
 from vaepriors.app.report.subject import Subject, levels_of
 from vaepriors.conditional import batches, given
+from vaepriors.limits import counted
 
 __all__ = ["codes", "elbo", "limits", "units"]
 
@@ -102,7 +103,7 @@ def codes(subject: Subject) -> Iterator[Part]:
     codes = torch.cat([at.encoder(some).sample() for at, some in batches(model, x, subject.y, 500)])
     prior = given(model, subject.y).prior().sample((len(x),) if subject.y is None else ())
     if len(x) < 3:
-        yield f"The test set has {len(x)} examples; a plane needs three."
+        yield f"The test set has {counted(len(x), 'example')}; a plane needs three."
         return
     labels = subject.data.labels.get("test")
     labels = None if labels is None or labels.dim() != 1 else labels[: len(x)]
