@@ -133,11 +133,22 @@ def test_settings_out_of_range_are_refused(data, options, words):
         ({"objective": ELBO}, r"objective is ELBO.*ELBO\(\)"),
         ({"data": torch.utils.data.DataLoader([0])}, "data is a DataLoader.*Dataset"),
         ({"store": "runs/a"}, r"Folder\('runs/a'\)"),
+        ({"callbacks": [print]}, "callbacks has <built-in function print>.*Callback"),
+        ({"callbacks": print}, "callbacks has <built-in function print>: give a list"),
+        ({"callbacks": [Callback]}, "callbacks has <class.*instances"),
     ],
 )
 def test_arguments_of_another_type_are_refused(data, change, words):
     with pytest.raises(ValueError, match=words):
         fit(**{"model": model_of(data), "objective": ELBO(), "data": data, "epochs": 1} | change)
+
+
+def test_a_model_whose_parameters_are_all_frozen_is_refused(data):
+    model = model_of(data)
+    model.encoder.requires_grad_(False)
+    fit(model, ELBO(), data, **SHORT)
+    with pytest.raises(ValueError, match="all parameters to train are frozen"):
+        fit(model.requires_grad_(False), ELBO(), data, **SHORT)
 
 
 def test_callbacks_are_called(data):

@@ -48,7 +48,7 @@ def adam(
         lr, normalize, eps, capturable: As for `gated_adam`.
 
     Raises:
-        ValueError: If the objective trains no parameter of this model.
+        ValueError: If the objective trains no parameter of this model, or all that it trains are frozen.
 
     >>> from vaepriors import VAE, networks, objectives, priors
     >>> model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2), priors.StandardNormal(2))
@@ -56,8 +56,9 @@ def adam(
     """
     trained, gated, gate = objective.trained(model), model.prior_parameters(), objective.prior_gate()
     if not trained:
-        prior = type(model.prior).__name__
-        raise ValueError(f"{prior} has no parameters of its own to train: choose another prior, such as a mixture")
+        raise ValueError("the prior has no parameters of its own to train: choose another one, such as a mixture")
+    if not any(p.requires_grad for p in trained):
+        raise ValueError("all parameters to train are frozen: call requires_grad_(True) on the parts to train")
     return gated_adam(trained, lr, normalize=normalize, gated=gated, gate=gate, eps=eps, capturable=capturable)
 
 

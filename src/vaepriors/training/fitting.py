@@ -84,8 +84,9 @@ def fit(
         in evaluation mode.
 
     Raises:
-        ValueError: If a setting is out of its range, if an argument is of another type, if the data have conditions and
-            the model is not conditional, or the other way round, or if the store has another training or damaged files.
+        ValueError: If a setting is out of its range, if an argument is of another type, if all parameters to train are
+            frozen, if the data have conditions and the model is not conditional, or the other way round, or if the
+            store has another training or damaged files.
         Diverged: If a loss is not finite; the last checkpoint, of an epoch before, is kept.
         OSError: If the disk is full; the last checkpoint is kept.
 
@@ -96,7 +97,7 @@ def fit(
     >>> fit(model, objectives.ELBO(warmup=2), digits, epochs=2, accelerator="cpu").reason
     'finished'
     """
-    _check_arguments(objective, data, store)
+    _check_arguments(objective, data, store, callbacks)
     settings = Settings(
         epochs=epochs, batch_size=batch_size, lr=lr, lr_stages=lr_stages, adam_eps=adam_eps, normalize=normalize,
         warmup=warmup, patience=patience, best_from=best_from, seed=seed, epoch_steps=epoch_steps, precision=precision,
@@ -108,7 +109,7 @@ def fit(
     return training.run(save_every, snapshots, deadline)
 
 
-def _check_arguments(objective: Objective, data: Dataset, store: Store | None) -> None:
+def _check_arguments(objective: Objective, data: Dataset, store: Store | None, callbacks: Sequence[Callback]) -> None:
     """Refuse what looks right in a call, such as a class, a `DataLoader` or a path, and would fail far from it."""
     if not isinstance(objective, Objective):
         name = getattr(objective, "__name__", type(objective).__name__)
@@ -120,3 +121,8 @@ def _check_arguments(objective: Objective, data: Dataset, store: Store | None) -
         )
     if isinstance(store, (str, Path)):
         raise ValueError(f"store is a {type(store).__name__}: give Folder({str(store)!r})")
+    for callback in callbacks if isinstance(callbacks, Sequence) else [callbacks]:
+        if not isinstance(callback, Callback):
+            raise ValueError(
+                f"callbacks has {callback!r}: give a list of instances of classes derived from training.Callback"
+            )
