@@ -220,7 +220,7 @@ def test_fewer_pairs_at_a_time_suit_convolutions_on_a_cpu():
     ("head", "x", "words"),
     [
         (BernoulliHead, 0.5, "1 of 3 x"),
-        (LogisticHead, 1.0, "1 of 3 x"),
+        (LogisticHead, 1.01, "1 of 3 x"),
         (GaussianHead, math.inf, "1 of 3 x have values that are not finite, the first in row 1"),
         (GaussianHead, math.nan, "1 of 3 x .* row 1"),
     ],
