@@ -1,15 +1,18 @@
 """Streamed estimates: every draw counted once, whatever the chunks."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.distributions import Gamma, Independent
 
 from conftest import RunOn
 from reference import Call, LinearGaussian
 from vaepriors import likelihood, networks
+from vaepriors.annealing import Annealing
 from vaepriors.app.evaluation import Paused, evaluate_run, measure_normalizer, summary
 from vaepriors.app.experiment import Experiment, build
 from vaepriors.app.run import Run
@@ -20,6 +23,7 @@ from vaepriors.distributions import DiagonalNormal
 from vaepriors.likelihood import Estimate, ImportanceSampling, estimate
 from vaepriors.networks.heads import BernoulliHead, GaussianHead, LogisticHead
 from vaepriors.priors import Resampled, StandardNormal
+from vaepriors.refinement import Refinement
 from vaepriors.vae import VAE, Terms
 
 
@@ -38,7 +42,10 @@ class Recorder(VAE):
         self.calls[name] += 1
         return q
 
-    def given(self, posterior, prior):
+    def given(self, posterior=None, prior=None):
+        if posterior is None:
+            self.prior = Call(lambda: prior)
+            return self
         self.drawn = 0
         return self._weigh
 
@@ -210,10 +217,9 @@ def test_fewer_pairs_at_a_time_suit_convolutions_on_a_cpu():
     for model, chunk in (("convhvae", 64), ("pixelhvae", 64), ("hvae", 1000), ("vae", 1000)):
         vae, _ = build(Experiment(model=model, hidden=(4,), latent=2), data)
         seen = []
-        terms = lambda n: Terms(*[torch.zeros(n, 1)] * 3)  # noqa: E731
-        vae.given = lambda q, p, seen=seen, terms=terms: lambda x, n: seen.append(n) or terms(n)
-        estimate(vae, x, samples=1500)
-        assert (seen[0], sum(seen)) == (chunk, 1500), model
+        weigh = lambda model, prior, x, pairs, progress, seen=seen: seen.append(pairs)  # noqa: E731
+        estimate(vae, x, SimpleNamespace(draws=1500, weigh=weigh))
+        assert seen == [chunk], model
 
 
 @pytest.mark.parametrize(
@@ -234,3 +240,13 @@ def test_data_outside_of_the_support_are_refused(head, x, words):
         estimate(model, data, 2)
     with pytest.raises(ValueError, match=r"float64.*float32"):
         estimate(model, data.double(), 2)
+
+
+@pytest.mark.parametrize("method", [5, ImportanceSampling(5, Refinement(2)), Annealing(2, 3)])
+@pytest.mark.parametrize("validate_args", [True, False])  # False as after the import of zuko
+def test_codes_outside_of_the_support_of_the_prior_are_refused(method, validate_args):
+    encoder, decoder = networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2)
+    gamma = Gamma(torch.ones(2), 1.0, validate_args=validate_args)
+    model = VAE(encoder, decoder, Call(lambda: Independent(gamma, 1, validate_args=validate_args)))
+    with pytest.raises(ValueError, match=r"q\(z\|x\) are outside the support of p\(z\)"):
+        estimate(model, torch.zeros(3, 4), method)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaepriors.agreement import check_dtype
+from vaepriors.agreement import check_dtype, check_posterior, check_prior
 from vaepriors.conditional import AnyVAE, batches, check_condition, given
 from vaepriors.distributions import check_support, completed, outside, support_of
 from vaepriors.limits import at_least_one, check_size
@@ -110,16 +110,18 @@ def estimate(
 
     Raises:
         ValueError: If `samples` < 1, `chunk` < 1, x is empty, a chunk does not fit into memory, x and the model differ
-            in dtype, conditions are missing or not those of the model, x has values outside the support of p(x|z), or
-            the method cannot be used with the model.
+            in dtype, conditions are missing or not those of the model, x or z has values outside the support of p(x|z)
+            or p(z), or the method cannot be used with the model.
     """
     check_dtype(x)
     method: Any = samples if hasattr(samples, "draws") else ImportanceSampling(samples)
     chunk = check_sizes(model, x, method.draws, chunk)
     with eval_mode(model):
         check_condition(model, condition, len(x))
-        _check_data(given(model, None if condition is None else condition[:1].to(x)), x)
-        known = model if condition is None else model.hold_prior()
+        first = None if condition is None else condition[:1].to(x)
+        z = _check_data(given(model, first), x)
+        known = model.hold_prior()
+        _check_codes(given(known, first).prior(), z)
         return weigh(method, known, x, condition, chunk, progress)
 
 
@@ -150,24 +152,38 @@ def check_sizes(model: AnyVAE, x: Tensor, samples: int, chunk: int | None) -> in
     return chunk
 
 
-def _check_data(model: VAE, x: Tensor) -> None:
-    """Compare dtype and values of x with the model, once for an evaluation: a look at values reads the device."""
+def _check_data(model: VAE, x: Tensor) -> Tensor:
+    """Compare dtype and values of x with the model, once for an evaluation: a look at values reads the device.
+
+    Returns:
+        Draws of z for the first x, of shape `(100, 1, latent)`.
+    """
     dtype = next((p.dtype for p in model.parameters()), x.dtype)
     if x.dtype != dtype:
         raise ValueError(f"x is {x.dtype} and the model {dtype}: convert one of them, for example with x.to({dtype})")
     try:
         with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-            likelihood = model.decoder(model.encoder(x[:1]).sample())
+            z = check_posterior(model.encoder(x[:1])).sample((100,))
+            likelihood = model.decoder(z[0])
     except (ValueError, RuntimeError) as error:  # of a posterior whose parameters are NaN
         if not x[0].isfinite().all():
             raise ValueError(_not_finite(x)) from error
         raise
-    if support_of(likelihood) is None:
-        return
-    x = completed(likelihood, x)
-    if not x.isfinite().all():
-        raise ValueError(_not_finite(x))
-    check_support(likelihood, x, outside(likelihood, x))
+    if support_of(likelihood) is not None:
+        x = completed(likelihood, x)
+        if not x.isfinite().all():
+            raise ValueError(_not_finite(x))
+        check_support(likelihood, x, outside(likelihood, x))
+    return z
+
+
+def _check_codes(prior: Distribution, z: Tensor) -> None:
+    """Refuse draws of q(z|x) outside of the support of p(z), where its density can be any number."""
+    if (outside(check_prior(prior, z), z) & z.isfinite().all(-1)).any():
+        raise ValueError(
+            f"draws of q(z|x) are outside the support of p(z), {support_of(prior)}: give the encoder a distribution on "
+            "this support, or the model another prior"
+        )
 
 
 def _not_finite(x: Tensor) -> str:
