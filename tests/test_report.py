@@ -250,7 +250,9 @@ def test_evaluations_that_do_not_compare_are_marked(trained):
     others = dataclasses.replace(others, test=1 - others.test)
     names = ("a", "b", "samples", "seed", "split", "examples")
     runs = [trained(others if name == "examples" else data, name, epochs=1) for name in names]
-    for run, options in zip(runs, ({}, {}, {"samples": 40}, {"seed": 1}, {"split": "train"}, {}), strict=True):
+    for run, options in zip(
+        runs, ({}, {}, {"samples": 40}, {"seed": 1}, {"split": "train"}, {"samples": 50}), strict=True
+    ):
         evaluate_run(run, **{"samples": 30} | options)
     evaluate_run(runs[0], samples=30, number=5)
     evaluate_run(runs[1], samples=30, split="train")

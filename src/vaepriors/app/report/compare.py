@@ -226,7 +226,8 @@ def _why(each: Compared, first: Compared, options: dict[str, Any]) -> str:
     if each.measure != first.measure:
         own, other = measure_in_words(each.measure), measure_in_words(first.measure)
         return "its columns have other kinds." if own == other else f"its likelihood is of {own}, not of {other}."
-    if _words(each.record) == _words(first.record):
+    others = each.test != first.test and "file" not in first.record.result  # no evaluation mends that
+    if others or _words(each.record) == _words(first.record):
         return "its examples are not the same, or their conditions are not."
     return f"it is {_words(each.record)}. Run {command(each.run, {**options, 'checkpoint': each.which})}."
 
