@@ -412,7 +412,7 @@ def test_evaluate_says_when_its_number_cannot_be_trusted(vaepriors, copy, capsys
     output = capsys.readouterr().out
     result = json.loads((copy / "evaluation.json").read_text())
     assert (result["effective_samples_mean"] < 10) == few
-    assert ("would raise it" in output) == few
+    assert ("--refine-steps" in output) == few
     assert str(copy / "evaluation.json") in output
 
 

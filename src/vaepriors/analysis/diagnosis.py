@@ -42,8 +42,9 @@ def diagnose(
     if effective_samples is not None and effective_samples < FEW_EFFECTIVE_SAMPLES:
         sentences.append(
             f"The estimate of log p(x) rests on few draws: {effective_samples:.1f} effective samples on average, fewer "
-            f"than {FEW_EFFECTIVE_SAMPLES}. It is likely too low; more samples, or draws from posteriors "
-            "fitted to each example (`Refinement`; evaluate --method refined), would raise it."
+            f"than {FEW_EFFECTIVE_SAMPLES}. It is likely too low; more samples would raise it, and so would draws from "
+            "posteriors fitted to each example, or fitted in more steps (`Refinement`; evaluate --method refined "
+            "--refine-steps)."
         )
     return sentences
 
