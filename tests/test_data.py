@@ -293,6 +293,8 @@ def test_names_and_entries():
         "frey_faces", "pendulum", "cmu_motion", "chairs", "faces", "histopathology",
     ]  # fmt: skip
     assert all(entry.about for entry in data.CATALOGUE.values())
+    for name in ("digits", "pendulum"):  # which name how many they are
+        assert data.CATALOGUE[name].about.startswith(f"{sum(data.CATALOGUE[name].form.sizes):,} ")
 
 
 @pytest.mark.parametrize("name", data.CATALOGUE)

@@ -105,7 +105,7 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "pendulum": Entry(
         pendulum.load,
-        "15,000 rendered images of a pendulum, 16x16, real-valued: no download",
+        "18,000 rendered images of a pendulum, 16x16, real-valued: no download",
         Form((15_000, 1500, 1500), (1, 16, 16), "gaussian"),
     ),
     "cmu_motion": Entry(
