@@ -211,6 +211,7 @@ def test_list_prints_the_hours_of_rows_of_every_kind_of_data(in_folder, vaeprior
     assert vaepriors("reproduce", "list", table) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert all(row.name in text for row in papers.select(table))
+    assert "e+" not in text  # 600 hours
 
 
 def test_list_run_and_show_from_nothing_to_all(tiny, in_folder, vaepriors, capsys):

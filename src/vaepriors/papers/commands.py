@@ -77,7 +77,8 @@ def _describe(row: Row, seeds: int, runs: Path, results: Path, device: str) -> l
     state = ", ".join(counted) + (f"; needs {', '.join(missing)}" if missing else "")
     if row.home != (row.table, row.name):
         state += f" (as {'/'.join(row.home)})"
-    return [row.name, row.experiment.data, paper, state, f"{hours(row.experiment, row.draws, device):.2g}"]
+    cost = float(f"{hours(row.experiment, row.draws, device):.2g}")
+    return [row.name, row.experiment.data, paper, state, f"{cost:g}"]
 
 
 def run(
