@@ -1,7 +1,7 @@
 """Cells of two batches: whether a VAE that is given the batch forgets it, and keeps the types of the cells.
 
     python benchmarks/cells.py --file 10x_pbmc68k_reduced.h5ad [--seeds 3] [--out results/benchmarks/cells.json]
-    python benchmarks/cells.py --render         # the table of docs/tables.md, from results/benchmarks/cells.json
+    python benchmarks/cells.py --render         # the table of docs/guide.md, from results/benchmarks/cells.json
 
 The file is in the package scanpy (BSD licence), in its folder `datasets`: 700 human blood cells, 765 genes, ten types
 (10x Genomics; Zheng et al. 2017). It has log(1 + f count), with a factor f of each cell; the smallest number of a cell

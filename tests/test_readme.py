@@ -36,6 +36,15 @@ def test_the_library_example_runs(capsys):
     assert names["images"].shape == (64, 1, 8, 8)
 
 
+def test_pages_that_the_programs_name_exist():
+    programs = [
+        path.read_text() for folder in ("src", "benchmarks", "examples") for path in ROOT.glob(f"{folder}/**/*.py")
+    ]
+    pages = {page for text in programs for page in re.findall(r"docs/\w+\.md", text)}
+    assert pages
+    assert [page for page in pages if not (ROOT / page).exists()] == []
+
+
 def block_with(word):
     """The block of code of the guide that has a word."""
     (code,) = [code for code in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL) if word in code]
