@@ -26,7 +26,8 @@ def main(epochs: int = 100) -> None:
     objective = objectives.REWO(kappa=0.35)  # bound on the root mean squared error of a pixel
     outcome = fit(model, objective, digits, epochs=epochs, accelerator="cpu")
     for line in outcome.metrics[:: max(1, epochs // 10)]:
-        print(f"epoch {line['epoch']:3}  error {line['error_average']:.3f} (bound {line['error_bound']:.3f})  "
+        error, bound = line["error_average"] ** 0.5, line["error_bound"] ** 0.5  # the objective's are squared
+        print(f"epoch {line['epoch']:3}  error {error:.3f} (bound {bound:.3f})  "
               f"beta {line['beta']:.4f}  validation loss {line['valid_loss']:.2f}")  # fmt: skip
 
 

@@ -18,5 +18,5 @@ def test_an_example_runs(path, in_folder, capsys):
     spec.loader.exec_module(module)
     few = {"samples": 10} if "samples" in inspect.signature(module.main).parameters else {}
     module.main(epochs=1, **few)
-    assert "nats" in (out := capsys.readouterr().out) or "beta" in out
+    assert "nats" in (out := capsys.readouterr().out) or "(bound 0.350)" in out
     assert len(path.read_text().splitlines()) <= 80

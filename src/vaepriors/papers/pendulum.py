@@ -69,7 +69,7 @@ def _draw_codes(axes: np.ndarray, model: VAE, dataset: Dataset) -> None:
 
 def _draw_curves(axes: np.ndarray, metrics: list[dict[str, float]]) -> None:
     """Beta above the reconstruction error and its bound, where the objective has them."""
-    for axis, name, title in ((axes[0], "beta", "beta"), (axes[1], "error_average", "error and its bound")):
+    for axis, name, title in ((axes[0], "beta", "beta"), (axes[1], "error_average", "squared error and its bound")):
         if name in metrics[-1]:
             axis.plot([line["epoch"] for line in metrics], [line[name] for line in metrics])
             axis.set(title=title, yscale="log")
