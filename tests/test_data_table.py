@@ -14,6 +14,7 @@ from vaepriors import data
 from vaepriors.app.experiment import Experiment, load_data
 from vaepriors.data.columns import describe_columns, encode
 from vaepriors.data.frames import read_frame
+from vaepriors.networks.mixed import Column
 
 N = 60
 
@@ -69,6 +70,11 @@ def test_kinds_are_guessed_and_rows_are_partitioned(tmp_path, suffix):
     expected = table["visits"].to_numpy() + 1e3 * (table["sex"] == "m")
     assert sorted((x[:, 1] + 1e3 * (x[:, 4] == 1)).tolist()) == sorted(expected)
     assert describe_columns(loaded.columns)[0] == "real: age"
+
+
+def test_a_column_with_many_categories_is_described_by_the_first_ones():
+    codes = tuple(f"{code:010}" for code in range(20))
+    assert describe_columns([Column("zip", "category", codes)])[0].endswith(f"{codes[11]} and 8 more)")
 
 
 def test_files_of_both_kinds_hold_the_same_data(tmp_path):

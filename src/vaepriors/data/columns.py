@@ -55,6 +55,7 @@ MOSTLY = 0.5  # a column with more numbers than this among its texts is one of n
 SMALLEST = 2.0**-126  # of positive numbers: less becomes 0 in a training
 DISTINCT = 0.5  # a column of texts with more categories than this share of its rows has none
 SHOWN = 12  # names in a line
+LONGEST = 80  # characters of a name
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -288,16 +289,19 @@ def describe_columns(columns: Sequence[Column]) -> list[str]:
     lines = []
     for kind in KINDS:
         names = [
-            f"{column.name} ({listed(column.categories)})" if column.categories else column.name
+            f"{column.name[:LONGEST]} ({listed(column.categories)})" if column.categories else column.name[:LONGEST]
             for column in columns
             if column.kind == kind
         ]
         if names:
-            lines.append(f"{kind}: {listed(names)}")
+            lines.append(f"{kind}: {_first(names)}")
     return lines
 
 
 def listed(names: Collection[object]) -> str:
     """The first names, and how many more there are."""
-    shown = [str(name)[:80] for name in list(names)[:SHOWN]]
-    return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return _first([str(name)[:LONGEST] for name in names])
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
