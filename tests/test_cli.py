@@ -594,6 +594,13 @@ def test_interpolated_vectors_are_curves(tmp_path, vaepriors):
     assert {"beta", "error", "error_average", "error_bound"} <= set(line)
 
 
+@pytest.mark.parametrize("width", ["80", "160"])  # where the options stand in one column, and in two
+def test_an_unknown_option_is_named_in_any_terminal(vaepriors, capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", width)
+    assert vaepriors("train", "--data", "digits", "--latent", "3", "--modle", "vae") == 2
+    assert "unknown option --modle: did you mean --model?" in capsys.readouterr().err
+
+
 def test_data_lists_and_fetches(vaepriors, capsys):
     assert vaepriors("data", "list") == 0
     listed = capsys.readouterr().out.split()

@@ -106,12 +106,12 @@ def _read(read: Reader, words: Sequence[str], prog: str) -> Callable[[], int]:
 
 
 def _flags(read: Reader) -> list[str]:
-    """All flags, from the help."""
+    """All flags, from the help, whose options stand in two columns in a wide terminal."""
     page = io.StringIO()
     with contextlib.redirect_stdout(page), contextlib.suppress(SystemExit):
         read(["--help"])
-    lines = [line for line in page.getvalue().splitlines() if re.match(r"\W*(-h, )?--", line)]
-    return ["-h", *(flag for line in lines for flag in re.findall(r"--[a-z][a-z-]*", line))]
+    starts = re.findall(r"(?:^|\W\W)(?:-h, )?(--[a-z][a-z-]*(?:, --[a-z-]+)*)", page.getvalue(), re.MULTILINE)
+    return ["-h", *(flag for start in starts for flag in start.split(", "))]
 
 
 def _similar(flag: str, flags: Sequence[str]) -> list[str]:
