@@ -126,6 +126,16 @@ def _did_you_mean(names: Sequence[str]) -> str:
 
 
 PLAINER = {
+    r"Error parsing (.*?): no type matching .*\[INT \[INT \.\.\.\]\].* could be instantiated from \[(.*?)\].*": (
+        r"\1 is \2: whole numbers are needed"
+    ),
+    r"Error parsing (.*?): no type matching (?:\{None\}\|)?INT could be instantiated from \[(.*?)\].*": (
+        r"\1 is \2: a whole number is needed"
+    ),
+    r"Error parsing (.*?): no type matching (?:\{None\}\|)?FLOAT could be instantiated from \[(.*?)\].*": (
+        r"\1 is \2: a number is needed"
+    ),
+    r"Error parsing (.*?): Could not find valid parse for arguments: \[(.*?)\].*": r"\1 is \2, which does not fit",
     r"Error parsing (.*?): no type matching (?:\{None\}\|)?(.*?) could be instantiated from \[(.*?)\].*": (
         r"\1 is \3: \2 is needed"
     ),
