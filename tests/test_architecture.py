@@ -1,6 +1,7 @@
 """Imports point down: a module knows only floors below its own, or its own package."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,13 @@ def test_imports_point_down(path):
 
 def test_every_part_has_a_floor():
     assert {part(path) for path in FILES} == set(FLOOR)
+
+
+def test_contributing_names_every_part():
+    page = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    table = page.partition("| floor |")[2].partition("\n\n")[0]
+    modules = " ".join(re.findall(r"^\|[^|]*\|([^|]*)\|", table, re.MULTILINE))
+    assert set(re.findall(r"`(\w+)`", modules)) == set(FLOOR) - {"__main__"}
 
 
 def test_the_theory_knows_no_prior_network_objective_or_data_set():
