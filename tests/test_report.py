@@ -337,7 +337,7 @@ def test_interpolations_are_not_shown_beside_another_model(trained):
     run = trained(points(n=30), epochs=1)
     interpolate_run(run, nodes=40, neighbors=12, graphs=1, pairs=3, seed=2)
     write_report(run)
-    assert "Through 1 graphs" in text_of(run)
+    assert "Through 1 graph of" in text_of(run)
     fit(run.experiment().replace(epochs=4), run.data, run)
     _, values = run.model(run.data)
     assert values["epoch"] > 1  # or this tests nothing

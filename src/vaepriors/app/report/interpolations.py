@@ -8,6 +8,7 @@ from vaepriors.app.report import page
 from vaepriors.app.report.page import Part
 from vaepriors.app.report.subject import Subject
 from vaepriors.app.run import Run
+from vaepriors.limits import counted
 from vaepriors.reading import read_json
 
 __all__ = ["interpolated", "interpolations"]
@@ -32,7 +33,7 @@ def interpolations(subject: Subject) -> Iterator[Part]:
     rows = [[words[name], f"{v['mean']:.4f} ± {v['sd']:.4f}"] for name, v in result["smoothness"].items()]
     given = f". All are given {' '.join(result['condition'])}" if "condition" in result else ""
     yield (
-        f"Through {result['graphs']} graphs of {result['nodes']} draws of the prior, each joined to its "
+        f"Through {counted(result['graphs'], 'graph')} of {result['nodes']} draws of the prior, each joined to its "
         f"{result['neighbors']} nearest; {result['pairs_without_path']} of {result['graphs'] * result['pairs']} pairs "
         f"have no path{given}. Lower is smoother."
     )
