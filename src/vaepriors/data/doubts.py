@@ -6,6 +6,7 @@ import torch
 
 from vaepriors.data.dataset import LIKELIHOODS
 from vaepriors.data.survey import Facts
+from vaepriors.limits import counted
 
 __all__ = ["doubtful_layout", "doubtful_scales", "doubtful_split", "doubtful_values"]
 
@@ -17,7 +18,7 @@ def doubtful_split(moved: int) -> Iterator[str]:
     """A note about rows that went from valid and test of a random split to train."""
     if moved:
         yield (
-            f"the random split moved {moved} {'row' if moved == 1 else 'rows'} from valid and test to train, which had "
+            f"the random split moved {counted(moved, 'row')} from valid and test to train, which had "
             "no row of such a category or class: for another split, give your own"
         )
 
