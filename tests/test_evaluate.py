@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 from torch import nn
-from torch.distributions import Gamma, Independent
+from torch.distributions import Gamma, Independent, Uniform
 
 from conftest import RunOn
 from reference import Call, LinearGaussian
@@ -240,6 +241,18 @@ def test_data_outside_of_the_support_are_refused(head, x, words):
         estimate(model, data, 2)
     with pytest.raises(ValueError, match=r"float64.*float32"):
         estimate(model, data.double(), 2)
+
+
+def test_codes_outside_of_a_bounded_prior_weigh_nothing():
+    """p(z) uniform on [-1, 1], p(x|z) = N(z, 0.5^2): p(x) = (Phi((x + 1) / 0.5) - Phi((x - 1) / 0.5)) / 2."""
+    near = Call(lambda mean: DiagonalNormal(mean, torch.full_like(mean, 0.5)))
+    uniform = Uniform(-torch.ones(1), torch.ones(1), validate_args=False)
+    model = VAE(near, near, Call(lambda: Independent(uniform, 1, validate_args=False)))
+    x = torch.tensor([[0.0], [0.9], [1.5]], dtype=torch.float64)
+    torch.manual_seed(0)
+    result = estimate(model, x, 200_000)
+    truth = np.log((norm.cdf((x + 1) / 0.5) - norm.cdf((x - 1) / 0.5)) / 2)[:, 0]
+    assert result.log_likelihood.tolist() == pytest.approx(truth.tolist(), abs=0.01)
 
 
 @pytest.mark.parametrize("method", [5, ImportanceSampling(5, Refinement(2)), Annealing(2, 3)])
