@@ -233,7 +233,7 @@ def test_a_result_of_the_pendulum_has_its_pictures(tiny, tmp_path, name):
     run, dataset = angle.run, angle.run.dataset()
     titles = [axis.get_title() for axis in pendulum.draw_latent_plane(run, dataset, "last").axes]
     assert [title for title in titles if "epoch" in title] == ["epoch 1", "epoch 2", "epoch 3"]
-    assert ("error and its bound" in titles) == (name == "rewo")
+    assert ("squared error and its bound" in titles) == (name == "rewo")
     before = pendulum.draw_latent_plane(run, dataset, "epoch-2")
     assert [axis.get_title() for axis in before.axes if "epoch" in axis.get_title()] == ["epoch 1", "epoch 2"]
 
