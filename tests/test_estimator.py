@@ -89,7 +89,7 @@ def test_counts_are_scored_and_drawn_as_counts():
 @pytest.mark.parametrize("seed", range(4))
 def test_rows_of_rare_categories_are_never_held_out(seed):
     codes = np.zeros((200, 2))
-    codes[::20, 0] = np.arange(10)  # but for 0, one row each
+    codes[::20, 0] = np.arange(10)  # each in one row, except 0
     model = tiny(likelihood="categorical", random_state=seed).fit(codes)
     assert np.isfinite(model.score_samples(codes[::20])).all()
 
