@@ -212,6 +212,10 @@ def test_the_page_has_the_recorded_effects_of_other_settings():
     assert said.format(slow["found"]["nll"] - usual["found"]["nll"]) in page
     mnist = json.loads((ROOT / "results" / "vampprior-1" / "static_mnist-vae-standard-0.json").read_text())["found"]
     assert f"standard prior, {-mnist['nll']:.2f} ± {mnist['nll_se']:.2f} nats (one seed), in the paper -88.56." in page
+    kth = json.loads((ROOT / "results" / "kth-2" / "standard-40-0.json").read_text())["found"]
+    fewer = 89.703 - kth["nll"]
+    assert f"-log p(x) = {kth['nll']:.2f} ± {kth['nll_se']:.2f} nats (one seed), {fewer:.2f} fewer" in page
+    assert f"has 88.56 and we {mnist['nll']:.2f}, or like a negative ELBO, which is {-kth['elbo']:.2f} here" in page
     names = ("settings/vamp-3e-5-glorot-0", "vampprior-1/caltech101-hvae-vamp-0", "settings/vamp-1e-4-first-version-0")
     slow, usual_vamp, first_vamp = (json.loads((ROOT / "results" / f"{name}.json").read_text()) for name in names)
     said = f"trains for {slow['epochs']} epochs instead of {usual_vamp['epochs']}, and is {{:.2f}} nats worse."
