@@ -83,6 +83,14 @@ def test_folders_are_splits_and_classes_with_names(write):
     assert plain.labels["train"].tolist() == loaded.labels["train"].tolist()
 
 
+@pytest.mark.parametrize("seed", range(6, 10))  # which draw it for valid or test
+def test_the_only_image_of_a_class_is_in_train_of_a_split_by_seed(write, seed):
+    folder = write(**{f"common/{n}.png": image for n, image in enumerate(GRAY)}, **{"rare/a.png": GRAY[0]})
+    loaded = data.load(str(folder), seed=seed, condition="labels")
+    assert loaded.classes == ("common", "rare")
+    assert loaded.conditions["train"][:, 1].sum() == 1
+
+
 def test_classes_are_split_by_seed_with_their_images(write):
     folder = write(**many(np.zeros((20, 2, 2), np.uint8), "b/"), **many(np.full((20, 2, 2), 200, np.uint8), "a/"))
     loaded = data.load(str(folder), seed=1, condition="labels")
