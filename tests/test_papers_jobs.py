@@ -265,8 +265,14 @@ def test_missing_data_are_named(tmp_path, data_folder):
     (row,) = papers.select("vampprior-1", ["omniglot-vae-standard"])
     assert row.missing() == ("omniglot/chardata.mat",)
     outcome = run_job(Job(row, 0, tmp_path / "runs", tmp_path / "results"), CPU)
-    assert outcome == "needs omniglot/chardata.mat"
+    assert outcome.startswith("needs omniglot/chardata.mat: vaepriors data fetch omniglot ")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_command_whose_data_are_missing_fails(tmp_path, data_folder, vaepriors, capsys):
+    row = ["run", "vampprior-1", "--row", "omniglot-vae-standard"]
+    assert vaepriors("reproduce", *row, "--runs", tmp_path / "runs", "--results", tmp_path / "results") == 1
+    assert "seed 0: needs omniglot/chardata.mat" in capsys.readouterr().out
 
 
 def test_a_folder_of_another_run_is_refused_and_untouched(tiny, tmp_path):

@@ -171,7 +171,7 @@ def _conclude(name: str, outcomes: Sequence[str]) -> int:
         console.print("out of time: run the same command to continue")
     if set(outcomes) == {ALREADY_DONE}:
         console.print(f"nothing was run: all results are there; see them with vaepriors reproduce show {name}")
-    return int(any(outcome.startswith("failed") for outcome in outcomes))
+    return int(any(outcome.startswith(("failed", "needs")) for outcome in outcomes))
 
 
 def seconds_of(budget: str) -> float:

@@ -97,7 +97,10 @@ def run_job(
         return "paused"
     except FileNotFoundError as error:
         missing = job.row.missing()
-        return f"needs {', '.join(missing)}" if missing else f"failed: {error}"
+        if not missing:
+            return f"failed: {error}"
+        remedy = f"vaepriors data fetch {job.planned.data} gets them, or says where they belong"
+        return f"needs {', '.join(missing)}: {remedy}"
     except (ValueError, Diverged) as error:
         return f"failed: {error}"
 
