@@ -10,7 +10,7 @@ import vaepriors
 
 ROOT = Path(vaepriors.__file__).parent
 FLOORS = [
-    {"limits", "numerics", "checkpoint", "reading"},
+    {"limits", "words", "numerics", "checkpoint", "reading"},
     {"distributions", "agreement", "devices", "compilation"},
     {"vae"},
     {"networks", "conditional"},

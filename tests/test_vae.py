@@ -150,7 +150,7 @@ def test_log_densities_that_autocast_rounds_are_refused():
 
 @pytest.mark.parametrize(
     ("x", "words"),
-    [([0.0], "x is a list"), (torch.zeros(3, 4).numpy(), "x is a ndarray.*from_numpy"),
+    [(3, "x is an int"), ([0.0], "x is a list"), (torch.zeros(3, 4).numpy(), "x is an ndarray.*from_numpy"),
      (torch.full((3, 4), math.nan), "not finite")],
 )  # fmt: skip
 def test_an_estimate_refuses_what_is_no_data(x, words):

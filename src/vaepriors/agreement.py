@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vaepriors.words import a_type
+
 __all__ = [
     "check_distribution",
     "check_dtype",
@@ -23,7 +25,7 @@ def check_dtype(x: Tensor) -> None:
         ValueError: If x is no tensor, or not float32 or float64.
     """
     if not isinstance(x, Tensor):
-        raise ValueError(f"x is a {type(x).__name__}: give a tensor, such as data.test or torch.from_numpy(array)")
+        raise ValueError(f"x is {a_type(x)}: give a tensor, such as data.test or torch.from_numpy(array)")
     if x.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"x is {x.dtype}: convert it with x.float(), or with x.double() for a model in float64")
 
@@ -31,7 +33,7 @@ def check_dtype(x: Tensor) -> None:
 def check_module(name: str, part: nn.Module) -> nn.Module:
     """Refuse a part whose parameters nobody would train, move or save."""
     if not isinstance(part, nn.Module):
-        raise ValueError(f"{name} is a {type(part).__name__}: give an nn.Module whose call returns a distribution")
+        raise ValueError(f"{name} is {a_type(part)}: give an nn.Module whose call returns a distribution")
     return part
 
 
@@ -39,7 +41,7 @@ def check_distribution(part: str, value: Distribution) -> Distribution:
     """Refuse what is not a distribution, such as the mean of one."""
     if not hasattr(value, "log_prob"):
         raise ValueError(
-            f"the {part} returned a {type(value).__name__}: return a torch.distributions.Distribution, such as "
+            f"the {part} returned {a_type(value)}: return a torch.distributions.Distribution, such as "
             "Independent(Normal(mean, scale), 1)"
         )
     return value
@@ -48,14 +50,12 @@ def check_distribution(part: str, value: Distribution) -> Distribution:
 def check_posterior(q: Distribution) -> Distribution:
     """Refuse a q(z|x) that is not over vectors or has no gradient."""
     check_distribution("encoder", q)
-    name, event_shape = type(q).__name__, getattr(q, "event_shape", (1,))
+    name, event_shape = a_type(q), getattr(q, "event_shape", (1,))
     if len(event_shape) != 1:
         remedy = "flatten z, and reshape it in the decoder" if event_shape else "wrap it as Independent(q, 1)"
-        raise ValueError(
-            f"the encoder returned a {name} of event shape {tuple(event_shape)}, not over vectors: {remedy}"
-        )
+        raise ValueError(f"the encoder returned {name} of event shape {tuple(event_shape)}, not over vectors: {remedy}")
     if not getattr(q, "has_rsample", True):
-        raise ValueError(f"the encoder returned a {name}, which has no rsample: draws of z need gradients")
+        raise ValueError(f"the encoder returned {name}, which has no rsample: draws of z need gradients")
     return q
 
 

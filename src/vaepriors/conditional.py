@@ -26,6 +26,7 @@ from torch.distributions import Distribution
 
 from vaepriors.distributions import NormalMixture
 from vaepriors.vae import VAE, Constant, Parts
+from vaepriors.words import a_type
 
 __all__ = [
     "AnyVAE",
@@ -98,7 +99,7 @@ def _check_inputs(name: str, part: nn.Module, inputs: str) -> None:
         inspect.signature(part.forward).bind(*inputs.split(", "))
     except TypeError as error:
         raise ValueError(
-            f"the {name} is a {type(part).__name__}, which is not called as {name}({inputs}): wrap a part that does "
+            f"the {name} is {a_type(part)}, which is not called as {name}({inputs}): wrap a part that does "
             f"not see y as Ignoring({name}), and a network with room for y as networks.Appended"
         ) from error
 
@@ -269,7 +270,7 @@ def check_condition(model: nn.Module, y: Tensor | None, number: int | None = Non
     if y is not None and number not in (None, len(y)):
         raise ValueError(f"there are {number} x, but {len(y)} conditions y: give the y of each x")
     if y is not None and not isinstance(model, ConditionalVAE):
-        raise ValueError(f"there are conditions y, but the model is a {type(model).__name__}: give a ConditionalVAE")
+        raise ValueError(f"there are conditions y, but the model is {a_type(model)}: give a ConditionalVAE")
 
 
 def given(model: AnyVAE, y: Tensor | None) -> VAE:

@@ -19,6 +19,7 @@ from vaepriors.distributions import rsample_and_log_prob
 from vaepriors.likelihood import check_sizes
 from vaepriors.limits import at_least_one
 from vaepriors.vae import VAE, eval_mode
+from vaepriors.words import a_type
 
 __all__ = ["Imputed", "impute"]
 
@@ -84,7 +85,7 @@ def _impute(model: VAE, x: Tensor, samples: int, draws: int) -> tuple[Tensor, Te
     terms = model.weigh(x, z, log_q)
     p: Any = terms.likelihood
     if not hasattr(p, "expected"):
-        raise ValueError(f"the decoder returns a {type(p).__name__}: only the likelihood mixed takes missing cells")
+        raise ValueError(f"the decoder returns {a_type(p)}: only the likelihood mixed takes missing cells")
     p = p.given(x)
     weight = terms.log_weight.double().softmax(0).to(x)
     means = [(weight.view(*weight.shape, *[1] * (each.dim() - 2)) * each).sum(0) for each in p.expected()]

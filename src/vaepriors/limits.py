@@ -7,7 +7,7 @@ from typing import SupportsIndex
 
 import torch
 
-__all__ = ["available_memory", "check_processes", "check_size", "counted", "in_words", "memory_limit"]
+__all__ = ["available_memory", "check_processes", "check_size", "in_words", "memory_limit"]
 
 VARIABLE = "VAEPRIORS_MEMORY"
 REMEDY = f"the environment variable {VARIABLE} sets it, in GiB"
@@ -86,15 +86,6 @@ def in_words(size: float) -> str:
     size = min(size, 10**300)  # a larger integer is no float
     power = min(int(math.log2(max(size, 1)) // 10), len(units) - 1)
     return f"{size / 1024**power:.3g} {units[power]}"
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun, which takes an s in the plural.
-
-    >>> counted(1, "sample"), counted(5000, "sample")
-    ('1 sample', '5000 samples')
-    """
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _free_memory() -> float:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from vaepriors.distributions import Shape, ShapedDistribution, auxiliary
+from vaepriors.words import a_type
 
 __all__ = ["AnnealingPath", "Chains", "unrolled"]
 
@@ -150,7 +151,7 @@ def _check_density(name: str, distribution: Distribution, z: Tensor) -> None:
     """
     z = z.detach().requires_grad_()
     first, second = distribution.log_prob(z), distribution.log_prob(z)
-    kind = f"the log-density of {name}, a {type(distribution).__name__},"
+    kind = f"the log-density of {name}, {a_type(distribution)},"
     remedy = "anneal cannot take it, but ImportanceSampling can (--method is or refined)"
     if not torch.allclose(first, second, rtol=1e-5, atol=1e-5, equal_nan=True):
         raise ValueError(f"{kind} is random, another one at each call: {remedy}")

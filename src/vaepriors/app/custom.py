@@ -26,6 +26,7 @@ from vaepriors.app.models import MODELS
 from vaepriors.app.priors import PRIORS
 from vaepriors.conditional import AnyVAE, ConditionalVAE
 from vaepriors.vae import VAE
+from vaepriors.words import a_type
 
 __all__ = ["OPTIONS", "build_custom", "imported", "is_custom", "loaded"]
 
@@ -73,7 +74,7 @@ def build_custom(setting: Setting) -> AnyVAE:
     model = choice(setting)
     needed = ConditionalVAE if setting.dataset.conditions else VAE
     if not isinstance(model, needed):
-        raise ValueError(f"{name} returned a {type(model).__name__}: return a vaepriors.{needed.__name__}")
+        raise ValueError(f"{name} returned {a_type(model)}: return a vaepriors.{needed.__name__}")
     return model
 
 

@@ -25,8 +25,8 @@ from vaepriors.app.methods import METHODS
 from vaepriors.app.run import Run
 from vaepriors.checkpoint import digest, module_tensors, write_atomically, write_json
 from vaepriors.conditional import AnyVAE
-from vaepriors.limits import counted
 from vaepriors.reading import read_json, read_npy
+from vaepriors.words import counted
 
 __all__ = [
     "OPTIONS",

@@ -21,6 +21,7 @@ from vaepriors.checking.conditional import check_distribution
 from vaepriors.checking.model import check_model
 from vaepriors.checking.report import Finding, Report
 from vaepriors.vae import eval_mode
+from vaepriors.words import a_type
 
 __all__ = ["Finding", "Report", "check"]
 
@@ -85,7 +86,7 @@ def check(
 
 def _check_inputs(x: Tensor) -> None:
     if not isinstance(x, Tensor) or x.dim() < 1 or len(x) < 1:
-        shape = f"of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        shape = f"of shape {tuple(x.shape)}" if isinstance(x, Tensor) else a_type(x)
         raise ValueError(f"x is {shape}: give a tensor of shape (batch, *event) with at least one event")
     check_dtype(x)
 
@@ -94,8 +95,8 @@ def _maker(what: Any, inputs: tuple[Tensor, ...]) -> Callable[..., Distribution]
     """Inputs -> the distribution to check."""
     if hasattr(what, "log_prob") and hasattr(what, "sample"):
         if inputs:
-            raise ValueError(f"a {type(what).__name__} is a distribution and takes no x: call check(distribution)")
+            raise ValueError(f"{a_type(what)} is a distribution and takes no x: call check(distribution)")
         return lambda: what
     if not callable(what):
-        raise ValueError(f"a {type(what).__name__} cannot be checked: give a distribution, a module or a model")
+        raise ValueError(f"{a_type(what)} cannot be checked: give a distribution, a module or a model")
     return what

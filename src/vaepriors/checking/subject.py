@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Transform, biject_to, identity_transform
 
 from vaepriors.distributions import support_of
+from vaepriors.words import a_type
 
 __all__ = ["RealSubject", "Subject", "in_chunks", "variance_of_mean"]
 
@@ -44,7 +45,7 @@ class Subject:
         ]
         if missing:
             raise ValueError(
-                f"a {type(distribution).__name__} has no {', '.join(missing)}: check needs a torch.distributions."
+                f"{a_type(distribution)} has no {', '.join(missing)}: check needs a torch.distributions."
                 "Distribution, or a module that returns one"
             )
         self.distribution = distribution

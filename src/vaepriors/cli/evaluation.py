@@ -10,7 +10,7 @@ from vaepriors.app.methods import Estimation, method_of
 from vaepriors.app.terminal import counting_bar
 from vaepriors.cli.shared import CustomModel, Split, Which, check_seed, console
 from vaepriors.devices import is_first
-from vaepriors.limits import counted
+from vaepriors.words import counted
 
 if TYPE_CHECKING:
     from rich.table import Table

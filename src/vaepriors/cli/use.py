@@ -9,7 +9,8 @@ from vaepriors.app.groups import Accelerator
 from vaepriors.app.terminal import counting_bar
 from vaepriors.cli.shared import CustomModel, Split, Which, check_seed, console
 from vaepriors.data import condition_of
-from vaepriors.limits import at_least_one, check_size, counted
+from vaepriors.limits import at_least_one, check_size
+from vaepriors.words import counted
 
 __all__ = ["encode", "impute", "interpolate", "sample"]
 

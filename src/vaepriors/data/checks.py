@@ -10,6 +10,7 @@ from torch import Tensor
 from vaepriors.data.arrays import SPLITS
 from vaepriors.networks.likelihoods import Likelihood
 from vaepriors.networks.mixed import Column
+from vaepriors.words import a_type
 
 __all__ = [
     "blocks",
@@ -56,7 +57,7 @@ def blocks(x: Any) -> Iterator[tuple[int, Tensor]]:
 def check_points(what: str, x: Any) -> None:
     """Refuse what is not an array, such as a list or a `DataLoader`, and a tensor that is being trained."""
     if not (hasattr(x, "dtype") and hasattr(x, "shape")):
-        raise ValueError(f"{what} is a {type(x).__name__}: give a float32 tensor of shape (N, D) or (N, C, H, W)")
+        raise ValueError(f"{what} is {a_type(x)}: give a float32 tensor of shape (N, D) or (N, C, H, W)")
     if getattr(x, "requires_grad", False):
         raise ValueError(f"{what} requires a gradient, but data are not trained: give x.detach()")
 

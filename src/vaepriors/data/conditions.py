@@ -16,7 +16,8 @@ from torch import Tensor
 from vaepriors.data.arrays import SPLITS
 from vaepriors.data.columns import listed
 from vaepriors.data.dataset import Dataset
-from vaepriors.limits import check_size, counted
+from vaepriors.limits import check_size
+from vaepriors.words import counted
 
 __all__ = [
     "CONDITIONS",

@@ -6,7 +6,7 @@ import torch
 
 from vaepriors.data.dataset import LIKELIHOODS
 from vaepriors.data.survey import Facts
-from vaepriors.limits import counted
+from vaepriors.words import counted
 
 __all__ = ["doubtful_layout", "doubtful_scales", "doubtful_split", "doubtful_values"]
 

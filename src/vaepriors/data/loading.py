@@ -9,6 +9,7 @@ from vaepriors.data.catalogue import CATALOGUE, entry_of
 from vaepriors.data.conditions import condition_on
 from vaepriors.data.dataset import LIKELIHOODS, Dataset
 from vaepriors.data.images import is_image_folder
+from vaepriors.words import a_type
 
 __all__ = ["absolute", "is_file", "load"]
 
@@ -49,7 +50,7 @@ def load(
         FileNotFoundError: If a file is missing and cannot be downloaded. The message says what to put where.
     """
     if not isinstance(name, (str, Path)):
-        raise ValueError(f"name is a {type(name).__name__}: give a name or a path, or make a Dataset of your arrays")
+        raise ValueError(f"name is {a_type(name)}: give a name or a path, or make a Dataset of your arrays")
     if stream not in ("auto", "yes", "no"):
         raise ValueError(f"unknown stream {stream!r}: choose one of auto, yes, no")
     if likelihood not in ("auto", *LIKELIHOODS):

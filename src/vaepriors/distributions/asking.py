@@ -12,6 +12,7 @@ from torch.distributions import Distribution, Independent, Normal, constraints
 
 from vaepriors.distributions.normal import DiagonalNormal
 from vaepriors.distributions.shaped import Shape
+from vaepriors.words import a_type
 
 __all__ = [
     "Auxiliary",
@@ -246,6 +247,6 @@ def _with_noise(distribution: Distribution) -> Distribution:
 
 def _refuse_noise(distribution: Distribution) -> Any:
     raise ValueError(
-        f"q(z|x) is a {type(distribution).__name__}: an encoder that returns diagonal normals over vectors, or a Chain "
+        f"q(z|x) is {a_type(distribution)}: an encoder that returns diagonal normals over vectors, or a Chain "
         "of them, is needed here"
     )

@@ -9,6 +9,7 @@ from torch.distributions import Distribution, Independent
 from vaepriors.distributions import residual
 from vaepriors.objectives.base import Objective
 from vaepriors.vae import VAE, Terms
+from vaepriors.words import a_type
 
 __all__ = ["GECO", "REWO"]
 
@@ -65,7 +66,7 @@ class _Constrained(Objective):
     def _without_mean(self, likelihood: Distribution) -> str:
         each = likelihood.base_dist if isinstance(likelihood, Independent) else likelihood
         return (
-            f"{type(self).__name__} bounds the distance of x from the mean of p(x|z), but a {type(each).__name__} has "
+            f"{type(self).__name__} bounds the distance of x from the mean of p(x|z), but {a_type(each)} has "
             "none: choose the objective ELBO or IWAE"
         )
 

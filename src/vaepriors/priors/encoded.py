@@ -9,6 +9,7 @@ from torch.distributions import Distribution
 
 from vaepriors.agreement import check_distribution
 from vaepriors.vae import eval_mode
+from vaepriors.words import a_type
 
 __all__ = ["check_events", "paired", "posterior_at"]
 
@@ -16,7 +17,7 @@ __all__ = ["check_events", "paired", "posterior_at"]
 def check_events(x: Tensor, name: str, least: int = 1, missing: bool = False) -> None:
     """Refuse an argument that is not a tensor of at least `least` finite events, in which cells may be missing."""
     if not isinstance(x, Tensor):
-        raise ValueError(f"{name} is a {type(x).__name__}: give a tensor of shape (K, *event)")
+        raise ValueError(f"{name} is {a_type(x)}: give a tensor of shape (K, *event)")
     if x.dim() < 1 or len(x) < least:
         raise ValueError(f"{name} has shape {tuple(x.shape)}: give (K, *event) with K at least {least}")
     if not x.is_floating_point():
@@ -65,7 +66,7 @@ def posterior_at(encoder: nn.Module, inputs: tuple[Tensor, ...], name: str, *mom
             values.append(getattr(q, moment))
     except NotImplementedError as error:
         raise ValueError(
-            f"the encoder returns a {type(q).__name__}, which has no {moment} in closed form: give an encoder "
+            f"the encoder returns {a_type(q)}, which has no {moment} in closed form: give an encoder "
             "of diagonal normals, such as the `top` of a hierarchical encoder"
         ) from error
     if x.isnan().any() and not all(value.isfinite().all() for value in values):  # it does not take missing cells

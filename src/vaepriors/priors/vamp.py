@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from vaepriors.distributions import DiagonalNormal, NormalMixture
 from vaepriors.priors.encoded import check_events, paired, posterior_at
+from vaepriors.words import a_type
 
 __all__ = ["VampPrior"]
 
@@ -137,6 +138,6 @@ def _check_diagonal_normal(encoder: nn.Module, inputs: tuple[Tensor, ...]) -> No
         z = q.mean + step * q.stddev
         if not torch.allclose(q.log_prob(z), DiagonalNormal(q.mean, q.stddev).log_prob(z), rtol=1e-3, atol=1e-3):
             raise ValueError(
-                f"the encoder returns a {type(q).__name__} that is not a normal with diagonal covariance: "
+                f"the encoder returns {a_type(q)} that is not a normal with diagonal covariance: "
                 "mix such posteriors with torch.distributions.MixtureSameFamily instead"
             )

@@ -11,6 +11,7 @@ from vaepriors.store import Memory, Store
 from vaepriors.training.loop import Training
 from vaepriors.training.outcome import Callback, Outcome
 from vaepriors.training.settings import Settings
+from vaepriors.words import a_type
 
 __all__ = ["fit"]
 
@@ -116,11 +117,11 @@ def _check_arguments(objective: Objective, data: Dataset, store: Store | None, c
         raise ValueError(f"objective is {name}: give an instance of an objective, such as objectives.ELBO()")
     if not isinstance(data, Dataset):
         raise ValueError(
-            f"data is a {type(data).__name__}: give Dataset(name, train, valid, test, likelihood), or call the "
+            f"data is {a_type(data)}: give Dataset(name, train, valid, test, likelihood), or call the "
             "objective in a loop over your own batches"
         )
     if isinstance(store, (str, Path)):
-        raise ValueError(f"store is a {type(store).__name__}: give Folder({str(store)!r})")
+        raise ValueError(f"store is {a_type(store)}: give Folder({str(store)!r})")
     for callback in callbacks if isinstance(callbacks, Sequence) else [callbacks]:
         if not isinstance(callback, Callback):
             raise ValueError(

@@ -10,7 +10,7 @@ from vaepriors.app.report import page
 from vaepriors.app.report.curves import curves
 from vaepriors.app.report.page import Part, drawn
 from vaepriors.app.report.subject import Subject
-from vaepriors.limits import counted
+from vaepriors.words import counted
 
 __all__ = ["duration_in_words", "experiment", "training"]
 

@@ -36,8 +36,9 @@ from vaepriors.app.report.subject import look
 from vaepriors.app.run import Run
 from vaepriors.conditional import AnyVAE
 from vaepriors.data import Dataset, classes_of_split
-from vaepriors.limits import at_least_one, counted
+from vaepriors.limits import at_least_one
 from vaepriors.numerics import seed_of
+from vaepriors.words import counted
 
 __all__ = ["COLUMNS", "Compared", "compare", "notes", "rows", "write_comparison"]
 

@@ -10,7 +10,7 @@ from vaepriors.app.report import figures, page
 from vaepriors.app.report.page import Part, drawn, sheet
 from vaepriors.app.report.pictures import grid
 from vaepriors.app.report.subject import Subject
-from vaepriors.limits import counted
+from vaepriors.words import counted
 
 __all__ = ["likelihood", "likelihood_of"]
 

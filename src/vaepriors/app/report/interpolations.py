@@ -8,8 +8,8 @@ from vaepriors.app.report import page
 from vaepriors.app.report.page import Part
 from vaepriors.app.report.subject import Subject
 from vaepriors.app.run import Run
-from vaepriors.limits import counted
 from vaepriors.reading import read_json
+from vaepriors.words import counted
 
 __all__ = ["interpolated", "interpolations"]
 

@@ -10,7 +10,7 @@ from vaepriors.app.report import figures, page
 from vaepriors.app.report.page import Part, drawn
 from vaepriors.app.report.subject import Subject, levels_of
 from vaepriors.conditional import batches, given
-from vaepriors.limits import counted
+from vaepriors.words import counted
 
 __all__ = ["codes", "elbo", "limits", "units"]
 
