@@ -13,6 +13,7 @@ import torch
 from sklearn.decomposition import PCA
 
 import cells
+import controller
 import likelihood
 import motion
 import ours
@@ -231,3 +232,19 @@ def test_trainings_from_disk_and_from_memory_take_turns(tmp_path):
     assert all(case["steps_per_second"] > 0 for case in result["cases"])
     streaming.sparse(tmp_path / "zeros.npy", 1000)
     assert streaming.load(tmp_path / "zeros.npy", "yes").event_shape == (1, 28, 28)
+
+
+def test_the_later_controller_moves_in_every_hundredth_step():
+    linear = LinearGaussian()
+    model = linear.vae()
+    met = controller.LaterREWO(kappa=1e3, nu=1.0, sigma=1.0)
+    betas = []
+    for _ in range(200):
+        met(model, linear.x)
+        betas.append(met.metrics()["beta"].item())
+    assert betas[:99] == [betas[0]] * 99 == [pytest.approx(1e-3)] * 99
+    assert betas[99:199] == [pytest.approx(1.05e-3)] * 100
+    assert betas[199] == pytest.approx(1.05**2 * 1e-3)
+    never_met = controller.LaterREWO(kappa=1e-9, nu=1.0, sigma=1.0)
+    loss, terms = never_met(model, linear.x)
+    assert loss.item() == pytest.approx(-terms.log_likelihood.mean().item())
