@@ -171,7 +171,7 @@ def test_train_says_what_it_took_and_where_that_looks_wrong(here, vaepriors, cap
     tiny = [*TINY, "--epochs", "1", "--data", "mine.npy"]
     assert vaepriors("train", *tiny, "--out", "gray") == 0
     out, err = capsys.readouterr()
-    assert out.startswith("mine.npy: 40 images 1 x 4 x 4, uint8 -> logistic256, split 32/4/4\n")
+    assert out.lstrip().startswith("mine.npy: 40 images 1 x 4 x 4, uint8 -> logistic256, split 32/4/4\n")
     assert err.count("\n") == 1
     assert "--likelihood bernoulli" in err
     assert vaepriors("train", *tiny, "--out", "bits", "--likelihood", "bernoulli") == 0

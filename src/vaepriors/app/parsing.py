@@ -142,7 +142,7 @@ PLAINER = {
     r"Error parsing (.*?): invalid literal for int\(\) with base 10: (.*)": r"\1 is \2: a whole number is needed",
     r"Error parsing (.*?): could not convert string to float: (.*)": r"\1 is \2: a number is needed",
     r"invalid choice (.*?) for argument '(.*?)'\. Expected one of \((.*)\)": r"\2 is \1: choose one of \3",
-    r"Missing value for argument '(.*?)'.*": r"\1 needs a value",
+    r"Missing value for argument '(?:\(')?(.*?)'.*": r"\1 needs a value",
 }
 
 
