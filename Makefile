@@ -7,7 +7,7 @@ READY := .venv/ready
 
 DEMO := runs/demo
 
-.PHONY: demo test docs lint types unit fuzz kills results mistakes benchmark gpu gpu-tests clean
+.PHONY: demo test docs lint types unit lowest fuzz kills results mistakes benchmark gpu gpu-tests clean
 
 demo: $(READY)
 	$(BIN)/vaepriors train --out $(DEMO) --resume --data digits --model hvae --prior vamp --components 200 \
@@ -27,6 +27,10 @@ types: $(READY)
 
 unit: $(READY)
 	$(BIN)/python -m pytest
+
+# the tests with the oldest versions that pyproject.toml admits; for Linux, that torch comes with gigabytes of CUDA
+lowest: .venv-lowest/ready
+	.venv-lowest/bin/python -m pytest -W default
 
 # the reference of the library, with formulas: dist/api/index.html
 docs: $(READY)
@@ -91,6 +95,13 @@ $(GPU_SPEED): | gpu-tests
 $(GPU_ROWS:%=gpu/%): gpu/%: | $(GPU_SPEED)
 	$(GPU_PYTHON) -m vaepriors reproduce run $(*D) --row $(*F) --accelerator cuda --budget $(GPU_BUDGET) $(GPU_OPTIONS)
 
+.venv-lowest/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+		print(*project["dependencies"], *project["optional-dependencies"]["dev"], sep="\n")' | sed 's/>=/==/' > $(@D)/constraints.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c $(@D)/constraints.txt -e '.[dev]'
+	@touch $@
+
 .venv-peers/ready: constraints.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch pythae==0.1.2
@@ -104,4 +115,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:
-	rm -rf .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lowest .venv-peers .mypy_cache .pytest_cache .ruff_cache
