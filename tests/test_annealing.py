@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
+from torch.distributions import Independent
 
 from reference import Call, LinearGaussian
 from vaepriors.annealing import Annealing, bidirectional, simulate
 from vaepriors.annealing.path import AnnealingPath
 from vaepriors.distributions import DiagonalNormal, IndependentBernoulli
 from vaepriors.likelihood import ImportanceSampling, estimate
+from vaepriors.networks.heads import Counts
 from vaepriors.priors import StandardNormal
 from vaepriors.refinement import Refinement
 from vaepriors.vae import VAE, Marginal
@@ -108,6 +110,23 @@ def test_the_truth_lies_between_the_bounds():
         assert difference.mean() > 3 * difference.std() / math.sqrt(1000)
     inverse = (truth - upper).exp()  # E[1 / w] = 1 / p(x)
     assert abs(inverse.mean() - 1) < 4 * inverse.std() / math.sqrt(1000)
+
+
+def test_bounds_of_counts_with_size_factors_are_of_the_distribution_that_draws_them():
+    """The density takes the factor of each row from x, so z is no draw of the posterior that this density has."""
+    encoder = Call(lambda x: DiagonalNormal(x.new_zeros(*x.shape[:-1], 1), x.new_ones(1)))
+    log_mean = lambda z: torch.cat([z, 2 - z / 2], -1)  # noqa: E731
+    prior, method = StandardNormal(1).double(), Annealing(4, 5)
+    torch.manual_seed(0)
+    counts = VAE(encoder, Call(lambda z: Counts(log_mean(z), 1, 5.0)), prior)
+    simulated = simulate(counts, 500)
+    lower, upper = method.bounds(counts, simulated, chunk=2000)
+    z = torch.linspace(-8, 8, 2001, dtype=torch.float64)[:, None, None]
+    drawn = Independent(torch.distributions.Poisson(log_mean(z).exp()), 1).log_prob(simulated.x)
+    truth = (drawn + prior().log_prob(z)).logsumexp(0) + math.log(16 / 2000)
+    for below, above in ((lower, truth), (truth, upper)):
+        difference = above - below
+        assert difference.mean() > 3 * difference.std() / math.sqrt(500)
 
 
 def test_estimates_do_not_depend_on_how_the_chains_are_split():

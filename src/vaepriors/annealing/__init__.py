@@ -14,7 +14,8 @@ chains that are weighed take them as they are, so the estimate stays unbiased.
 
 If z is an exact draw from p(z|x), the same path from T to 0 gives a weight with $\mathbb{E}[1/w] = 1/p(x)$. Such draws
 are known for data that the model has drawn itself, and there log p(x) lies between the two estimates on average
-(bidirectional Monte Carlo; Grosse, Ghahramani & Adams 2015).
+(bidirectional Monte Carlo; Grosse, Ghahramani & Adams 2015). Where p(x|z) takes the size factor s of a row from x, as
+`Counts` does, the bounds are on log p(x|s = 1): the draws have s = 1.
 
 Where the prior is a VAE over z, with the latent u, its density is only estimated. The chains are then in [u, z], from
 q(u|z) q(z|x) to p(x|z) p(z|u) p(u), which has the same p(x).

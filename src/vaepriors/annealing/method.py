@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaepriors.annealing.path import AnnealingPath
 from vaepriors.annealing.simulation import Simulated, simulate
 from vaepriors.conditional import AnyVAE, batches
+from vaepriors.distributions import as_drawn
 from vaepriors.likelihood import Estimate, Posterior, check_sizes
 from vaepriors.limits import at_least_one
 from vaepriors.numerics import fixed_numerics
@@ -95,7 +96,7 @@ class Annealing:
         """
         (x, z, y), size, parts = simulated, max(1, chunk // self.chains), []
         for (at, batch), start in zip(batches(model, x, y, size), z.split(size), strict=True):
-            path = self._path(at, at.prior(), batch)
+            path = self._path(VAE(at.encoder, _AsDrawn(at.decoder), at.prior), at.prior(), batch)
             step_sizes, portions = self._tune(path), _portions(self.chains, chunk)
             up = torch.cat([self._forward(path, step_sizes, n)[0] for n in portions])
             down = torch.cat([self._backward(path, step_sizes, start, n) for n in portions])
@@ -178,6 +179,17 @@ def bidirectional(
         simulated = simulate(known, n, condition)
         chunk = check_sizes(model, simulated.x, annealing.draws, chunk)
         return annealing.bounds(known, simulated, chunk)
+
+
+class _AsDrawn(nn.Module):
+    """z -> the distribution that the decoder's draws follow."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, z: Tensor) -> Distribution:
+        return as_drawn(self.decoder(z))
 
 
 def _portions(number: int, chunk: int) -> list[int]:

@@ -15,14 +15,15 @@ Eleven distributions. Log-densities are in nats and include all constants.
 
 They do not check the values of their parameters: a check reads the device, and a training step must not.
 
-`at_noise`, `auxiliary`, `check_support`, `completed`, `factors`, `marginal_log_prob`, `noise_of`, `outside`,
-`point_estimate`, `residual`, `rsample_and_log_prob` and `support_of` ask any distribution, also one of torch, for what
-not every distribution has.
+`as_drawn`, `at_noise`, `auxiliary`, `check_support`, `completed`, `factors`, `marginal_log_prob`, `noise_of`,
+`outside`, `point_estimate`, `residual`, `rsample_and_log_prob` and `support_of` ask any distribution, also one of
+torch, for what not every distribution has.
 """
 
 from vaepriors.distributions.asking import (
     Auxiliary,
     Normalizer,
+    as_drawn,
     at_noise,
     auxiliary,
     check_support,
@@ -63,6 +64,7 @@ __all__ = [
     "Shape",
     "ShapedDistribution",
     "Student",
+    "as_drawn",
     "at_noise",
     "auxiliary",
     "check_support",

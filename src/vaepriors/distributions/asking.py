@@ -17,6 +17,7 @@ from vaepriors.words import a_type
 __all__ = [
     "Auxiliary",
     "Normalizer",
+    "as_drawn",
     "at_noise",
     "auxiliary",
     "check_support",
@@ -84,6 +85,18 @@ def residual(distribution: Distribution, value: Tensor) -> Tensor:
     """
     method = getattr(distribution, "residual", None)
     return value - distribution.mean if method is None else method(value)
+
+
+def as_drawn(distribution: Distribution) -> Distribution:
+    """The distribution that `sample` draws from, where the density takes something else from each value itself.
+
+    It is the distribution itself, unless that has a method of this name.
+
+    >>> as_drawn(DiagonalNormal(torch.ones(2), torch.ones(2)))
+    DiagonalNormal(batch_shape=(), event_shape=(2,))
+    """
+    method = getattr(distribution, "as_drawn", None)
+    return distribution if method is None else method()
 
 
 def completed(distribution: Distribution, value: Tensor) -> Tensor:

@@ -44,6 +44,10 @@ class Counts(ShapedDistribution):
         """The distribution of x with these logarithms of size factors, which broadcast with the mean."""
         return _counts(self.log_mean + log_factor, len(self.event_shape), self.log_dispersion)
 
+    def as_drawn(self) -> Distribution:
+        """The distribution with s = 1 for every row (see the function of the same name)."""
+        return self.given()
+
     @property
     def support(self) -> constraints.Constraint:
         return constraints.independent(constraints.nonnegative_integer, len(self.event_shape))
