@@ -13,7 +13,8 @@ from vaepriors import check, networks, priors
 from vaepriors.app.experiment import OBJECTIVES, Experiment, build
 from vaepriors.app.likelihoods import HEADS
 from vaepriors.data import LIKELIHOODS, Dataset
-from vaepriors.distributions import Multinomial, NegativeBinomial, Poisson
+from vaepriors.distributions import Multinomial, NegativeBinomial, Poisson, residual
+from vaepriors.networks.heads import Counts
 from vaepriors.networks.layers import ConvToEvent, DenseToEvent
 
 NEW = ("student", "poisson", "negative_binomial", "multinomial", "categorical")
@@ -198,6 +199,19 @@ def test_size_factors_multiply_the_means(likelihood):
     torch.testing.assert_close(sized.log_prob(usual), plain.log_prob(usual))
     assert sized.expand((2, 40)).log_prob(x).shape == (2, 40)
     assert sized.sample((5,)).shape == (5, 40, 3)
+
+
+def test_the_reconstruction_error_of_counts_is_that_given_the_total_of_the_row():
+    """Otherwise REWO and GECO would bound how much the totals differ, which no z explains."""
+    share = torch.tensor([[0.2, 0.3, 0.5]])
+    x = torch.tensor([[20.0, 30.0, 50.0], [2.0, 3.0, 5.0], [0.0, 0.0, 10.0]])
+    poisson = Counts((10 * share).log(), 1, 10.0)
+    for p in (poisson, Counts((10 * share).log(), 1, 10.0, torch.zeros(3)), Multinomial(share.log(), 1, total=10)):
+        expected = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [-2.0, -3.0, 5.0]])
+        torch.testing.assert_close(residual(p, x), expected, rtol=0, atol=1e-4)
+        assert residual(p.expand((4, 3)), x).shape == (4, 3, 3)
+    image = Multinomial(torch.zeros(2, 1, 2, 2), event_dims=3, total=4)
+    assert (residual(image, torch.full((2, 1, 2, 2), 5.0)).abs() < 1e-5).all()
 
 
 def test_size_factors_are_an_option_of_counts():

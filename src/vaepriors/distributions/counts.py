@@ -159,6 +159,11 @@ class Multinomial(ShapedDistribution):
     def variance(self) -> Tensor:
         return self.mean * (1 - self.mean / self.total)
 
+    def residual(self, value: Tensor) -> Tensor:
+        """The distance of counts from their means given their own total (see `distributions.residual`)."""
+        total = value.sum(tuple(range(-len(self.event_shape), 0)), keepdim=True)
+        return value - total * self._log_probs().exp().view(self.logits.shape)
+
     def _log_probs(self) -> Tensor:
         return self.logits.reshape(*self.batch_shape, -1).log_softmax(-1)
 

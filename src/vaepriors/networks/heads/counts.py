@@ -62,8 +62,16 @@ class Counts(ShapedDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         self._check_event(value, "x")
+        return self._of_row(value).log_prob(value)
+
+    def residual(self, value: Tensor) -> Tensor:
+        """The distance of counts from their means given the factor of the row (see `distributions.residual`)."""
+        return value - self._of_row(value).mean
+
+    def _of_row(self, value: Tensor) -> Distribution:
+        """The distribution given the size factor that each row of counts has."""
         event = tuple(range(-len(self.event_shape), 0))
-        return self.given((value.sum(event, keepdim=True).clamp(min=1) / self.total).log()).log_prob(value)
+        return self.given((value.sum(event, keepdim=True).clamp(min=1) / self.total).log())
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape = ()) -> Tensor:
