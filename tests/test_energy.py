@@ -9,7 +9,7 @@ from scipy.stats import kstest
 from torch import nn
 
 from reference import Call, fit_of_samples
-from vaepriors import networks
+from vaepriors import VAE, check, networks
 from vaepriors.app.cost import least_memory
 from vaepriors.app.experiment import PRIORS, Experiment, build
 from vaepriors.data import Dataset
@@ -208,6 +208,17 @@ def test_an_energy_prior_is_the_top_of_a_hierarchy_with_its_normaliser():
     moved = chain.shifted(2).first.normalizer
     assert moved.value.item() == pytest.approx((chain.normalizer.value + 2 * chain.normalizer.se).item(), rel=1e-5)
     assert TwoLevelPrior(StandardNormal(2), bottom, (2, 3))().normalizer is None
+
+
+def test_a_check_counts_the_error_of_the_normaliser_but_no_more():
+    """Its copy in double precision estimates Z anew, which is no mistake. Z that is off by 30 errors is one."""
+    prior = Resampled(StandardNormal(2), Call(lambda z: 3 - 4 * (z - 1).square().sum(-1)), precise=2**14).eval()
+    encoder, decoder = networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2)
+    for seed in range(4):
+        assert check(prior, seed=seed)
+        assert check(VAE(encoder, decoder, prior), torch.zeros(5, 4), seed=seed)
+    failed = {finding.name for finding in check(prior().shifted(30)).failed}
+    assert {"normalisation", "bridge"} <= failed
 
 
 def test_mistakes_are_named():

@@ -1,5 +1,6 @@
 """All findings about one distribution."""
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 
@@ -9,7 +10,7 @@ from torch.distributions import Distribution
 
 from vaepriors.checking.continuous import compare_densities
 from vaepriors.checking.discrete import compare_masses, grid_of
-from vaepriors.checking.report import Finding, Verdict, decide, structural
+from vaepriors.checking.report import Finding, Verdict, decide, limit, structural
 from vaepriors.checking.sampler import (
     check_gradients,
     check_order,
@@ -19,7 +20,7 @@ from vaepriors.checking.sampler import (
     real_subject,
     repeats,
 )
-from vaepriors.checking.subject import BLOCKS, Subject, variance_of_mean
+from vaepriors.checking.subject import BLOCKS, Subject, shift_of_normalizer, variance_of_mean
 
 __all__ = ["check_distribution", "compare_numbers"]
 
@@ -85,19 +86,32 @@ def _precision(module: nn.Module | None, inputs: tuple[Tensor, ...], z: Tensor) 
     except (RuntimeError, TypeError, ValueError) as error:
         sentence = f"The module cannot be copied in double precision: {str(error).splitlines()[0]}"
         return [Finding("precision", None, float("nan"), 0.0, 0.0, sentence)]
-    single = module(*inputs).log_prob(z)
+    distribution = module(*inputs)
+    single, shift = distribution.log_prob(z), shift_of_normalizer(distribution, z)
     verdict = Verdict(
         "Single and double precision agree.", "log_prob in single precision differs from the same in double precision."
     )
-    return [compare_numbers("precision", single, double, verdict)]
+    return [compare_numbers("precision", single, double, verdict, shift)]
 
 
-def compare_numbers(name: str, numbers: Tensor, expected: Tensor, verdict: Verdict) -> Finding:
-    """Compare log-densities that should be equal to single precision; the finding shows their largest difference."""
+def compare_numbers(
+    name: str, numbers: Tensor, expected: Tensor, verdict: Verdict, shift: Tensor | None = None
+) -> Finding:
+    """Compare log-densities that should be equal to single precision; the finding shows their largest difference.
+
+    Args:
+        name: Name of the finding.
+        numbers, expected: The log-densities.
+        verdict: Its sentences.
+        shift: The standard error of each by a constant that each of the two has estimated.
+    """
     if numbers.shape != expected.shape:
         return structural(name, [f"shapes {tuple(numbers.shape)} and {tuple(expected.shape)} differ"], "")
     difference = numbers.double() - expected.double()
-    excess = difference.abs() / (0.01 + 1e-4 * expected.double().abs())
+    accepted = 0.01 + 1e-4 * expected.double().abs()
+    if shift is not None:
+        accepted = accepted + limit(1) * math.sqrt(2) * shift.double().abs()
+    excess = difference.abs() / accepted
     return decide(name, difference, 0.0, 0.0, verdict, excess=excess)
 
 
@@ -105,7 +119,8 @@ def _reference(subject: Subject, z: Tensor, reference: ReferenceDensity, random:
     verdict = Verdict("The density is that of the reference.", "The density is not that of the reference (nats).")
     expected = getattr(reference, "log_prob", reference)(z)
     if not random:
-        return compare_numbers("reference", subject.distribution.log_prob(z), expected, verdict)
+        shift = shift_of_normalizer(subject.distribution, z)
+        return compare_numbers("reference", subject.distribution.log_prob(z), expected, verdict, shift)
     ratio = (subject.log_prob(z, BLOCKS) - expected.double().reshape(len(z), -1)).exp()  # its mean is 1 at each z
     error = variance_of_mean(ratio, BLOCKS).sqrt()
     effective = ratio.sum(0).square() / ratio.square().sum(0)

@@ -47,6 +47,7 @@ class Draws:
     r_at_p: Tensor
     p_at_r: Tensor
     r_at_r: Tensor
+    shift: Tensor  # of p_at_p, by a standard error of an estimated constant of p
     blocks: int | None = None  # of `p_at_r`, if p is an estimate
 
 
@@ -76,7 +77,8 @@ def _draw(subject: RealSubject, z: Tensor, n: int) -> Draws:
     of_r = torch.stack([r.sample(n) for r in known], 1).to(z.dtype).double()
     blocks = BLOCKS if subject.calls > 1 else None
     p_at_p, p_at_r = subject.log_density(of_p, z.dtype), subject.log_density(of_r, z.dtype, blocks)
-    return Draws(fitted, of_p, of_r, p_at_p, _log_known(known, of_p), p_at_r, _log_known(known, of_r), blocks)
+    shift = subject.shift(of_p, z.dtype)
+    return Draws(fitted, of_p, of_r, p_at_p, _log_known(known, of_p), p_at_r, _log_known(known, of_r), shift, blocks)
 
 
 def _log_known(known: list[KnownDensity], y: Tensor) -> Tensor:
@@ -86,6 +88,7 @@ def _log_known(known: list[KnownDensity], y: Tensor) -> Tensor:
 def _normalisation(draws: Draws) -> Finding:
     one = torch.ones_like(draws.p_at_r)[..., None]
     number, error, blind = _weighted_mean(draws, one, one)
+    error = error.hypot(draws.shift.expm1().mean(0)[:, None])
     return decide(
         "normalisation", number, 1.0, error,
         Verdict(
@@ -127,7 +130,8 @@ def _regions(draws: Draws) -> Finding:
     centre = at_p.mean(0)
     number, error, blind = _weighted_mean(draws, at_r - centre, at_p - centre)
     total = (draws.p_at_r - draws.r_at_r).exp().mean(0).clamp(min=1e-300)[:, None]
-    error = ((error / total).square() + at_p.var(0) / len(at_p)).sqrt()
+    moved = (draws.shift.softmax(0)[..., None] * (at_p - centre)).sum(0)
+    error = ((error / total).square() + at_p.var(0) / len(at_p) + moved.square()).sqrt()
     return decide(
         "regions", number / total, 0.0, error,
         Verdict(
@@ -160,10 +164,11 @@ def _bridge(draws: Draws) -> Finding:
     """Log of the integral of p, if its sampler is right. The decision is made at 0, where both means are bounded."""
     at_p, at_r = draws.p_at_p - draws.r_at_p, draws.p_at_r - draws.r_at_r
     number = _root(at_p, at_r)
-    difference, error, _ = _balance(at_p, at_r, torch.zeros_like(number))
+    difference, error, slope = _balance(at_p, at_r, torch.zeros_like(number))
+    error = error.hypot(slope * draws.shift.mean(0))
     accepted = limit(number.numel()) * error + 2 * RARE / len(at_p) + 1e-3
     _, error, slope = _balance(at_p, at_r, number)
-    error = error / slope.clamp(min=1e-12)
+    error = (error / slope.clamp(min=1e-12)).hypot(draws.shift.mean(0))
     excess = difference.abs() / accepted
     return decide(
         "bridge", number, 0.0, error,

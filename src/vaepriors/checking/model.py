@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vaepriors.checking.conditional import check_distribution, compare_numbers
 from vaepriors.checking.report import Finding, Report, Verdict, decide, structural
+from vaepriors.checking.subject import shift_of_normalizer
 from vaepriors.distributions import outside, support_of
 from vaepriors.likelihood import estimate
 from vaepriors.vae import VAE, Terms
@@ -94,15 +95,15 @@ def _recomputed(model: Any, x: Tensor, terms: Terms) -> list[Finding]:
     except (RuntimeError, TypeError, AttributeError) as error:
         return [Finding("log-weights", None, float("nan"), 0.0, 0.0, f"The model cannot be copied: {error}")]
     x, z = x.double(), terms.z.double()
-    p, first = prior(), terms.log_likelihood - terms.log_q
+    p, first, shift = prior(), terms.log_likelihood - terms.log_q, None
     expected = decoder(z).log_prob(x) - encoder(x).log_prob(z)
     if torch.equal(p.log_prob(z), p.log_prob(z)):  # not an estimate
-        first, expected = first + terms.log_p, expected + p.log_prob(z)
+        first, expected, shift = first + terms.log_p, expected + p.log_prob(z), shift_of_normalizer(p, z)
     verdict = Verdict(
         "The log-weights are those of the three parts in double precision.",
         "The log-weights differ from log p(x|z) - log q(z|x) + log p(z) in double precision.",
     )
-    return [compare_numbers("log-weights", first, expected, verdict)]
+    return [compare_numbers("log-weights", first, expected, verdict, shift)]
 
 
 def _alone(model: Any, x: Tensor, terms: Terms) -> Finding:
@@ -144,12 +145,13 @@ def _likelihood(model: Any, x: Tensor, reference: Callable[[Tensor], Tensor], dr
     ours = estimate(VAE(model.encoder, model.decoder, model.prior), x, draws)
     with torch.no_grad():
         first, second = (reference(x).double().reshape(-1) for _ in range(2))
+        shift = shift_of_normalizer(model.prior(), model.encoder(x).sample()).double().mean().abs()
     if first.shape != ours.log_likelihood.shape:
         return structural("log-likelihood", [f"the reference has shape {tuple(first.shape)}, expected ({len(x)},)"], "")
     theirs = (first + second) / 2 - ours.log_likelihood
     noise = (first - second).square().mean() / 2  # variance of the reference
     weights = 1 / ours.effective_samples - 1 / draws
-    error = ((weights.sum() / len(x) + noise / 2) / len(x)).sqrt()
+    error = ((weights.sum() / len(x) + noise / 2) / len(x)).sqrt().hypot(shift)
     bias = float(weights.mean() + noise)  # of either, a logarithm of a mean
     blind = ours.effective_samples.median().expand(1) < 10
     return decide("log-likelihood", theirs.mean(), 0.0, error, verdict, tolerance=0.02 + bias, blind=blind)

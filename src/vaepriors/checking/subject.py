@@ -11,7 +11,7 @@ from torch.distributions import Distribution, Transform, biject_to, identity_tra
 from vaepriors.distributions import support_of
 from vaepriors.words import a_type
 
-__all__ = ["RealSubject", "Subject", "in_chunks", "variance_of_mean"]
+__all__ = ["RealSubject", "Subject", "in_chunks", "shift_of_normalizer", "variance_of_mean"]
 
 CHUNK = 500  # values whose density is computed at a time: 100 MB for a mixture of 25,000 components
 BLOCKS = 40  # calls for the values of an estimated density: those of one call may share their noise, as of `SNIS`
@@ -30,6 +30,15 @@ def variance_of_mean(values: Tensor, blocks: int | None = None) -> Tensor:
     size = max(1, len(values) // blocks)
     means = values[: len(values) // size * size].unflatten(0, (-1, size)).mean(1)
     return torch.maximum(alone, means.var(0) / len(means))
+
+
+def shift_of_normalizer(distribution: Distribution, z: Tensor) -> Tensor:
+    """What one standard error of an estimated constant adds to log p(z), of its shape; 0 without such a constant."""
+    known: Any = distribution
+    if not hasattr(known, "shifted") or known.normalizer is None:
+        return z.new_zeros(z.shape[: z.dim() - len(known.event_shape)])
+    with torch.no_grad():
+        return known.shifted(1).log_prob(z) - known.log_prob(z)
 
 
 class Subject:
@@ -121,6 +130,14 @@ class RealSubject(Subject):
         log_prob = (each.logsumexp(0) - math.log(self.calls)).reshape(len(y), self.members)
         volume = self.map.log_abs_det_jacobian(shaped, z).double().reshape(len(y), self.members, -1).sum(-1)
         return log_prob + volume
+
+    def shift(self, y: Tensor, dtype: torch.dtype) -> Tensor:
+        """What one standard error of an estimated constant adds to the log-density of y, of shape `(n, B)`."""
+        if self.calls > 1:  # the difference of two random numbers
+            return torch.zeros(len(y), self.members, dtype=torch.float64, device=y.device)
+        z = self.values(y, dtype)
+        shift = in_chunks(lambda part: shift_of_normalizer(self.distribution, part), z, CHUNK // self.members)
+        return shift.double().reshape(len(y), self.members)
 
     def agreement(self, z: Tensor) -> float:
         """Effective share of the calls of an estimated density, 1 if they agree: its lowest decile over z."""
