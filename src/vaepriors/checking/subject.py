@@ -126,10 +126,14 @@ class RealSubject(Subject):
     def _log_density(self, y: Tensor, dtype: torch.dtype) -> Tensor:
         shaped = y.reshape(len(y), *self.batch_shape, *self.shape).to(dtype)
         z = self.map(shaped)
+        exact = self.map.inv(z).reshape(len(y), self.members, -1).isfinite().all(-1)  # or rounded to the support's edge
+        within = exact.reshape(len(y), *self.batch_shape, *[1] * len(self.shape))
+        shaped = torch.where(within, shaped, torch.zeros_like(shaped))
+        z = self.map(shaped)
         each = torch.stack([self.distribution.log_prob(z).double() for _ in range(self.calls)])
         log_prob = (each.logsumexp(0) - math.log(self.calls)).reshape(len(y), self.members)
         volume = self.map.log_abs_det_jacobian(shaped, z).double().reshape(len(y), self.members, -1).sum(-1)
-        return log_prob + volume
+        return (log_prob + volume).masked_fill(~exact, -math.inf)
 
     def shift(self, y: Tensor, dtype: torch.dtype) -> Tensor:
         """What one standard error of an estimated constant adds to the log-density of y, of shape `(n, B)`."""
