@@ -104,7 +104,7 @@ def estimate(
         samples: S, the draws of z for each x from q(z|x); or another method, such as
             `ImportanceSampling(5000, Refinement())` or `Annealing()`.
         chunk: Pairs (x, z) decoded at a time; by default, what suits the model and the device. It bounds the memory and
-            changes results only through the order of the draws.
+            changes results only through the order of the draws, and the number of sets of proposals of a `SNIS` prior.
         progress: Called with the number of images just finished.
         condition: The y of each x, of shape `(batch, c)`, for a `ConditionalVAE`; the estimates are of log p(x|y).
 

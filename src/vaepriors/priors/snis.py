@@ -75,7 +75,8 @@ class SNIS(nn.Module):
 
     Each call of `log_prob` draws one set of K - 1 proposals, which all its z share: the cost of the proposals does not
     grow with the batch. Two calls differ: never subtract one from another, and never cache one. Means over a batch have
-    the error of the shared set, too.
+    the error of the shared set, too. So has an importance-sampled likelihood: the draws of a chunk share a set, and
+    only a larger K or smaller chunks reduce its error, which the effective sample size does not show.
 
     The gradient is that of the expectation of `log_prob`, also in the parameters of the base: through the path of the
     proposals, and for what has none, such as the weights of a mixture, by its score. (It is exact for objectives that
