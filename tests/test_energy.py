@@ -14,7 +14,7 @@ from vaepriors.app.cost import least_memory
 from vaepriors.app.experiment import PRIORS, Experiment, build
 from vaepriors.data import Dataset
 from vaepriors.distributions import DiagonalNormal, NormalMixture
-from vaepriors.priors import SNIS, MixtureOfGaussians, Resampled, StandardNormal, TwoLevelPrior
+from vaepriors.priors import SNIS, ExemplarPrior, MixtureOfGaussians, Resampled, StandardNormal, TwoLevelPrior
 
 AXIS = torch.linspace(-9, 9, 721, dtype=torch.float64)
 STEP = (AXIS[1] - AXIS[0]).item()
@@ -226,6 +226,10 @@ def test_mistakes_are_named():
         SNIS(StandardNormal(2), Call(number), 0)
     with pytest.raises(ValueError, match="truncation is 0"):
         Resampled(StandardNormal(2), Call(number), 0)
+    exemplars = ExemplarPrior(networks.Encoder((4,), [8], 2), torch.rand(5, 4), 2)
+    for make in (lambda: SNIS(exemplars, Call(number), 4), lambda: Resampled(exemplars, Call(number))):
+        with pytest.raises(ValueError, match="ExemplarPrior are training examples"):
+            make()
     for prior in (SNIS(StandardNormal(2), nn.Linear(2, 1), 4), Resampled(StandardNormal(2), nn.Linear(2, 1))):
         with pytest.raises(ValueError, match=r"shape \(.*, 1\)"):
             prior().log_prob(torch.zeros(3, 2))

@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from vaepriors.distributions import Normalizer, Shape
 from vaepriors.limits import at_least_one
-from vaepriors.priors.tilted import BLOCK, Tilted, blocks, checked, draw, numbers_of
+from vaepriors.priors.tilted import BLOCK, Tilted, blocks, check_base, checked, draw, numbers_of
 
 __all__ = ["Resampled", "TruncatedRejection"]
 
@@ -115,7 +115,8 @@ class Resampled(nn.Module):
         precise: Draws of the base for Z in evaluation mode.
 
     Raises:
-        ValueError: If `truncation`, `samples` or `precise` < 1.
+        ValueError: If `truncation`, `samples` or `precise` < 1, or the base is made of training examples, as an
+            `ExemplarPrior` is.
 
     >>> from vaepriors import networks, priors
     >>> prior = Resampled(priors.StandardNormal(2), networks.scalar(2, [8]), truncation=10)
@@ -136,7 +137,7 @@ class Resampled(nn.Module):
     ) -> None:
         super().__init__()
         at_least_one(truncation=truncation, samples=samples, precise=precise)
-        self.base, self.acceptance = base, acceptance
+        self.base, self.acceptance = check_base(base), acceptance
         self.truncation, self.samples, self.precise = truncation, samples, precise
 
     def forward(self) -> TruncatedRejection:

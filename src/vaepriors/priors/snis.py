@@ -9,7 +9,7 @@ from torch.distributions import Categorical, Distribution
 
 from vaepriors.distributions import Shape
 from vaepriors.limits import at_least_one
-from vaepriors.priors.tilted import BLOCK, Tilted, blocks, checked, draw
+from vaepriors.priors.tilted import BLOCK, Tilted, blocks, check_base, checked, draw
 
 __all__ = ["SNIS", "SelfNormalized"]
 
@@ -88,7 +88,7 @@ class SNIS(nn.Module):
         samples: K.
 
     Raises:
-        ValueError: If `samples` < 1.
+        ValueError: If `samples` < 1, or the base is made of training examples, as an `ExemplarPrior` is.
 
     >>> from vaepriors import networks, priors
     >>> prior = SNIS(priors.StandardNormal(2), networks.scalar(2, [8], bias=False), samples=16)
@@ -101,7 +101,7 @@ class SNIS(nn.Module):
     def __init__(self, base: nn.Module, energy: nn.Module, samples: int) -> None:
         super().__init__()
         at_least_one(samples=samples)
-        self.base, self.energy, self.samples = base, energy, samples
+        self.base, self.energy, self.samples = check_base(base), energy, samples
 
     def forward(self) -> SelfNormalized:
         return SelfNormalized(checked(self.base()), self.energy, self.samples)

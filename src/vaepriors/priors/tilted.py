@@ -17,12 +17,12 @@ from copy import copy
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from vaepriors.distributions import Shape, ShapedDistribution
 
-__all__ = ["BLOCK", "Draws", "Tilted", "blocks", "checked", "draw", "numbers_of"]
+__all__ = ["BLOCK", "Draws", "Tilted", "blocks", "check_base", "checked", "draw", "numbers_of"]
 
 BLOCK = 2**16  # draws that pass the network at a time where memory could run out
 
@@ -47,6 +47,16 @@ def draw(p: Distribution, n: int) -> Draws:
         return Draws(p.rsample(torch.Size((n,))), None)
     z = p.sample(torch.Size((n,)))
     return Draws(z, p.log_prob(z))
+
+
+def check_base(base: nn.Module) -> nn.Module:
+    """The base module, refused if it is made of training examples: they would explain themselves."""
+    if hasattr(base, "without"):
+        raise ValueError(
+            f"the components of {type(base).__name__} are training examples, which would explain themselves as a base: "
+            "give another one, such as a VampPrior"
+        )
+    return base
 
 
 def checked(base: Distribution) -> Distribution:
