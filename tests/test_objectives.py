@@ -327,4 +327,6 @@ def test_data_outside_of_the_support_are_refused_in_the_first_call(objective):
     x = torch.tensor([[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 255.0, 1.0]])
     with pytest.raises(ValueError, match=r"1 of 2 x.*from 0 to 255"):
         copy.deepcopy(objective)(model, x)
+    with pytest.raises(ValueError, match=r"2 of 2 x.*from -0.5 to 0.5"):
+        copy.deepcopy(objective)(model, x.clamp(max=1) - 0.5)
     objective(model, x.clamp(max=0.3))  # probabilities

@@ -41,12 +41,13 @@ class Objective(nn.Module, ABC):
         return terms
 
     def _check(self, x: Tensor, likelihood: Distribution) -> None:
-        """Refuse x outside of the support of p(x|z); a fraction passes for a bit, of which it may be the probability.
+        """Refuse x outside of the support of p(x|z). A fraction between two of its values passes: a probability.
 
         Raises:
             ValueError: If one of these x is outside of the support.
         """
-        check_support(likelihood, x, outside(likelihood, x) & outside(likelihood, x.round()))
+        wrong = outside(likelihood, x.floor()) | outside(likelihood, x.ceil())
+        check_support(likelihood, x, outside(likelihood, x) & wrong)
 
     @abstractmethod
     def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
