@@ -262,6 +262,8 @@ def test_the_error_of_a_row_is_that_of_its_observed_cells():
     torch.testing.assert_close(error.square().mean(1), (complete.square() * observed).sum(1) / observed.sum(1))
     probability = p.marginal_log_prob(X[:1].double())[0, 0].exp()
     assert complete[0, 0].item() == pytest.approx(1 - probability.item())
+    positive, unit = p.parts[1], p.scaling.standardize.scale[2]
+    torch.testing.assert_close(complete[0, 2], (X[0, 2].double().log() - positive.loc[0, 0]) / unit)
 
 
 def test_density_and_sampler_of_a_decoder_are_one_distribution():

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, LogNormal, constraints
 
 from vaepriors.distributions import Codes, NegativeBinomial, Shape, ShapedDistribution
 from vaepriors.networks.mixed.columns import Column
@@ -127,11 +127,15 @@ class Mixed(ShapedDistribution):
         """The distance of each cell from its mean (see `distributions.residual`).
 
         It is the difference of standardised numbers or logarithms, or of bit and probability; the probability of the
-        other categories for a category. That of a missing cell or a size factor is 0, and the others of its row are
+        other categories for a category. That of a positive number is from the mean of its logarithm, which the mean of
+        the number itself may be far above. That of a missing cell or a size factor is 0, and the others of its row are
         larger, so that the mean square is that of the observed cells.
         """
         missing = value.isnan() | self.scaling.size
-        each = self.scaling(value) - self.scaling(self.given(value).mean)
+        p = self.given(value)
+        pairs = zip(p.parts, p.expected(), strict=True)
+        centre = p.point([part.loc.exp() if isinstance(part, LogNormal) else mean for part, mean in pairs])
+        each = self.scaling(value) - self.scaling(centre)
         each = torch.where(self.scaling.category, -torch.expm1(self.marginal_log_prob(value)), each)
         share = (~missing).to(value).mean(-1, keepdim=True).clamp(min=1 / value.shape[-1])
         return torch.where(missing, 0, each / share.sqrt())
