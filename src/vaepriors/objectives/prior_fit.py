@@ -20,7 +20,9 @@ class PriorFit(Objective):
     ELBO rises by as much as the divergence falls. For two levels both p(z2) and p(z1|z2) are trained.
 
     No gradient reaches the parameters of encoder and decoder, also where a prior shares them: of a VampPrior the
-    pseudo-inputs and the weights are trained. The decoder is called only for the distortion in the log.
+    pseudo-inputs and the weights are trained. (`model.without(rows)` encodes the examples of its prior before the call,
+    so a hand-written loop over it steps the parameters of `trained(model)` alone, as `fit` does.) The decoder is called
+    only for the distortion in the log.
 
     In evaluation mode the loss is the same, with the same noise in each call: the losses of two epochs differ by their
     priors alone.
