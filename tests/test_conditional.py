@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributions import Independent, Normal
 
 from reference import Call, D, L, LinearGaussian, fit_of_samples
-from vaepriors import analysis, networks
+from vaepriors import analysis, check, networks
 from vaepriors.annealing import Annealing, bidirectional, simulate
 from vaepriors.app.cost import gflop_per_step
 from vaepriors.app.experiment import MODELS, Experiment, build
@@ -16,7 +16,7 @@ from vaepriors.conditional import ConditionalVAE, Ignoring, PerClass, PseudoCond
 from vaepriors.data import Dataset, condition_on
 from vaepriors.distributions import DiagonalNormal, NormalMixture
 from vaepriors.likelihood import ImportanceSampling, estimate
-from vaepriors.objectives import ELBO, PriorFit
+from vaepriors.objectives import ELBO, IWAE, PriorFit
 from vaepriors.priors import ExemplarPrior, MixtureOfGaussians, StandardNormal, TwoLevelPrior, VampPrior
 from vaepriors.refinement import Refinement
 from vaepriors.training import fit
@@ -150,6 +150,12 @@ def test_conditions_and_models_that_do_not_fit_are_refused():
         estimate(linear.vae(), linear.x, 2, condition=y)
     with pytest.raises(ValueError, match="takes 4 numbers"):
         networks.Appended(nn.Identity(), 4)(torch.zeros(3, 5), torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("use", [ELBO(), IWAE(5), check])
+def test_a_model_without_its_conditions_is_refused(use):
+    with pytest.raises(ValueError, match=r"model\(y\)"):
+        use(one_level(), linear.x)
 
 
 # Networks: images of 16 x 16, three classes and a covariate.

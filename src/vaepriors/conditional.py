@@ -69,15 +69,21 @@ class ConditionalVAE(Parts):
         for name, inputs in (("encoder", "x, y"), ("decoder", "z, y"), ("prior", "y")):
             _check_inputs(name, getattr(self, name), inputs)
 
-    def forward(self, y: Tensor) -> VAE:
+    def forward(self, y: Tensor, *others: object) -> VAE:
         """The model given y.
 
         Args:
             y: Conditions, of shape `(*batch, c)`.
+            others: Nothing: the model is not called with x.
 
         Raises:
-            ValueError: If y is not a tensor of floats with at least one dimension.
+            ValueError: If y is not a tensor of floats with at least one dimension, or there is anything else.
         """
+        if others:
+            raise ValueError(
+                "a ConditionalVAE is called with y alone, and the model that it returns with x: write model(y)(x), or "
+                "objective(model(y), x)"
+            )
         if not isinstance(y, Tensor) or not y.is_floating_point() or y.dim() == 0:
             kind = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
             raise ValueError(
