@@ -293,6 +293,13 @@ def test_a_report_is_a_test_and_a_table():
         right["normalization"]
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_check_takes_gradients_where_they_are_off(mode):
+    prior = mixture()
+    with mode():
+        assert check(prior)["score"].passed
+
+
 def test_nothing_outside_changes():
     model, x = mistakes.model()
     model.train()

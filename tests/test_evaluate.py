@@ -89,6 +89,17 @@ def test_rate_and_distortion_add_up_and_bounds_are_ordered():
     assert (estimates.effective_samples < 500).all()
 
 
+@pytest.mark.parametrize("method", [50, ImportanceSampling(50, Refinement(steps=5)), Annealing(5, 5)])
+def test_inference_mode_changes_no_number(method):
+    linear = LinearGaussian(scale=1.5)
+    model = linear.vae()
+    torch.manual_seed(0)
+    expected = estimate(model, linear.x, method).log_likelihood
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        assert torch.equal(estimate(model, linear.x, method).log_likelihood, expected)
+
+
 def test_log_likelihood_is_that_of_the_estimate():
     linear = LinearGaussian(scale=1.5)
     torch.manual_seed(0)

@@ -94,6 +94,12 @@ def test_the_state_of_the_process_neither_matters_nor_changes(data):
     assert losses[0] == losses[1]
 
 
+def test_a_training_takes_gradients_where_they_are_off(data):
+    expected = fit(model_of(data), ELBO(), data, epochs=1)
+    with torch.no_grad():
+        assert numbers(fit(model_of(data), ELBO(), data, epochs=1)) == numbers(expected)
+
+
 def test_the_store_refuses_another_training(tmp_path, data):
     other = Dataset("other", data.train + 1, data.valid, data.test, "gaussian")
     for store in (Folder(tmp_path / "run"), Memory()):

@@ -5,6 +5,7 @@
     denormals   flushed to zero on every thread: mixture components far from every z get gradients too small for normal
                 floats, on which a CPU is slow.
     memory      glibc keeps freed memory for the next tensors, instead of clearing pages anew in each step.
+    gradients   inference mode becomes no_grad, in which refined posteriors and annealing can take gradients in z.
 
 `fit` and the evaluations use `fixed_numerics` themselves. So the command line, a program and a test compute the same
 numbers, and nothing that ran before in the process matters. The number of threads is the caller's choice and also
@@ -56,7 +57,7 @@ def fixed_numerics() -> Iterator[None]:
     token = _fixed.set(True)
     try:
         with ExitStack() as stack:
-            for part in (_exact_products, _flushed_denormals, _kept_memory):
+            for part in (_exact_products, _flushed_denormals, _kept_memory, _no_inference_mode):
                 stack.enter_context(part())
             yield
     finally:
@@ -181,3 +182,12 @@ def _kept_memory() -> Iterator[None]:
     finally:
         mallopt(trim_threshold, 64 * 2**20)  # twice the other threshold, as glibc itself keeps it
         trim(0)
+
+
+@contextmanager
+def _no_inference_mode() -> Iterator[None]:
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield

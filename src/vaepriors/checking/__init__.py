@@ -20,6 +20,7 @@ from vaepriors.agreement import check_dtype
 from vaepriors.checking.conditional import check_distribution
 from vaepriors.checking.model import check_model
 from vaepriors.checking.report import Finding, Report
+from vaepriors.conditional import unconditional
 from vaepriors.vae import eval_mode
 from vaepriors.words import a_type
 
@@ -74,12 +75,12 @@ def check(
     module = what if isinstance(what, nn.Module) else None
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     mode = nullcontext() if module is None else eval_mode(module)
-    with torch.random.fork_rng(devices), torch.enable_grad(), mode:
+    with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad(), mode:
         torch.manual_seed(seed)
         if all(hasattr(what, part) for part in ("encoder", "decoder", "prior")):
             if x is None:
                 raise ValueError("a model is checked with data: call check(model, x)")
-            return Report(check_model(what, x[:20], reference, draws))
+            return Report(check_model(unconditional(what), x[:20], reference, draws))
         inputs = () if x is None else (x[:4],)
         return Report(tuple(check_distribution(_maker(what, inputs), module, inputs, reference, draws)))
 

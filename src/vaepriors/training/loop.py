@@ -92,6 +92,7 @@ class Training:
         return compiled(losses) if self.settings.compile else losses
 
     @fixed_numerics()
+    @torch.enable_grad()
     def run(
         self,
         save_every: float = 30.0,
