@@ -82,6 +82,14 @@ def test_the_warm_up_of_the_objective_counts_epochs(data):
     assert [line["beta"] for line in outcome.metrics] == pytest.approx([0.25, 0.5, 0.75, 1.0])
 
 
+@pytest.mark.parametrize("make", [lambda: ELBO(warmup=4), lambda: REWO(kappa=0.5)], ids=["elbo", "rewo"])
+def test_an_objective_may_train_several_models(data, make):
+    objective = make()
+    fit(model_of(data), objective, data, **SHORT | {"batch_size": 10})
+    again, fresh = (fit(model_of(data), each, data, **SHORT) for each in (objective, make()))
+    assert numbers(again) == numbers(fresh)
+
+
 def test_the_state_of_the_process_neither_matters_nor_changes(data):
     losses = []
     for seed in (1, 2):

@@ -28,6 +28,7 @@ class Objective(nn.Module, ABC):
         at_least_one(samples=samples)
         self.samples = samples
         self.checked = False
+        self.initial: dict[str, Tensor] | None = None
 
     def extra_repr(self) -> str:
         """The options of this objective. A training that is resumed must have the same `repr`."""
@@ -52,6 +53,13 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
         """The loss, a scalar, in nats per data point, and the terms that it was computed from."""
+
+    def restart(self) -> None:
+        """Go back to the state before the first training, so that an objective may train several models."""
+        self.checked = False
+        if self.initial is None:
+            self.initial = {name: x.clone() for name, x in self.state_dict().items()}
+        self.load_state_dict(self.initial)
 
     def count_epochs(self, steps: int) -> None:
         """Set the number of calls in training mode that make an epoch, unless it was given."""

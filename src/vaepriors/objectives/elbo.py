@@ -40,7 +40,7 @@ class ELBO(Objective):
         at_least_one(steps_per_epoch=steps_per_epoch)
         if warmup < 0:
             raise ValueError(f"warmup is {warmup}: it cannot be negative; give 0 for none")
-        self.warmup, self.steps_per_epoch = warmup, steps_per_epoch
+        self.warmup, self.steps_per_epoch, self.counts = warmup, steps_per_epoch, steps_per_epoch is None
         self.step: Tensor
         self.beta: Tensor
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
@@ -60,7 +60,7 @@ class ELBO(Objective):
         return f"warmup={self.warmup}, {super().extra_repr()}"
 
     def count_epochs(self, steps: int) -> None:
-        if self.steps_per_epoch is None:
+        if self.counts:
             self.steps_per_epoch = steps
 
     def metrics(self) -> dict[str, Tensor]:

@@ -53,7 +53,8 @@ def fit(
     Args:
         model: The model; it is moved to the device, converted to `precision` (a model in float64 needs `64-true`), and
             has the weights of the last epoch afterwards.
-        objective: The objective. Its warm-up counts epochs here, unless it was given `steps_per_epoch`.
+        objective: The objective. Its warm-up counts epochs here, unless it was given `steps_per_epoch`; a new training
+            starts again from its first state.
         data: Training and validation examples; with conditions for a `ConditionalVAE`.
         epochs: Epochs at most.
         batch_size: Examples in a step, over all devices.

@@ -62,6 +62,7 @@ class Training:
                 part.check_order(data.train[:10])
         self.settings, self.store, self.fabric, self.callbacks, self.data = settings, store, fabric, callbacks, data
         self.share = Share(data, settings, fabric)
+        objective.restart()
         objective.count_epochs(self.share.steps)
         self.model: AnyVAE = model.to(fabric.device, settings.dtype)
         self.objective: Objective = objective.to(fabric.device)
