@@ -150,6 +150,7 @@ def test_settings_out_of_range_are_refused(data, options, words):
         ({"callbacks": [print]}, "callbacks has <built-in function print>.*Callback"),
         ({"callbacks": print}, "callbacks has <built-in function print>: give a list"),
         ({"callbacks": [Callback]}, "callbacks has <class.*instances"),
+        ({"callbacks": Callback()}, "callbacks has .*give a list"),
     ],
 )
 def test_arguments_of_another_type_are_refused(data, change, words):

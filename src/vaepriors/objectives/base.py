@@ -17,8 +17,28 @@ __all__ = ["Objective"]
 class Objective(nn.Module, ABC):
     """A loss on `samples` draws of z for each x.
 
+    Derive a custom objective from it, and write `forward`. `fit` minimises the loss, and chooses the best model by that
+    of the validation set, in evaluation mode. It trains the parameters of the objective, too, and keeps parameters and
+    buffers in its checkpoints. `metrics` returns further numbers for the log. Numbers and texts among its attributes
+    are options, which a training that is resumed may not change; a class derived from another objective adds its
+    options in `extra_repr`.
+
     Attributes:
         samples: Draws of z for each x.
+
+    >>> from vaepriors import networks, priors
+    >>> class BetaVAE(Objective):
+    ...     def __init__(self, beta):
+    ...         super().__init__(samples=1)
+    ...         self.beta = beta
+    ...
+    ...     def forward(self, model, x):
+    ...         terms = model(x, self.samples)  # its rate and distortion have the shape of the batch
+    ...         return (terms.distortion + self.beta * terms.rate).mean(), terms
+    >>> model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2), priors.StandardNormal(2))
+    >>> loss, terms = BetaVAE(4.0)(model, torch.ones(10, 4))
+    >>> BetaVAE(4.0)
+    BetaVAE(samples=1, beta=4.0)
     """
 
     __call__: Callable[..., tuple[Tensor, Terms]]
@@ -31,8 +51,9 @@ class Objective(nn.Module, ABC):
         self.initial: dict[str, Tensor] | None = None
 
     def extra_repr(self) -> str:
-        """The options of this objective. A training that is resumed must have the same `repr`."""
-        return f"samples={self.samples}"
+        """The options, all numbers and texts. A training that is resumed must have the same `repr`."""
+        plain = {name: value for name, value in vars(self).items() if isinstance(value, (int, float, str))}
+        return ", ".join(f"{name}={value}" for name, value in plain.items() if name not in ("training", "checked"))
 
     def check_first(self, x: Tensor, terms: Terms) -> Terms:
         """The same terms; in the first call x and p(x|z) are checked, which reads their values from the device."""
@@ -77,6 +98,6 @@ class Objective(nn.Module, ABC):
         return ()
 
     def trained(self, model: Parts) -> list[nn.Parameter]:
-        """The parameters that are trained: those of no fixed part."""
+        """The parameters that are trained: those of no fixed part of the model, and the objective's own."""
         fixed = {id(p) for part in self.fixed(model) for p in part.parameters()}
-        return [p for p in model.parameters() if id(p) not in fixed]
+        return [p for p in (*model.parameters(), *self.parameters()) if id(p) not in fixed]

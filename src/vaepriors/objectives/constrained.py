@@ -38,7 +38,7 @@ class _Constrained(Objective):
         self.register_buffer("log_beta", torch.tensor(math.log(beta)))
 
     def extra_repr(self) -> str:
-        return f"kappa={self.kappa}, nu={self.nu}, alpha={self.alpha}, {super().extra_repr()}"
+        return f"kappa={self.kappa}, nu={self.nu}, alpha={self.alpha}, samples={self.samples}"
 
     def excess(self, x: Tensor, terms: Terms) -> Tensor:
         """Add the batch's error, the mean of `residual` squared, to the moving average; return it minus kappa^2."""

@@ -57,7 +57,7 @@ class ELBO(Objective):
         return (beta * terms.log_ratio - terms.log_likelihood).mean(), terms
 
     def extra_repr(self) -> str:
-        return f"warmup={self.warmup}, {super().extra_repr()}"
+        return f"warmup={self.warmup}, samples={self.samples}"
 
     def count_epochs(self, steps: int) -> None:
         if self.counts:

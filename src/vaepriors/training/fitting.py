@@ -115,7 +115,10 @@ def _check_arguments(objective: Objective, data: Dataset, store: Store | None, c
     """Refuse what looks right in a call, such as a class, a `DataLoader` or a path, and would fail far from it."""
     if not isinstance(objective, Objective):
         name = getattr(objective, "__name__", type(objective).__name__)
-        raise ValueError(f"objective is {name}: give an instance of an objective, such as objectives.ELBO()")
+        raise ValueError(
+            f"objective is {name}: give an instance of an objective, such as objectives.ELBO(), or of your own class "
+            "derived from objectives.Objective"
+        )
     if not isinstance(data, Dataset):
         raise ValueError(
             f"data is {a_type(data)}: give Dataset(name, train, valid, test, likelihood), or call the "
@@ -123,8 +126,9 @@ def _check_arguments(objective: Objective, data: Dataset, store: Store | None, c
         )
     if isinstance(store, (str, Path)):
         raise ValueError(f"store is {a_type(store)}: give Folder({str(store)!r})")
-    for callback in callbacks if isinstance(callbacks, Sequence) else [callbacks]:
-        if not isinstance(callback, Callback):
+    several = isinstance(callbacks, Sequence)
+    for callback in callbacks if several else [callbacks]:
+        if not (several and isinstance(callback, Callback)):
             raise ValueError(
                 f"callbacks has {callback!r}: give a list of instances of classes derived from training.Callback"
             )

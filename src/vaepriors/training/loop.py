@@ -171,7 +171,7 @@ class Training:
             self.checkpoints.save_best(self.state)  # it may be younger than the last checkpoint
             raise Diverged(self._divergence(epoch, loss, valid_loss))
         line = {"epoch": epoch, "loss": loss, "rate": rate, "distortion": distortion, "valid_loss": valid_loss}
-        line |= {name: value.item() for name, value in self._extra_metrics().items()}
+        line |= {name: float(value) for name, value in self._extra_metrics().items()}
         line["seconds"] = round(time.perf_counter() - started, 4)
         line["memory"] = round(peak_memory(self.fabric.device), 3)
         self.state.judge(epoch, valid_loss, self.model, self.settings)

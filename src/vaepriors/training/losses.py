@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vaepriors.conditional import AnyVAE, given
 from vaepriors.objectives import Objective
+from vaepriors.vae import Terms
 
 __all__ = ["Losses", "binarize"]
 
@@ -40,8 +41,19 @@ class Losses(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         x = self.data[rows]
         model = given(self.model, None if self.conditions is None else self.conditions[rows])
-        loss, terms = self.objective(model.without(rows), binarize(x) if self.dynamic else x)
+        loss, terms = _checked(self.objective(model.without(rows), binarize(x) if self.dynamic else x))
         return torch.stack([loss, terms.rate.mean(), terms.distortion.mean()])
+
+
+def _checked(value: Any) -> tuple[Tensor, Terms]:
+    """Refuse what a custom objective may return by mistake; a loss without a gradient would train nothing."""
+    if not (isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], Tensor)):
+        raise ValueError("the objective must return a pair: the loss, a tensor, and the terms of the model")
+    if value[0].shape:
+        raise ValueError(f"the objective returned a loss of shape {tuple(value[0].shape)}: return its mean")
+    if not value[0].requires_grad:
+        raise ValueError("the objective returned a loss without a gradient: leave out detach, item and no_grad")
+    return value
 
 
 def binarize(probabilities: Tensor) -> Tensor:
