@@ -166,6 +166,18 @@ def test_a_model_whose_parameters_are_all_frozen_is_refused(data):
         fit(model.requires_grad_(False), ELBO(), data, **SHORT)
 
 
+@pytest.mark.parametrize("width", [16, 20])
+def test_a_decoder_that_takes_a_batch_for_its_features_is_refused(tmp_path, data, width):
+    """BatchNorm1d takes z of shape (1, 20, features) as 20 features, which fits by accident if there are 20."""
+    model, store = model_of(data), Folder(tmp_path / "run")
+    norm = nn.Sequential(nn.Linear(2, width), nn.BatchNorm1d(width), nn.Linear(width, 2))
+    model.decoder = nn.Sequential(norm, model.decoder)
+    valid = Dataset("gaussian", data.train[:40], data.valid, data.test, "gaussian")
+    with pytest.raises(ValueError, match="any leading dimensions"):
+        fit(model, ELBO(), valid, **SHORT, store=store)
+    assert not store.exists()
+
+
 def test_callbacks_are_called(data):
     calls = []
 

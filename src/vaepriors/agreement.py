@@ -101,5 +101,5 @@ def leading(z: Tensor, what: str) -> str:
     """The error of a decoder that takes only one leading dimension."""
     return (
         f"the decoder must accept any leading dimensions of z, and with z of shape {tuple(z.shape)} it {what}: "
-        "reshape with z.shape[:-1] instead of len(z) or -1"
+        "reshape with z.shape[:-1] instead of len(z) or -1, also around layers such as BatchNorm1d"
     )

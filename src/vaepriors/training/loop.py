@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vaepriors.compilation import Graphed, compiled
-from vaepriors.conditional import AnyVAE, batches, check_condition
+from vaepriors.conditional import AnyVAE, batches, check_condition, given
 from vaepriors.data import Dataset
 from vaepriors.devices import peak_memory
 from vaepriors.numerics import fixed_numerics, seed_of
@@ -110,6 +110,7 @@ class Training:
         cuda = [self.fabric.device] if self.fabric.device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices=cuda), self.store.lock(self.fabric.is_global_zero, create=True):
+                self._check_shapes()
                 self._open_store(snapshots)
                 if save_start and self.state.epoch == 0:
                     self.checkpoints.save(self.state)
@@ -117,6 +118,14 @@ class Training:
         finally:
             for p in self.frozen:
                 p.requires_grad_(True)
+
+    @torch.no_grad()
+    def _check_shapes(self) -> None:
+        """Refuse parts that do not fit; with z of shape (2, 3, latent) no layer takes a batch for its features."""
+        y = self.data.conditions.get("valid")
+        x = self.data.valid[:3].to(self.fabric.device, self.settings.dtype)
+        model = given(self.model.eval(), None if y is None else y[:3].to(x))
+        model(x, 2)
 
     def _open_store(self, snapshots: Collection[int]) -> None:
         """Go to where the last checkpoint left off; write only when all is restored and nothing is amiss."""
