@@ -13,7 +13,7 @@ from vaepriors.data import Dataset
 from vaepriors.objectives import ELBO, IWAE, REWO
 from vaepriors.priors import StandardNormal, VampPrior
 from vaepriors.store import Memory
-from vaepriors.training import Callback
+from vaepriors.training import Callback, Diverged
 from vaepriors.vae import VAE
 
 SHORT = {"epochs": 4, "batch_size": 20, "accelerator": "cpu", "save_every": 0.0}
@@ -176,6 +176,19 @@ def test_a_decoder_that_takes_a_batch_for_its_features_is_refused(tmp_path, data
     with pytest.raises(ValueError, match="any leading dimensions"):
         fit(model, ELBO(), valid, **SHORT, store=store)
     assert not store.exists()
+
+
+def test_a_distribution_that_torch_refuses_after_a_while_has_diverged(tmp_path, data):
+    model, store = model_of(data), Folder(tmp_path / "run")
+
+    class Break(Callback):
+        def epoch(self, line):
+            if line["epoch"] == 2:
+                nn.init.constant_(model.encoder.layers[0].weight, math.nan)
+
+    with pytest.raises(Diverged, match=r"distribution of epoch 3 .*epoch 2 is kept as best"):
+        fit(model, ELBO(), data, **SHORT | {"save_every": 30.0}, store=store, callbacks=[Break()])
+    assert load_weights(model, store).encoder.layers[0].weight.isfinite().all()
 
 
 def test_callbacks_are_called(data):

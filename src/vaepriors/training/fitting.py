@@ -89,7 +89,8 @@ def fit(
         ValueError: If a setting is out of its range, if an argument is of another type, if all parameters to train are
             frozen, if the data have conditions and the model is not conditional, or the other way round, or if the
             store has another training or damaged files.
-        Diverged: If a loss is not finite; the last checkpoint, of an epoch before, is kept.
+        Diverged: If a loss is not finite, or torch refuses a distribution whose parameters became NaN; the last
+            checkpoint, of an epoch before, is kept.
         OSError: If the disk is full; the last checkpoint is kept.
 
     >>> from vaepriors import VAE, data, networks, objectives, priors

@@ -174,11 +174,17 @@ class Training:
         # of one epoch, seed and device; the order of the examples is the same on all devices
         torch.manual_seed(seed_of(self.settings.seed, "noise", epoch, self.fabric.global_rank))
         set_rate(self.optimizer, staged_rate(self.settings.lr, epoch, self.settings.lr_stages))
-        loss, rate, distortion = self._pass(self.share.batches(epoch))
-        valid_loss = self._validate()
+        try:
+            loss, rate, distortion = self._pass(self.share.batches(epoch))
+            valid_loss = self._validate()
+        except ValueError as error:
+            refused = str(error).partition(", but found")[0]
+            if not refused.startswith("Expected parameter"):  # by which torch's distributions refuse NaN
+                raise
+            raise self._diverged(f"a distribution of epoch {epoch} is not valid ({refused})") from error
         if not (math.isfinite(loss) and math.isfinite(valid_loss)):
-            self.checkpoints.save_best(self.state)  # it may be younger than the last checkpoint
-            raise Diverged(self._divergence(epoch, loss, valid_loss))
+            numbers = f"training {loss}, validation {valid_loss}"
+            raise self._diverged(f"the loss of epoch {epoch} is not a number ({numbers})")
         line = {"epoch": epoch, "loss": loss, "rate": rate, "distortion": distortion, "valid_loss": valid_loss}
         line |= {name: float(value) for name, value in self._extra_metrics().items()}
         line["seconds"] = round(time.perf_counter() - started, 4)
@@ -187,12 +193,12 @@ class Training:
         self._report(line)
         return valid_loss
 
-    def _divergence(self, epoch: int, loss: float, valid_loss: float) -> str:
-        """What is lost and what is kept when a loss is not a number."""
+    def _diverged(self, what: str) -> Diverged:
+        """The error that says what is lost, after what is kept is written."""
+        self.checkpoints.save_best(self.state)  # it may be younger than the last checkpoint
         best = f"the model of epoch {self.state.best_epoch} is kept as best"
-        return (
-            f"the loss of epoch {epoch} is not a number (training {loss}, validation {valid_loss}): "
-            f"{best if self.state.best else 'no epoch before it gave a model'}; "
+        return Diverged(
+            f"{what}: {best if self.state.best else 'no epoch before it gave a model'}; "
             f"lower lr {self.settings.lr}, lengthen the warm-up, or look for the reason with vaepriors.check(model, x)"
         )
 

@@ -13,7 +13,7 @@ Trained = TypeVar("Trained", bound=nn.Module)
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer a number."""
+    """The loss, or a parameter of a distribution, is no longer a number."""
 
 
 @dataclass(frozen=True)
