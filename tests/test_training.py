@@ -28,7 +28,7 @@ class Encoder(nn.Module):
 
     def forward(self, x):
         loc, log_scale = self.layers(x).chunk(2, -1)
-        return Independent(Normal(loc, log_scale.exp()), 1)
+        return Independent(Normal(loc, log_scale.exp(), validate_args=True), 1)  # which zuko switches off
 
 
 @pytest.fixture(scope="module")
