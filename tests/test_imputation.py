@@ -110,6 +110,8 @@ def test_a_model_without_missing_cells_is_refused():
     model = VAE(networks.Encoder((3,), [4], 2), networks.Decoder((3,), [4], 2), StandardNormal(2))
     with pytest.raises(ValueError, match=r"mixed|finite|NaN"):
         impute(model, torch.tensor([[0.0, NAN, 1.0]]))
+    with pytest.raises(ValueError, match="rows of a table"):
+        impute(model, torch.zeros(5, 1, 8, 8))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from torch import nn
 from torch.distributions import Distribution, Normal
 
 from reference import Call, LinearGaussian
+from vaepriors import check, data, networks
 from vaepriors.analysis import (
     ImpliedPosterior,
     Surgery,
@@ -168,6 +169,31 @@ def test_surgery_is_of_the_elbo():
     assert -surgery.distortion - surgery.rate == pytest.approx(exact, abs=1e-9)
     assert 0 < surgery.mutual_information_se < 0.1
     assert 0 < surgery.marginal_kl_se < 0.2
+
+
+def test_a_model_in_double_precision_takes_the_points_of_a_data_set():
+    model = VAE(networks.Encoder((5,), [8], 2), networks.Decoder((5,), [8], 2), StandardNormal(2)).double()
+    x = torch.randint(2, (50, 5)).float()
+    torch.testing.assert_close(activity(model, x), activity(model, x.double()))
+    for measure in (divergence_of_units, elbo_surgery):
+        values = []
+        for each in (x, x.double()):
+            torch.manual_seed(0)
+            values.append(measure(model, each))
+        assert str(values[0]) == str(values[1])
+    report = check(model, x, draws=200)
+    assert report, report
+
+
+def test_surgery_refuses_probabilities_and_what_is_no_tensor():
+    digits = data.load("digits")
+    encoder, decoder = networks.Encoder((1, 8, 8), [8], 2), networks.Decoder((1, 8, 8), [8], 2)
+    model = VAE(encoder, decoder, StandardNormal(2))
+    with pytest.raises(ValueError, match="outside the support"):
+        elbo_surgery(model, digits.train)
+    assert elbo_surgery(model, digits.fixed_train().x, 100).distortion > 0
+    with pytest.raises(ValueError, match="give a tensor"):
+        elbo_surgery(model, range(10))
 
 
 def codes(loc):

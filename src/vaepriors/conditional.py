@@ -296,7 +296,8 @@ def unconditional(model: AnyVAE) -> VAE:
 
 
 def batches(model: AnyVAE, x: Tensor, y: Tensor | None, size: int) -> Iterator[tuple[VAE, Tensor]]:
-    """Some examples at a time, with the model given their conditions, which are moved to them."""
+    """Some examples at a time, in the dtype and on the device of the model, which is given their conditions."""
+    weights = next(model.parameters(), x[:1])
     for start in range(0, len(x), size):
         place = slice(start, start + size)
-        yield given(model, None if y is None else y[place].to(x)), x[place]
+        yield given(model, None if y is None else y[place].to(weights)), x[place].to(weights)

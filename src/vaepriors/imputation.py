@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vaepriors.agreement import check_dtype
 from vaepriors.conditional import AnyVAE, check_condition, given
 from vaepriors.distributions import rsample_and_log_prob
 from vaepriors.likelihood import check_sizes
@@ -61,12 +62,15 @@ def impute(
 
     Raises:
         ValueError: If `samples` is less than 1, `draws` is negative, conditions are missing or not those of the model,
-            or the decoder returns another distribution.
+            x is no table of real numbers, or the decoder returns another distribution.
     """
     at_least_one(samples=samples)
     check_condition(model, condition, len(x))
     if draws < 0:
         raise ValueError(f"draws is {draws}: it cannot be negative")
+    check_dtype(x)
+    if x.dim() != 2:
+        raise ValueError(f"x has shape {tuple(x.shape)}: only rows of a table, of shape (N, D), have missing cells")
     incomplete = x.isnan().any(1).nonzero().flatten()
     filled, drawn, effective = x.clone(), x.expand(draws, *x.shape).clone(), [x.new_zeros(0)]
     y = None if condition is None else condition.to(x)

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vaepriors.agreement import check_dtype
 from vaepriors.conditional import AnyVAE, batches
-from vaepriors.distributions import DiagonalNormal, NormalMixture
+from vaepriors.distributions import DiagonalNormal, NormalMixture, check_support, outside
 from vaepriors.vae import eval_mode
 
 __all__ = ["Surgery", "aggregated_log_prob", "elbo_surgery"]
@@ -72,7 +73,8 @@ def elbo_surgery(
 
     Args:
         model: The model.
-        x: The N examples, of shape `(N, *event)`.
+        x: The N examples, of shape `(N, *event)`; of a data set, `data.fixed_train().x`, in which probabilities are
+            pixels.
         draws: Number of $z_s$; at most N.
         block: Numbers in memory at a time.
         condition: The y of each x, for a `ConditionalVAE`.
@@ -80,9 +82,11 @@ def elbo_surgery(
             aggregated posterior of an example is that of its class, and log N the mean of its logarithms.
 
     Raises:
-        ValueError: If there are fewer than two draws or examples.
+        ValueError: If there are fewer than two draws or examples, or x is not a tensor or has values outside of the
+            support of p(x|z).
     """
-    draws = min(draws, len(x))
+    check_dtype(x)
+    x, draws = x.to(next(model.parameters(), x)), min(draws, len(x))
     if draws < 2:
         raise ValueError(f"{draws} draws of {len(x)} examples: at least 2 are needed")
     with eval_mode(model):
@@ -91,7 +95,9 @@ def elbo_surgery(
         for at, some in batches(model.hold_prior(), x[rows], None if condition is None else condition[rows], 1000):
             q = at.encoder(some)
             z = q.sample()
-            parts.append((z, at.decoder(z).log_prob(some), q.log_prob(z), at.prior().log_prob(z)))
+            p = at.decoder(z)
+            check_support(p, some, outside(p, some))
+            parts.append((z, p.log_prob(some), q.log_prob(z), at.prior().log_prob(z)))
         z, log_likelihood, own, log_p = map(torch.cat, zip(*parts, strict=True))
         log_likelihood, own, log_p = log_likelihood.double(), own.double(), log_p.double()
         log_q, log_n = _aggregated_by_group(model, x, condition, groups, rows, z, block)

@@ -108,7 +108,7 @@ def divergence_of_units(
         for at, some in batches(model.hold_prior(), x, condition, chunk):
             q = at.encoder(some)
             for name, parts in _by_level(q, at.prior(), q.sample((n,))).items():
-                sums[name] = sums.get(name, torch.zeros((), device=x.device)) + parts.double().mean(0).sum(0)
+                sums[name] = sums.get(name, torch.zeros(())) + parts.double().mean(0).sum(0)
     return {name: total / len(x) for name, total in sums.items()}
 
 

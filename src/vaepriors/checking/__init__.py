@@ -73,6 +73,8 @@ def check(
     if x is not None:
         _check_inputs(x)
     module = what if isinstance(what, nn.Module) else None
+    if x is not None and module is not None:
+        x = x.to(next(module.parameters(), x))
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     mode = nullcontext() if module is None else eval_mode(module)
     with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad(), mode:
