@@ -300,6 +300,25 @@ def test_a_check_takes_gradients_where_they_are_off(mode):
         assert check(prior)["score"].passed
 
 
+def test_a_module_with_methods_of_a_distribution_is_called_as_a_model_calls_it():
+    class Prior(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.loc = nn.Parameter(torch.zeros(2))
+
+        def forward(self):
+            return Independent(Normal(self.loc, 1.0), 1)
+
+        def log_prob(self, z):
+            return self().log_prob(z)
+
+        def sample(self, shape=()):
+            return self().sample(shape)
+
+    report = check(Prior(), draws=200)
+    assert report, report
+
+
 def test_nothing_outside_changes():
     model, x = mistakes.model()
     model.train()

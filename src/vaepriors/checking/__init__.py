@@ -96,7 +96,9 @@ def _check_inputs(x: Tensor) -> None:
 
 def _maker(what: Any, inputs: tuple[Tensor, ...]) -> Callable[..., Distribution]:
     """Inputs -> the distribution to check."""
-    if hasattr(what, "log_prob") and hasattr(what, "sample"):
+    forward = isinstance(what, nn.Module) and type(what).forward is not nn.Module.forward
+    maker = forward and not hasattr(what, "event_shape")  # which may have a `log_prob` for convenience
+    if hasattr(what, "log_prob") and hasattr(what, "sample") and not maker:
         if inputs:
             raise ValueError(f"{a_type(what)} is a distribution and takes no x: call check(distribution)")
         return lambda: what
