@@ -125,6 +125,17 @@ def test_the_store_refuses_another_training(tmp_path, data):
         assert fit(model_of(data), ELBO(), data, **SHORT | {"epochs": 5}, store=store).epoch == 5
 
 
+def test_after_a_training_without_a_checkpoint_its_folder_takes_another(tmp_path, data):
+    store = Folder(tmp_path / "run")
+    for _ in range(2):
+        with pytest.raises(Diverged, match="lower lr"):
+            fit(model_of(data), ELBO(), data, **SHORT, lr=1e30, normalize=False, store=store)
+    other = Dataset("other", data.train + 1, data.valid, data.test, "gaussian")
+    fresh = fit(model_of(data), ELBO(), other, **SHORT, lr=1e-3)
+    assert numbers(fit(model_of(data), ELBO(), other, **SHORT, lr=1e-3, store=store)) == numbers(fresh)
+    assert fit(model_of(data), ELBO(), other, **SHORT, lr=1e-3, store=store).epoch == 4
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -206,16 +206,20 @@ class Folder:
             ValueError: If they differ, or experiment.json is lost.
         """
         self.check_files()
-        if self.exists():
+        if self._has_checkpoints():
             content = self.description()
             check_settings(str(self.folder), content["experiment"], settings)
             check_data(str(self.folder), content["data_sha256"], data)
 
     def begin(self, settings: dict[str, Any], data: Dataset, session: dict[str, Any], metrics: list[str]) -> None:
         before = self.description() if self.exists() else {}
-        data_sha256 = before.get("data_sha256") or data.digest()
+        data_sha256 = before["data_sha256"] if self._has_checkpoints() else data.digest()
         self.write_metrics(metrics, known=bool(metrics))
         self.write_settings(settings, [*before.get("sessions", []), session], data_sha256)
+
+    def _has_checkpoints(self) -> bool:
+        """Whether anything was trained that other settings or data could spoil."""
+        return any(self.folder.glob("*.ckpt"))
 
     def write_settings(self, settings: dict[str, Any], sessions: list[dict[str, Any]], data_sha256: str) -> None:
         """Write experiment.json."""
