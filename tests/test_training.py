@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -136,11 +137,22 @@ def test_after_a_training_without_a_checkpoint_its_folder_takes_another(tmp_path
     assert fit(model_of(data), ELBO(), other, **SHORT, lr=1e-3, store=store).epoch == 4
 
 
+def test_numbers_of_numpy_are_those_of_python(tmp_path, data):
+    options = {"lr": np.float32(0.5), "seed": np.int64(3), "warmup": np.int64(1)}
+    outcome = fit(model_of(data), ELBO(), data, **SHORT | options, store=Folder(tmp_path / "run"))
+    assert outcome == fit(model_of(data), ELBO(), data, **SHORT | {"lr": 0.5, "seed": 3, "warmup": 1})
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"epochs": 0}, "epochs is 0"),
         ({"lr": math.nan}, "lr is nan"),
+        ({"lr": "1e-3"}, "lr is '1e-3'"),
+        ({"seed": None}, "seed is None"),
+        ({"batch_size": None}, "batch_size is None"),
+        ({"patience": None}, "patience is None"),
+        ({"accelerator": "gpu"}, "unknown accelerator 'gpu'"),
         ({"patience": -1}, "patience is -1"),
         ({"precision": "16"}, "precision '16'"),
         ({"best_from": "end"}, "best_from 'end'"),

@@ -20,10 +20,12 @@ def open_devices(accelerator: str, devices: int = 1, nodes: int = 1, precision: 
     """Devices of a kind: `cpu`, `cuda`, or `auto`, which is cuda where there is one.
 
     Raises:
-        ValueError: If a number is less than 1, torch sees fewer devices of this kind, or there are too many processes
-            for this machine.
+        ValueError: If the kind is another one, a number is less than 1, torch sees fewer devices of this kind, or there
+            are too many processes for this machine.
     """
     at_least_one(devices=devices, nodes=nodes)
+    if accelerator not in ("cpu", "cuda", "auto"):
+        raise ValueError(f"unknown accelerator {accelerator!r}: choose one of cpu, cuda, auto")
     there = torch.cuda.is_available()
     if accelerator == "cuda" and not there:
         raise ValueError("accelerator is cuda, but torch sees no CUDA device: choose cpu or auto")

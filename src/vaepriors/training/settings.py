@@ -2,8 +2,11 @@
 
 import dataclasses
 import math
+import numbers
+import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 
@@ -38,11 +41,14 @@ class Settings:
     graph: bool = False
 
     def __post_init__(self) -> None:
+        self._convert(("epochs", "batch_size", "lr_stages", "seed"), SupportsIndex, "give a whole number")
         at_least_one(epochs=self.epochs, epoch_steps=self.epoch_steps)
         at_least_one(batch_size=self.batch_size, lr_stages=self.lr_stages)
+        self._convert(("warmup", "patience"), numbers.Real, "give a number of epochs")
         for name in ("warmup", "patience", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it cannot be negative")
+        self._convert(("lr", "adam_eps"), numbers.Real, "a positive number is needed")
         for name in ("lr", "adam_eps"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}: a positive number is needed")
@@ -54,6 +60,14 @@ class Settings:
                 f"epochs is {self.epochs}, fewer than the {self.warmup} of the warm-up, and best_from is warmup, so "
                 "no epoch could give the best model: give more epochs, or best_from start"
             )
+
+    def _convert(self, names: Iterable[str], kind: Any, remedy: str) -> None:
+        """Make Python's own numbers of NumPy's, which are no JSON, and refuse anything else."""
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise ValueError(f"{name} is {value!r}: {remedy}")
+            object.__setattr__(self, name, operator.index(value) if isinstance(value, SupportsIndex) else float(value))
 
     @property
     def dtype(self) -> torch.dtype:
