@@ -133,6 +133,8 @@ def test_a_part_that_does_not_take_y_is_refused(part):
     blind["prior"] = StandardNormal(L)
     with pytest.raises(ValueError, match=rf"Ignoring\({part}\)"):
         ConditionalVAE(**parts | {part: blind[part]})
+    with pytest.raises(ValueError, match=r"give an nn\.Module"):
+        Ignoring(Normal(0.0, 1.0))
 
 
 @pytest.mark.parametrize("wrong", [torch.arange(3), torch.tensor(1.0), [1.0, 0.0]])
@@ -292,11 +294,17 @@ def test_what_all_priors_share_is_computed_once():
 
 
 def test_conditions_of_pseudo_inputs_are_one_each():
+    class Appended(nn.Module):
+        def forward(self, x, y):
+            return DiagonalNormal(x, torch.ones_like(x))
+
     encoder = Call(lambda x, y: DiagonalNormal(x, torch.ones_like(x)))
     with pytest.raises(ValueError, match=r"4 exemplars.*\(5, 2\)"):
         ExemplarPrior(encoder, torch.rand(4, 2), 3, conditions=torch.zeros(5, 2))
     with pytest.raises(ValueError, match=r"4 pseudo_inputs.*\(3, 2\)"):
         VampPrior(encoder, torch.rand(4, 2), conditions=torch.eye(3, 2))
+    with pytest.raises(ValueError, match=r"does not take: .*'y'"):
+        VampPrior(Appended(), torch.rand(4, 2))
 
 
 # Training

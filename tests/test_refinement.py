@@ -109,6 +109,8 @@ def test_posteriors_of_other_kinds_and_wrong_numbers_are_refused():
     gamma = Independent(Gamma(torch.ones(7, 3).double(), torch.ones(7, 3).double()), 1)
     with pytest.raises(ValueError, match=r"Independent.*Chain"):
         Refinement(steps=1)(model.given(gamma), linear.x)
+    with pytest.raises(ValueError, match="samples is"):
+        estimate(model, linear.x, Refinement())  # the posterior instead of a method with it
     for wrong in ({"steps": -1}, {"draws": 0}, {"lr": 0.0}, {"inflation": -1.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Refinement(**wrong)

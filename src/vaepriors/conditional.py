@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vaepriors.agreement import check_module
 from vaepriors.distributions import NormalMixture
 from vaepriors.vae import VAE, Constant, Parts
 from vaepriors.words import a_type
@@ -160,7 +161,7 @@ class Ignoring(nn.Module):
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
-        self.part = part
+        self.part = check_module("part", part)
 
     def forward(self, *inputs: Tensor) -> Distribution:
         *others, y = inputs

@@ -114,7 +114,7 @@ def estimate(
             or p(z), or the method cannot be used with the model.
     """
     check_dtype(x)
-    method: Any = samples if hasattr(samples, "draws") else ImportanceSampling(samples)
+    method: Any = samples if hasattr(samples, "weigh") else ImportanceSampling(samples)
     chunk = check_sizes(model, x, method.draws, chunk)
     with eval_mode(model):
         check_condition(model, condition, len(x))

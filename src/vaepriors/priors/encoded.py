@@ -49,7 +49,7 @@ def posterior_at(encoder: nn.Module, inputs: tuple[Tensor, ...], name: str, *mom
     try:
         with eval_mode(encoder):
             q: Distribution = encoder(*inputs)
-    except (RuntimeError, ValueError, IndexError) as error:
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
         if x.isnan().any():  # torch checks the parameters of its distributions, unless zuko has been imported
             raise ValueError(_not_finite(name)) from error
         shape = tuple(x.shape[1:])
