@@ -13,7 +13,7 @@ from vaepriors import networks
 from vaepriors.app.experiment import PRIORS, Experiment, build
 from vaepriors.data import Dataset
 from vaepriors.distributions import DiagonalNormal
-from vaepriors.priors import VHP, MixtureOfGaussians, StandardNormal, TwoLevelPrior, VampPrior
+from vaepriors.priors import VHP, ExemplarPrior, MixtureOfGaussians, StandardNormal, TwoLevelPrior, VampPrior
 from vaepriors.vae import VAE
 
 SHAPE = (1, 4, 4)
@@ -247,3 +247,20 @@ def test_a_flow_is_the_prior_of_the_top_level_and_needs_zuko(without):
     without("zuko.flows")
     with pytest.raises(ValueError, match=r"vaepriors\[flow\]"):
         build(Experiment(prior="flow"), data)
+
+
+@pytest.mark.parametrize("kind", ["vamp", "exemplar"])
+def test_batch_norm_of_components_uses_the_statistics_of_the_data_and_keeps_them(kind):
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.BatchNorm1d(3), Call(lambda x: Independent(Normal(x, 1.0), 1)))
+    u = 5 + 2 * torch.randn(20, 3)
+    prior = VampPrior(encoder, u, bounds=None) if kind == "vamp" else ExemplarPrior(encoder, u, samples=20)
+    encoder.train()(torch.randn(100, 3))
+    before, norm = {name: x.clone() for name, x in encoder.state_dict().items()}, encoder[0]
+    z, training = torch.randn(7, 3), prior.train()()
+    loss = training.log_prob(z).sum() + prior().log_prob(encoder(torch.randn(50, 3)).sample()).sum()
+    loss.backward()  # through both calls, with new statistics between them
+    assert norm.training
+    assert encoder.state_dict()["0.num_batches_tracked"] == before["0.num_batches_tracked"] + 1
+    encoder.load_state_dict(before)
+    torch.testing.assert_close(training.log_prob(z), prior.eval()().log_prob(z))

@@ -6,12 +6,13 @@ A `VampPrior` encodes pseudo-inputs, an `ExemplarPrior` training examples.
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vaepriors.agreement import check_distribution
 from vaepriors.vae import eval_mode
 from vaepriors.words import a_type
 
-__all__ = ["check_events", "paired", "posterior_at"]
+__all__ = ["check_events", "component_posteriors", "paired", "posterior_at"]
 
 
 def check_events(x: Tensor, name: str, least: int = 1, missing: bool = False) -> None:
@@ -40,6 +41,21 @@ def paired(x: Tensor, conditions: Tensor | None, name: str) -> tuple[Tensor, ...
             "for each"
         )
     return x, conditions
+
+
+def component_posteriors(encoder: nn.Module, *inputs: Tensor) -> Distribution:
+    """q(z|u), in training by the running statistics of batch norm, as in evaluation.
+
+    These statistics are those of the data: the inputs of the components neither use their own nor change them.
+    """
+    norms = [part for part in encoder.modules() if isinstance(part, _BatchNorm) and part.training]
+    for norm in norms:
+        norm.eval()
+    try:
+        return encoder(*inputs)
+    finally:
+        for norm in norms:
+            norm.train()
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vaepriors.distributions import NormalMixture
-from vaepriors.priors.encoded import check_events, paired, posterior_at
+from vaepriors.priors.encoded import check_events, component_posteriors, paired, posterior_at
 
 __all__ = ["ExemplarPrior"]
 
@@ -118,7 +118,8 @@ class ExemplarPrior(nn.Module):
         """The components of the chosen exemplars, with equal weights; without the one of each given row."""
         size = self.samples if self.training else 1000
         inputs = (self.exemplars, *self.conditions)
-        loc = torch.cat([self.encoder(*(each[some] for each in inputs)).mean for some in chosen.split(size)])
+        parts = [tuple(each[some] for each in inputs) for some in chosen.split(size)]
+        loc = torch.cat([component_posteriors(self.encoder, *part).mean for part in parts])
         scale = torch.exp(self.log_var / 2).expand_as(loc)
         if without is None:
             return NormalMixture(loc, scale)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaepriors.distributions import DiagonalNormal, NormalMixture
-from vaepriors.priors.encoded import check_events, paired, posterior_at
+from vaepriors.priors.encoded import check_events, component_posteriors, paired, posterior_at
 from vaepriors.words import a_type
 
 __all__ = ["VampPrior"]
@@ -24,7 +24,8 @@ class VampPrior(nn.Module):
     fixed: with random training examples, this is the paper's "VampPrior data".
 
     The encoder must return normal distributions with diagonal covariance over vectors, such as `DiagonalNormal` or
-    torch's `Independent(Normal(...), 1)`. This is checked at construction, by their density.
+    torch's `Independent(Normal(...), 1)`. This is checked at construction, by their density. Batch norm uses, for the
+    components, the running statistics of the data.
 
     Sampling draws a component by its weight. (The authors' program takes the first n pseudo-inputs.)
 
@@ -87,12 +88,12 @@ class VampPrior(nn.Module):
         return u if self.scaling is None else self.scaling.inverse(u)
 
     def forward(self) -> NormalMixture:
-        q = self.encoder(*self._seen())
+        q = component_posteriors(self.encoder, *self._seen())
         return NormalMixture(q.mean, q.stddev, self.logits)
 
     def posteriors(self, components: slice) -> Distribution:
         """The components q(z|u) of some pseudo-inputs."""
-        return self.encoder(*(each[components] for each in self._seen()))
+        return component_posteriors(self.encoder, *(each[components] for each in self._seen()))
 
     def _seen(self) -> tuple[Tensor, ...]:
         """What the encoder sees: the clamped pseudo-inputs, and their conditions if there are some."""
