@@ -62,6 +62,15 @@ def test_the_loop_of_the_guide_runs():
     assert names["loss"].isfinite()
 
 
+def test_the_objective_of_the_guide_runs():
+    from vaepriors import VAE, StandardNormal, data, fit, networks, objectives
+
+    names = {"objectives": objectives}
+    exec(block_with("BetaVAE"), names)
+    model = VAE(networks.Encoder((1, 8, 8), [8], 2), networks.Decoder((1, 8, 8), [8], 2), StandardNormal(2))
+    assert fit(model, names["BetaVAE"](4.0), data.load("digits"), epochs=1, accelerator="cpu").epoch == 1
+
+
 def test_the_conditional_model_of_the_guide_runs():
     code, names = block_with("Ignoring"), {}
     exec(code.replace("epochs=50", "epochs=1").replace("samples=1000", "samples=3"), names)

@@ -223,8 +223,11 @@ def test_callbacks_are_called(data):
 
         def epoch(self, line):
             calls.append(("epoch", line["epoch"]))
+            model.train()(data.test, 3)
 
-    fit(model_of(data), ELBO(), data, **SHORT, callbacks=[Note()])
+    model = model_of(data)
+    outcome = fit(model, ELBO(), data, **SHORT, callbacks=[Note()])
+    assert numbers(outcome) == numbers(fit(model_of(data), ELBO(), data, **SHORT))
     assert calls == [("start", 0, 4, 3), ("epoch", 1), ("epoch", 2), ("epoch", 3), ("epoch", 4)]
 
 

@@ -76,7 +76,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         random_state: Seed of the initial weights, the validation rows, the training, and all draws.
 
     Attributes:
-        model_: The trained `VAE`.
+        model_: The trained `VAE`, of rows that are standardised: `(X - mean_) / scale_`.
         likelihood_: The likelihood.
         mean_: Mean of each column, of shape `(n_features,)`; 0 for columns that are not standardised.
         scale_: Standard deviation of each column; 1 for columns that are constant or not standardised.

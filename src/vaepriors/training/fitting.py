@@ -83,7 +83,7 @@ def fit(
 
     Returns:
         How it ended, with the metrics of all epochs and the best weights. The model has those of the last epoch, and is
-        in evaluation mode.
+        in evaluation mode. Ctrl-C or SIGTERM ends it after the epoch, with "interrupted" as `reason`.
 
     Raises:
         ValueError: If a setting is out of its range, if an argument is of another type, if all parameters to train are

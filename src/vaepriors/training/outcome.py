@@ -35,7 +35,10 @@ class Outcome:
 
 
 class Callback:
-    """Called as a training goes on; does nothing. Derive from it for a progress bar."""
+    """Called as a training goes on; does nothing. Derive from it for a progress bar, or a log of your own.
+
+    It may call the model, and draw from torch's generator: the numbers of the training stay the same.
+    """
 
     def start(self, epoch: int, epochs: int, steps: int) -> None:
         """Training starts after `epoch`, for at most `epochs` of `steps` steps."""
