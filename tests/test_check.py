@@ -28,7 +28,7 @@ from torch.distributions import (
 import mistakes
 from mistakes import MISTAKES
 from reference import Call, LinearGaussian
-from vaepriors import VAE, StandardNormal, check, networks
+from vaepriors import VAE, ConditionalVAE, Ignoring, StandardNormal, check, networks
 from vaepriors.app.experiment import PRIORS, Experiment, build
 from vaepriors.data import Dataset
 from vaepriors.distributions import Autoregressive, DiagonalNormal, Multinomial, NormalMixture, naive_pixel_draws
@@ -337,6 +337,7 @@ def test_nothing_outside_changes():
     ("call", "words"),
     [
         (lambda: check(mistakes.model()[0]), r"check\(model, x\)"),
+        (lambda: check(ConditionalVAE(*[Ignoring(nn.Identity())] * 3), torch.zeros(2, 2)), r"check\(model\(y\), x\)"),
         (lambda: check(mixture(), torch.zeros(2, 2)), "takes no x"),
         (lambda: check(mixture(), draws=10), "draws is 10"),
         (lambda: check(3), "int"),

@@ -20,7 +20,7 @@ from vaepriors.agreement import check_dtype
 from vaepriors.checking.conditional import check_distribution
 from vaepriors.checking.model import check_model
 from vaepriors.checking.report import Finding, Report
-from vaepriors.conditional import unconditional
+from vaepriors.conditional import ConditionalVAE
 from vaepriors.vae import eval_mode
 from vaepriors.words import a_type
 
@@ -82,7 +82,9 @@ def check(
         if all(hasattr(what, part) for part in ("encoder", "decoder", "prior")):
             if x is None:
                 raise ValueError("a model is checked with data: call check(model, x)")
-            return Report(check_model(unconditional(what), x[:20], reference, draws))
+            if isinstance(what, ConditionalVAE):
+                raise ValueError("a ConditionalVAE is checked given one y: call check(model(y), x)")
+            return Report(check_model(what, x[:20], reference, draws))
         inputs = () if x is None else (x[:4],)
         return Report(tuple(check_distribution(_maker(what, inputs), module, inputs, reference, draws)))
 
