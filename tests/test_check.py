@@ -208,6 +208,21 @@ def test_terms_are_compared_with_the_parts_of_the_model():
     assert not check(wrong, x, draws=500)["log-weights"].passed
 
 
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_a_recurrent_decoder_that_runs_over_examples_or_draws_is_seen(batch_first):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.GRU(2, 8, batch_first=batch_first)
+
+        def forward(self, z):
+            return Independent(Normal(self.layer(z)[0], 1.0), 1)
+
+    torch.manual_seed(0)
+    model = VAE(networks.Encoder((8,), [8], 2), Recurrent(), StandardNormal(2))
+    assert not check(model, torch.randn(5, 8), draws=200)["alone"].passed
+
+
 def test_a_decoder_without_tails_is_named_in_its_model():
     encoder = networks.Encoder((8, 8), [8], latent=2)
     decoder = Call(lambda z: mistakes.image(mistakes.WithoutTails, z.shape[:-1]))

@@ -107,15 +107,15 @@ def _recomputed(model: Any, x: Tensor, terms: Terms) -> list[Finding]:
 
 
 def _alone(model: Any, x: Tensor, terms: Terms) -> Finding:
-    """The first example's terms without the others."""
+    """The terms of the last draw of the last example without the others; a recurrent layer sees those before it."""
     assert terms.z is not None
-    z = terms.z[:, :1]
-    alone = model.decoder(z).log_prob(x[:1]) - model.encoder(x[:1]).log_prob(z)
+    z = terms.z[-1:, -1:]
+    alone = model.decoder(z).log_prob(x[-1:]) - model.encoder(x[-1:]).log_prob(z)
     verdict = Verdict(
-        "An example's terms do not depend on the others of its batch.",
-        "An example's terms depend on the others of its batch.",
+        "An example's terms do not depend on other examples or draws.",
+        "An example's terms depend on other examples, other draws or the call: reshape around layers that mix them.",
     )
-    return compare_numbers("alone", alone, (terms.log_likelihood - terms.log_q)[:, :1], verdict)
+    return compare_numbers("alone", alone, (terms.log_likelihood - terms.log_q)[-1:, -1:], verdict)
 
 
 def _gradients(model: Any, x: Tensor) -> Finding:
