@@ -2,18 +2,24 @@
 
 import itertools
 import math
+import os
+import signal
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_breast_cancer
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from vaepriors.estimator import VariationalAutoencoder
+from vaepriors.training import Diverged
 
 TINY = {"latent": 2, "hidden": (8,), "max_epochs": 2, "draws": 10, "batch_size": 20, "accelerator": "cpu"}
 
@@ -128,6 +134,32 @@ def test_data_frames_in_and_out():
     codes = tiny().set_output(transform="pandas").fit_transform(x)
     assert isinstance(codes, pandas.DataFrame)
     assert list(codes.index) == list(x.index)
+
+
+def test_a_fit_that_diverges_leaves_no_earlier_model():
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    vae = VariationalAutoencoder(hidden=(8,), max_epochs=1, accelerator="cpu", random_state=0).fit(x)
+    with pytest.raises(Diverged):
+        vae.set_params(lr=1e30).fit(10 * x)
+    with pytest.raises(NotFittedError):
+        vae.score_samples(x)
+
+
+def test_an_interruption_ends_the_fit_with_the_usual_error():
+    x, handler = np.random.default_rng(0).normal(size=(200, 3)), signal.getsignal(signal.SIGINT)
+    vae = VariationalAutoencoder(hidden=(8,), max_epochs=10**6, patience=10**6, accelerator="cpu", random_state=0)
+    timer = threading.Thread(target=interrupt_training, args=(handler,), daemon=True)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        vae.fit(x)
+    timer.join()
+
+
+def interrupt_training(handler):
+    """Ctrl-C as soon as a training handles it."""
+    while signal.getsignal(signal.SIGINT) is handler:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_options_of_the_training_take_effect():

@@ -144,7 +144,9 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             ValueError: If there is one row, a value is missing or infinite, or outside the support of the likelihood,
                 or if a parameter is unknown or out of its range.
             Diverged: If the loss is not finite.
+            KeyboardInterrupt: On Ctrl-C or SIGTERM, after the epoch.
         """
+        self.__dict__.pop("model_", None)  # of an earlier fit, which would not go with the moments of this one
         rows: Array = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         experiment = self._experiment(seed)
@@ -156,6 +158,8 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             model, objective = build(experiment, dataset)
         settings = settings_of(experiment)
         outcome = training.fit(model, objective, dataset, accelerator=self.accelerator, **settings)
+        if outcome.reason == "interrupted":  # a search would go on with its next training
+            raise KeyboardInterrupt
         self.model_ = unconditional(outcome.load_best(model)).cpu().double()
         self.metrics_, self.n_iter_ = outcome.metrics, outcome.epoch
         self.seed_ = seed
@@ -179,7 +183,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         Args:
             X: Values of z, of shape `(n_samples, latent)`.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "model_")
         z = np.asarray(X, np.float64)
         if z.ndim != 2 or z.shape[1] != self._n_features_out:
             raise ValueError(f"X has shape {z.shape}: give values of z, of shape (n_samples, {self._n_features_out})")
@@ -227,7 +231,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             n_samples: Number of rows.
             random_state: Seed of the draws; the estimator's own unless given.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "model_")
         if n_samples < 1:
             raise ValueError(f"n_samples is {n_samples}: at least 1 is needed")
         state = self.random_state if random_state is None else random_state
@@ -278,7 +282,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def _check(self, X: ArrayLike) -> tuple[Array, Tensor]:
         """The rows, and what the model sees of them."""
-        check_is_fitted(self)
+        check_is_fitted(self, "model_")
         rows: Array = validate_data(self, X, dtype=FLOATS, reset=False)
         u, likelihood = self._standardize(rows), LIKELIHOODS[self.likelihood_]
         inside = likelihood.contains(u).all(1)
