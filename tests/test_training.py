@@ -231,6 +231,13 @@ def test_callbacks_are_called(data):
     assert calls == [("start", 0, 4, 3), ("epoch", 1), ("epoch", 2), ("epoch", 3), ("epoch", 4)]
 
 
+def test_a_training_that_stopped_in_its_warm_up_has_no_best_model(data):
+    model = model_of(data)
+    outcome = fit(model, ELBO(warmup=3), data, **SHORT, warmup=3, best_from="warmup", deadline=0.0)
+    with pytest.raises(ValueError, match=r"no epoch up to 1 .*out of time"):
+        outcome.load_best(model)
+
+
 def test_weights_that_are_not_there_or_of_another_model_are_refused(tmp_path, data):
     with pytest.raises(ValueError, match=r"no best\.ckpt yet"):
         load_weights(model_of(data), tmp_path)

@@ -28,9 +28,17 @@ class Outcome:
     best: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)  # the weights of the best epoch
 
     def load_best(self, model: Trained) -> Trained:
-        """Load the weights of the best epoch into the model that was trained; return it in evaluation mode."""
-        if self.best:
-            checkpoint.load_module(model, self.best)
+        """Load the weights of the best epoch into the model that was trained; return it in evaluation mode.
+
+        Raises:
+            ValueError: If no epoch could give the best model yet, or the model is another one.
+        """
+        if not self.best:
+            raise ValueError(
+                f"no epoch up to {self.epoch} could give the best model ({self.reason}): resume the training, or use "
+                "the model as it is"
+            )
+        checkpoint.load_module(model, self.best)
         return model.eval()
 
 
