@@ -156,7 +156,7 @@ def test_a_likelihood_grows_with_its_samples_to_the_exact_one():
     assert growth[0]["effective_samples"] == 1
 
 
-@pytest.mark.parametrize("benchmark", [cells, likelihood, motion, penguins, priors, streaming])
+@pytest.mark.parametrize("benchmark", [cells, controller, likelihood, motion, penguins, priors, streaming])
 def test_the_pages_show_what_was_recorded(benchmark):
     page = (ROOT / "docs" / benchmark.RECORD.page).read_text()
     assert benchmark.RECORD.rendered(page) == page
@@ -248,3 +248,10 @@ def test_the_later_controller_moves_in_every_hundredth_step():
     never_met = controller.LaterREWO(kappa=1e-9, nu=1.0, sigma=1.0)
     loss, terms = never_met(model, linear.x)
     assert loss.item() == pytest.approx(-terms.log_likelihood.mean().item())
+
+
+def test_the_later_controller_is_no_better():
+    rows = recorded("controller")["rows"]
+    ours, later = rows["algorithm 1"], rows["later"]
+    assert [run["winding"] for run in ours] == [run["winding"] for run in later]  # the same seed folds
+    assert all(abs(one["error"] - two["error"]) < 0.05 for one, two in zip(ours, later, strict=True))

@@ -290,6 +290,14 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     first, *others = (f"{each['angle_error']:.3f}" for each in pendulum)
     assert [each["winding"] == 0 for each in pendulum] == [True, False, False, False]
     assert f"errors of {first} (folded), {others[0]}, {others[1]} and {others[2]}" in page
+    elbo, *others = (
+        json.loads((ROOT / "results" / "vhp-1" / f"elbo-{seed}.json").read_text())["found"] for seed in range(5)
+    )
+    rewo = json.loads((ROOT / "results" / "vhp-1" / "rewo-0.json").read_text())["found"]
+    assert f"{elbo['valid_loss']:.1f}" == f"{rewo['valid_loss']:.1f}"
+    assert f"an error of {elbo['angle_error']:.3f} and the same loss of the validation set, -758.5 nats" in page
+    first, *rest = (f"{each['angle_error']:.3f}" for each in others)
+    assert f"other four have errors of {first}, {rest[0]}, {rest[1]} and {rest[2]}." in page
     motion = json.loads((ROOT / "results" / "vhp-figure-8" / "vhp-0.json").read_text())["found"]["metrics"]
     error = motion["error_average"] ** 0.5
     assert error < motion["error_bound"] ** 0.5
