@@ -117,7 +117,7 @@ def _check_arguments(objective: Objective, data: Dataset, store: Store | None, c
     if not isinstance(objective, Objective):
         name = getattr(objective, "__name__", type(objective).__name__)
         raise ValueError(
-            f"objective is {name}: give an instance of an objective, such as objectives.ELBO(), or of your own class "
+            f"objective is {name}: give an instance of an objective, such as objectives.ELBO(), or of a class "
             "derived from objectives.Objective"
         )
     if not isinstance(data, Dataset):

@@ -43,7 +43,7 @@ class Outcome:
 
 
 class Callback:
-    """Called as a training goes on; does nothing. Derive from it for a progress bar, or a log of your own.
+    """Called as a training goes on; does nothing. Derive from it for a progress bar or a custom log.
 
     It may call the model, and draw from torch's generator: the numbers of the training stay the same.
     """
