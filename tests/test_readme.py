@@ -71,6 +71,17 @@ def test_the_objective_of_the_guide_runs():
     assert fit(model, names["BetaVAE"](4.0), data.load("digits"), epochs=1, accelerator="cpu").epoch == 1
 
 
+def test_the_optimiser_and_the_schedule_of_the_guide_run():
+    from vaepriors import VAE, StandardNormal, data, fit, networks, objectives
+
+    model = VAE(networks.Encoder((1, 8, 8), [8], 2), networks.Decoder((1, 8, 8), [8], 2), StandardNormal(2))
+    names = {"torch": torch, "objectives": objectives, "fit": fit, "model": model, "digits": data.load("digits")}
+    exec(block_with("CosineAnnealingLR").replace("epochs=100,", 'epochs=2, accelerator="cpu",'), names)
+    assert [line["lr"] for line in names["outcome"].metrics] == pytest.approx(
+        [1e-3, 1e-3 * (1 + np.cos(np.pi / 100)) / 2]
+    )
+
+
 def test_the_conditional_model_of_the_guide_runs():
     code, names = block_with("Ignoring"), {}
     exec(code.replace("epochs=50", "epochs=1").replace("samples=1000", "samples=3"), names)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.distributions import Independent, Normal
+from torch.optim.lr_scheduler import LambdaLR
 
 from reference import Call
 from test_train import two
@@ -20,7 +21,7 @@ from vaepriors.app.run import Run
 from vaepriors.data import binarize_once, load
 from vaepriors.distributions import DiagonalNormal
 from vaepriors.objectives import PriorFit
-from vaepriors.optim import adam, set_rate
+from vaepriors.optim import adam
 from vaepriors.priors import MixtureOfGaussians, StandardNormal, VampPrior
 from vaepriors.training import Callback, fit
 from vaepriors.vae import VAE
@@ -50,12 +51,13 @@ def test_one_normal_converges_to_the_moments_of_the_codes():
     decoder = Call(lambda z: Independent(Normal(z @ a, 1.0), 1))
     model = VAE(encoder, decoder, MixtureOfGaussians(2, 1).double())
     objective = PriorFit(samples=10)
-    optimizer = adam(model, objective)
-    for step in range(300):
-        set_rate(optimizer, 0.1 * (1 - step / 300))
+    optimizer = adam(model, objective, lr=0.1)
+    scheduler = LambdaLR(optimizer, lambda step: 1 - step / 300)
+    for _ in range(300):
         optimizer.zero_grad()
         objective(model, x)[0].backward()
         optimizer.step()
+        scheduler.step()
     codes = x @ a.T
     torch.testing.assert_close(model.prior.loc[0].detach(), codes.mean(0), atol=0.02, rtol=0)
     variance = codes.var(0, correction=0) + 0.25

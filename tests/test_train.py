@@ -482,7 +482,7 @@ def test_the_learning_rate_has_stages_of_powers_of_three_epochs(tmp_path, datase
         parts = prepare(experiment, dataset, run, make_fabric(experiment), [])
         parts.run(save_every=1000)
         (group,) = parts.optimizer.param_groups
-        assert (group["lr"], group["eps"]) == (pytest.approx(rate), 1e-4)
+        assert (json.loads(parts.state.metrics[-1])["lr"], group["eps"]) == (pytest.approx(rate), 1e-4)
     assert [each["after_epoch"] for each in run.description()["sessions"]] == [0, 1, 3]
 
 

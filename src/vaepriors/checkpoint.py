@@ -35,12 +35,13 @@ __all__ = [
     "owner",
     "save",
     "sweep",
+    "tensor_text",
+    "text_tensor",
     "write_atomically",
     "write_json",
 ]
 
 BLANK = "0" * 64
-ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what it keeps of each parameter
 
 
 class Damaged(ValueError):
@@ -206,27 +207,78 @@ def _forms(tensors: dict[str, Tensor]) -> dict[str, str]:
     return {name: f"{tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors.items()}
 
 
+def text_tensor(text: str) -> Tensor:
+    """A text as the bytes of a tensor."""
+    return torch.from_numpy(np.frombuffer(text.encode(), np.uint8).copy())
+
+
+def tensor_text(tensor: Tensor) -> str:
+    """The text of `text_tensor`.
+
+    Raises:
+        ValueError: If the tensor has no bytes.
+    """
+    if tensor.dtype != torch.uint8:
+        raise ValueError(f"a text has the type {tensor.dtype}, not bytes")
+    return bytes(tensor.cpu().numpy()).decode()
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The tensors of an optimiser's state, named by the parameter's number and the kind: `3.exp_avg`."""
-    state = optimizer.state_dict()["state"]
-    return {f"{number}.{kind}": tensor for number, kinds in state.items() for kind, tensor in kinds.items()}
+    """The state of an optimiser: tensors, named by the parameter's number and the kind, as `3.exp_avg`, and `numbers`.
+
+    `numbers` is a text in JSON: what the state has beside tensors, and the numbers of the groups of parameters.
+
+    Raises:
+        ValueError: If it has anything else.
+    """
+    content = optimizer.state_dict()
+    state = {f"{n}.{kind}": value for n, kinds in content["state"].items() for kind, value in kinds.items()}
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    others = {name: value for name, value in state.items() if name not in tensors}
+    for name, value in others.items():
+        if not isinstance(value, int | float | str | None):
+            kind, of = name.partition(".")[2], type(value).__name__
+            raise ValueError(
+                f"the state of {type(optimizer).__name__} has {kind} of type {of}, which a checkpoint cannot hold: "
+                "choose another optimiser"
+            )
+    groups = [{name: x for name, x in group.items() if _is_number(x)} for group in content["param_groups"]]
+    return tensors | {"numbers": text_tensor(json.dumps({"state": others, "groups": groups}))}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave; settings such as the learning rate stay those of the optimiser.
+    """Put back what `optimizer_tensors` gave, into an optimiser of the same kind.
 
     Raises:
-        ValueError: If a tensor is of no parameter, or has another shape.
+        ValueError: If it is of other parameters, or the state of Adam has other tensors.
     """
+    numbers = {"state": {}, "groups": []} | json.loads(tensor_text(tensors.get("numbers", text_tensor("{}"))))
+    content = optimizer.state_dict()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in (tensors | numbers["state"]).items():
         number, _, kind = name.partition(".")
-        own = parameters[int(number)] if number.isdecimal() and int(number) < len(parameters) else None
-        if own is None or tensor.shape not in (own.shape, torch.Size()):
-            raise ValueError(f"the checkpoint is of another model: the optimiser has no {name} {tuple(tensor.shape)}")
-        state.setdefault(int(number), {})[kind] = tensor
-    for place, kinds in state.items():
-        if kinds.keys() != ADAM:
-            raise ValueError(f"the optimiser's state of parameter {place} has {sorted(kinds)}, not {sorted(ADAM)}")
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        if number.isdecimal() and int(number) < len(parameters):
+            state.setdefault(int(number), {})[kind] = value
+        elif name != "numbers":
+            raise ValueError(f"the checkpoint is of another model: the optimiser has no {name}")
+    if type(optimizer) is torch.optim.Adam:
+        for place, kinds in state.items():
+            _check_adam(place, parameters[place], kinds)
+    for group, saved in zip(content["param_groups"], numbers["groups"], strict=False):  # earlier versions saved none
+        group.update({name: value for name, value in saved.items() if _is_number(group.get(name))})
+    optimizer.load_state_dict({"state": state, "param_groups": content["param_groups"]})
+
+
+def _check_adam(place: int, parameter: nn.Parameter, kinds: dict[str, Tensor]) -> None:
+    """Refuse a state of Adam without its moments, or with moments of another shape."""
+    forms = {kind: tuple(tensor.shape) for kind, tensor in kinds.items()}
+    names = {"step", "exp_avg", "exp_avg_sq"} | kinds.keys()
+    own = {kind: () if kind == "step" else tuple(parameter.shape) for kind in names}
+    if forms != own:
+        raise ValueError(f"the checkpoint is of another model: Adam has {forms} of parameter {place}, not {own}")
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a number, and no switch, such as `fused`, which may differ between devices."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vaepriors.objectives import Objective
 from vaepriors.vae import Parts
 
-__all__ = ["adam", "gated_adam", "normalize_gradients", "set_rate", "staged_rate"]
+__all__ = ["adam", "gated_adam", "normalize_gradients", "staged_rate", "trained_parameters"]
 
 
 @torch.no_grad()
@@ -54,12 +54,22 @@ def adam(
     >>> model = VAE(networks.Encoder((4,), [8], 2), networks.Decoder((4,), [8], 2), priors.StandardNormal(2))
     >>> optimizer = adam(model, objectives.ELBO(), lr=1e-3)
     """
-    trained, gated, gate = objective.trained(model), model.prior_parameters(), objective.prior_gate()
+    trained, gated, gate = trained_parameters(model, objective), model.prior_parameters(), objective.prior_gate()
+    return gated_adam(trained, lr, normalize=normalize, gated=gated, gate=gate, eps=eps, capturable=capturable)
+
+
+def trained_parameters(model: Parts, objective: Objective) -> list[nn.Parameter]:
+    """The parameters that an objective trains, frozen ones among them.
+
+    Raises:
+        ValueError: If there is none, or all are frozen.
+    """
+    trained = objective.trained(model)
     if not trained:
         raise ValueError("the prior has no parameters of its own to train: choose another one, such as a mixture")
     if not any(p.requires_grad for p in trained):
         raise ValueError("all parameters to train are frozen: call requires_grad_(True) on the parts to train")
-    return gated_adam(trained, lr, normalize=normalize, gated=gated, gate=gate, eps=eps, capturable=capturable)
+    return trained
 
 
 def gated_adam(
@@ -101,15 +111,6 @@ def gated_adam(
     optimizer.register_step_pre_hook(before_step)
     optimizer.register_step_post_hook(after_step)
     return optimizer
-
-
-def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate, on the device if that is where it is."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
-        else:
-            group["lr"] = lr
 
 
 def staged_rate(lr: float, epoch: int, stages: int) -> float:

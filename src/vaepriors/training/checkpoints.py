@@ -10,12 +10,11 @@ Tensors are named `PART.NAME`, with the parts `model`, `best`, `objective`, `opt
 import math
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from vaepriors import checkpoint
 from vaepriors.store import Store
+from vaepriors.training.rates import Rates
 from vaepriors.training.state import State
 
 __all__ = ["Checkpoints"]
@@ -28,15 +27,14 @@ class Checkpoints:
 
     Args:
         store: Where checkpoints are kept.
-        model, objective, optimizer: What is trained.
+        model, objective: What is trained.
+        rates: The learning rates, and their optimiser.
         writes: Whether this process is the one that writes: what it holds is the same on all devices.
     """
 
-    def __init__(
-        self, store: Store, model: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer, writes: bool
-    ) -> None:
+    def __init__(self, store: Store, model: nn.Module, objective: nn.Module, rates: Rates, writes: bool) -> None:
         self.store, self.writes = store, writes
-        self.model, self.objective, self.optimizer = model, objective, optimizer
+        self.model, self.objective, self.rates = model, objective, rates
         self.saved = 0  # the epoch of the last checkpoint
 
     def save(self, state: State) -> None:
@@ -48,8 +46,8 @@ class Checkpoints:
             "model": checkpoint.module_tensors(self.model),
             "best": state.best,
             "objective": checkpoint.module_tensors(self.objective),
-            "optimizer": checkpoint.optimizer_tensors(self.optimizer),
-            "metrics": {"lines": _packed(state.metrics)},
+            "optimizer": checkpoint.optimizer_tensors(self.rates.optimizer),
+            "metrics": {"lines": checkpoint.text_tensor("".join(state.metrics))},
         }
         flat = {f"{part}.{name}": tensor for part, named in tensors.items() for name, tensor in named.items()}
         if self.saved < state.epoch:
@@ -80,8 +78,9 @@ class Checkpoints:
             parts = _parts(flat)
             checkpoint.load_module(self.model, parts["model"])
             checkpoint.load_module(self.objective, parts["objective"])
-            checkpoint.load_optimizer(self.optimizer, parts["optimizer"])
             metrics = _lines(parts["metrics"])
+            self.rates.follow(metrics)
+            checkpoint.load_optimizer(self.rates.optimizer, parts["optimizer"])
             if parts["best"] and parts["best"].keys() != parts["model"].keys():
                 raise ValueError("its best model has other tensors than its last one")
         except ValueError as error:
@@ -118,13 +117,8 @@ def _state(values: dict[str, Any], best: dict[str, Tensor], metrics: list[str]) 
     return State(**values | {"best_loss": best_loss}, best=best, metrics=metrics)
 
 
-def _packed(lines: list[str]) -> Tensor:
-    """The lines of metrics.jsonl as the bytes of a tensor."""
-    return torch.from_numpy(np.frombuffer("".join(lines).encode(), np.uint8).copy())
-
-
 def _lines(tensors: dict[str, Tensor]) -> list[str]:
     """The lines of metrics.jsonl, from the bytes of a checkpoint."""
-    if tensors.keys() != {"lines"} or tensors["lines"].dtype != torch.uint8:
+    if tensors.keys() != {"lines"}:
         raise ValueError("it has no metrics of its epochs")
-    return bytes(tensors["lines"].numpy()).decode().splitlines(keepends=True)
+    return checkpoint.tensor_text(tensors["lines"]).splitlines(keepends=True)

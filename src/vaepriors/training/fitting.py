@@ -1,5 +1,6 @@
 """`fit`, which makes a training of its arguments and runs it."""
 
+import dataclasses
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from vaepriors.objectives import Objective
 from vaepriors.store import Memory, Store
 from vaepriors.training.loop import Training
 from vaepriors.training.outcome import Callback, Outcome
+from vaepriors.training.rates import MakeOptimizer, MakeScheduler
 from vaepriors.training.settings import Settings
 from vaepriors.words import a_type
 
@@ -27,6 +29,8 @@ def fit(
     lr_stages: int = 1,
     adam_eps: float = 1e-8,
     normalize: bool = True,
+    optimizer: MakeOptimizer | None = None,
+    scheduler: MakeScheduler | None = None,
     warmup: int = 0,
     patience: int = 50,
     best_from: str = "start",
@@ -62,6 +66,11 @@ def fit(
         lr_stages: Stages of 1, 3, 9, ... epochs over which the learning rate falls to a tenth; constant for 1.
         adam_eps: What Adam adds to the root of the second moment.
         normalize: Divide each gradient by its norm before Adam.
+        optimizer: Called with the list of parameters to train, returns the optimiser to use instead of Adam, such as
+            `torch.optim.AdamW`, or `lambda parameters: torch.optim.SGD(parameters, 0.01, momentum=0.9)`. Its learning
+            rate and all else are its own, and the gradients are not normalised.
+        scheduler: Called with the optimiser, returns a scheduler of `torch.optim.lr_scheduler` to use instead of
+            `lr_stages`. Each of its steps is an epoch; `ReduceLROnPlateau` sees the validation loss.
         warmup: Epochs before early stopping counts: at least those of the objective's warm-up.
         patience: Stop after more epochs than this without a better validation loss.
         best_from: Whether an epoch of the warm-up may give the best model: `start` (yes) or `warmup` (no).
@@ -87,8 +96,8 @@ def fit(
 
     Raises:
         ValueError: If a setting is out of its range, if an argument is of another type, if all parameters to train are
-            frozen, if the data have conditions and the model is not conditional, or the other way round, or if the
-            store has another training or damaged files.
+            frozen, if the optimiser leaves some out, if the data have conditions and the model is not conditional, or
+            the other way round, or if the store has another training or damaged files.
         Diverged: If a loss is not finite, or torch refuses a distribution whose parameters became NaN; the last
             checkpoint, of an epoch before, is kept.
         OSError: If the disk is full; the last checkpoint is kept.
@@ -100,15 +109,15 @@ def fit(
     >>> fit(model, objectives.ELBO(warmup=2), digits, epochs=2, accelerator="cpu").reason
     'finished'
     """
+    given = locals()
+    settings = Settings(**{field.name: given[field.name] for field in dataclasses.fields(Settings)})
     _check_arguments(objective, data, store, callbacks)
-    settings = Settings(
-        epochs=epochs, batch_size=batch_size, lr=lr, lr_stages=lr_stages, adam_eps=adam_eps, normalize=normalize,
-        warmup=warmup, patience=patience, best_from=best_from, seed=seed, epoch_steps=epoch_steps, precision=precision,
-        compile=compile, graph=graph,
-    )  # fmt: skip
     fabric = open_devices(accelerator, devices, nodes, precision)
     fabric.launch()
-    training = Training(model, objective, data, settings, fabric, Memory() if store is None else store, callbacks)
+    store = Memory() if store is None else store
+    training = Training(
+        model, objective, data, settings, fabric, store, callbacks, optimizer=optimizer, scheduler=scheduler
+    )
     return training.run(save_every, snapshots, deadline)
 
 

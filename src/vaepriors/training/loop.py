@@ -16,13 +16,13 @@ from vaepriors.data import Dataset
 from vaepriors.devices import peak_memory
 from vaepriors.numerics import fixed_numerics, seed_of
 from vaepriors.objectives import Objective
-from vaepriors.optim import adam, set_rate, staged_rate
 from vaepriors.priors import ExemplarPrior, VampPrior
 from vaepriors.store import Store, session
 from vaepriors.training.checkpoints import Checkpoints
 from vaepriors.training.interruption import Interruption
 from vaepriors.training.losses import Losses
 from vaepriors.training.outcome import Callback, Diverged, Outcome
+from vaepriors.training.rates import MakeOptimizer, MakeScheduler, Rates, describe, make_optimizer, make_scheduler
 from vaepriors.training.settings import Settings
 from vaepriors.training.share import Share
 from vaepriors.training.state import State
@@ -41,8 +41,9 @@ class Training:
         settings: The settings.
         fabric: Devices, launched.
         store: Where checkpoints and metrics are kept.
-        description: What the store records and, when the training is resumed, compares: settings and objective unless
-            given.
+        description: What the store records and, when the training is resumed, compares: settings, objective, and an
+            optimiser or a scheduler of the user's own, unless given.
+        optimizer, scheduler: As for `fit`.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class Training:
         store: Store,
         callbacks: Sequence[Callback] = (),
         description: dict[str, Any] | None = None,
+        optimizer: MakeOptimizer | None = None,
+        scheduler: MakeScheduler | None = None,
     ) -> None:
         check_condition(model, data.conditions.get("train"))
         for part in model.modules():
@@ -67,15 +70,15 @@ class Training:
         self.model: AnyVAE = model.to(fabric.device, settings.dtype)
         self.objective: Objective = objective.to(fabric.device)
         graph = uses_graph(settings, fabric)
-        self.optimizer = adam(
-            self.model, self.objective, settings.lr, normalize=settings.normalize, eps=settings.adam_eps,
-            capturable=graph,
-        )  # fmt: skip
+        self.optimizer = make_optimizer(self.model, self.objective, settings, optimizer, graph)
+        custom = {"optimizer": describe(self.optimizer)} if optimizer else {}
+        self.rates = Rates(make_scheduler(self.optimizer, settings, scheduler, graph))
+        custom |= {"scheduler": describe(self.rates.scheduler)} if scheduler else {}
         self.fixed = self.objective.fixed(self.model)
         self.frozen = self._freeze()
-        self.description = description or settings.fixed() | {"objective": repr(objective)}
+        self.description = description or settings.fixed() | {"objective": repr(objective)} | custom
         self.state = State()
-        self.checkpoints = Checkpoints(store, self.model, self.objective, self.optimizer, fabric.is_global_zero)
+        self.checkpoints = Checkpoints(store, self.model, self.objective, self.rates, fabric.is_global_zero)
         self.losses, self.wrapped_optimizer = fabric.setup(self._losses(), self.optimizer, move_to_device=False)
         self.step = Graphed(self._step) if graph else self._step
 
@@ -173,7 +176,6 @@ class Training:
         started = time.perf_counter()
         # of one epoch, seed and device; the order of the examples is the same on all devices
         torch.manual_seed(seed_of(self.settings.seed, "noise", epoch, self.fabric.global_rank))
-        set_rate(self.optimizer, staged_rate(self.settings.lr, epoch, self.settings.lr_stages))
         try:
             loss, rate, distortion = self._pass(self.share.batches(epoch))
             valid_loss = self._validate()
@@ -186,11 +188,13 @@ class Training:
             numbers = f"training {loss}, validation {valid_loss}"
             raise self._diverged(f"the loss of epoch {epoch} is not a number ({numbers})")
         line = {"epoch": epoch, "loss": loss, "rate": rate, "distortion": distortion, "valid_loss": valid_loss}
+        line["lr"] = self.rates.current()
         line |= {name: float(value) for name, value in self._extra_metrics().items()}
         line["seconds"] = round(time.perf_counter() - started, 4)
         line["memory"] = round(peak_memory(self.fabric.device), 3)
         self.state.judge(epoch, valid_loss, self.model, self.settings)
         self._report(line)
+        self.rates.follow(self.state.metrics)
         return valid_loss
 
     def _diverged(self, what: str) -> Diverged:
@@ -199,7 +203,8 @@ class Training:
         best = f"the model of epoch {self.state.best_epoch} is kept as best"
         return Diverged(
             f"{what}: {best if self.state.best else 'no epoch before it gave a model'}; "
-            f"lower lr {self.settings.lr}, lengthen the warm-up, or look for the reason with vaepriors.check(model, x)"
+            f"lower lr {self.rates.current():g}, lengthen the warm-up, or look for the reason with "
+            "vaepriors.check(model, x)"
         )
 
     def _report(self, line: dict[str, Any]) -> None:
