@@ -13,8 +13,10 @@ from vaepriors import VAE, Folder, MixtureOfGaussians, fit, networks
 from vaepriors.checkpoint import optimizer_tensors
 from vaepriors.data import Dataset
 from vaepriors.objectives import ELBO, REWO
-from vaepriors.optim import staged_rate
+from vaepriors.optim import gated_adam, staged_rate
 from vaepriors.store import Memory
+from vaepriors.training.rates import Rates, make_scheduler
+from vaepriors.training.settings import Settings
 
 SHORT = {"batch_size": 20, "accelerator": "cpu"}
 
@@ -119,6 +121,16 @@ def test_the_rate_follows_the_schedule(data):
     shares = [(1 + math.cos(math.pi * epoch / 7)) / 2 for epoch in range(7)]
     assert rates(cosine) == pytest.approx([0.01 * share for share in shares[:6]])
     assert [group["lr"] for group in made[0].param_groups] == pytest.approx([0.01 * shares[6], 0.002 * shares[6]])
+
+
+def test_the_rate_that_a_cuda_graph_reads_is_changed_in_place():
+    optimizer = gated_adam([nn.Parameter(torch.zeros(3))], 0.01, capturable=True)
+    (group,) = optimizer.param_groups
+    lr, schedule = group["lr"], Rates(make_scheduler(optimizer, Settings(lr_stages=3), None, capturable=True))
+    for epoch in range(1, 6):
+        assert group["lr"] is lr
+        assert lr.item() == pytest.approx(staged_rate(0.01, epoch, 3), rel=1e-6)
+        schedule.follow(["{}"] * epoch)
 
 
 @pytest.mark.parametrize(
