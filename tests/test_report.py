@@ -25,10 +25,11 @@ from vaepriors.app.interpolation import interpolate_run
 from vaepriors.app.records import write_record
 from vaepriors.app.report import figures
 from vaepriors.app.report.about import duration_in_words
-from vaepriors.app.report.compare import COLUMNS, compare, notes, rows, write_comparison
+from vaepriors.app.report.compare import COLUMNS, compare, notes, rows
+from vaepriors.app.report.comparison import write_comparison
 from vaepriors.app.report.curves import write_curves
 from vaepriors.app.report.draws import percent_in_words
-from vaepriors.app.report.latent_space import limits
+from vaepriors.app.report.latent_space import elbo, limits
 from vaepriors.app.report.likelihoods import measure_of
 from vaepriors.app.report.page import drawn
 from vaepriors.app.report.paths import write_interpolations
@@ -37,6 +38,7 @@ from vaepriors.app.report.subject import look
 from vaepriors.app.run import Run
 from vaepriors.app.train import fit
 from vaepriors.data import Dataset, binarize_once
+from vaepriors.likelihood import estimate
 from vaepriors.networks.mixed import Column
 from vaepriors.numerics import seed_of
 from vaepriors.objectives import ELBO
@@ -210,9 +212,7 @@ def test_runs_are_compared_on_the_same_axes(tmp_path, trained, vaepriors):
     assert re.match(r"-\d+\.\d\d ± ", evaluated[0])
     assert evaluated[1:] == ["", ""]
     for row, each in zip(table, compared, strict=True):
-        assert float(row[COLUMNS.index("ELBO")]) == pytest.approx(
-            -each.surgery.rate - each.surgery.distortion, abs=0.01
-        )
+        assert float(row[COLUMNS.index("ELBO")]) == pytest.approx(each.elbo.elbo.mean().item(), abs=0.01)
     page, folder = write_comparison(compared, tmp_path / "all.html")
     text = html.unescape(page.read_text())
     assert f"Not evaluated yet: k5 (vaepriors evaluate {runs[1].folder} --samples 10), mog (" in text
@@ -221,6 +221,18 @@ def test_runs_are_compared_on_the_same_axes(tmp_path, trained, vaepriors):
         "likelihood", "surgery", "rate-distortion", "elbo-components", "units-components", "samples-1", "samples-2",
         "samples-3",
     }  # fmt: skip
+
+
+def test_elbos_are_compared_on_the_same_examples_whatever_the_number_of_levels(trained):
+    """The parts of two levels are of 200 examples, so those of one level are of the same; the ELBO is of all."""
+    data = points(n=300)
+    runs = [trained(data, model, model=model, epochs=1) for model in ("vae", "hvae")]
+    compared = compare(runs)
+    for run, each, row in zip(runs, compared, rows(compared), strict=True):
+        torch.manual_seed(seed_of(0, "report"))
+        value = estimate(run.model(data)[0], data.test, samples=1).elbo.mean().item()
+        assert row[COLUMNS.index("ELBO")] == f"{value:.2f}"
+        assert (each.surgery.draws, each.surgery.log_n) == (200, np.log(300))
 
 
 def test_likelihoods_are_compared_example_by_example(trained):
@@ -452,6 +464,9 @@ def test_the_parts_of_the_elbo_of_two_levels_are_those_of_a_subset():
     model, _ = build(Experiment(model="hvae", hidden=(1,), latent=1), data)
     latent = look(model, x[:5], data.train)
     assert (latent.number, latent.surgery.log_n) == (4000, np.log(4000))
+    run = SimpleNamespace(name="some", data=data, latent=latent, elbo=estimate(model, x[:5], 1), metrics=[], run=None)
+    sentence = next(elbo(run))
+    assert "4,000 of 4,100 training examples chosen at random (by one draw each for 200 of them) = " in sentence
 
 
 @pytest.mark.parametrize(("information", "words"), [(6.5, "smaller with more"), (3.0, "could gain with")])

@@ -33,6 +33,7 @@ class Surgery(NamedTuple):
     log_n: float  # the upper limit of I
     mutual_information_se: float
     marginal_kl_se: float
+    draws: int = 0  # examples that z is drawn for, once each
 
     @property
     def limited_by_n(self) -> bool:
@@ -110,6 +111,7 @@ def elbo_surgery(
         log_n=log_n,
         mutual_information_se=information.std().item() / math.sqrt(draws),
         marginal_kl_se=marginal.std().item() / math.sqrt(draws),
+        draws=draws,
     )
 
 

@@ -38,7 +38,12 @@ def origin(run: Run) -> Origin | None:
 
 @torch.no_grad()
 def measure_surgery(
-    model: AnyVAE, x: Tensor, seed: int = 0, condition: Tensor | None = None, groups: Tensor | None = None
+    model: AnyVAE,
+    x: Tensor,
+    seed: int = 0,
+    condition: Tensor | None = None,
+    groups: Tensor | None = None,
+    most_levels: int = 1,
 ) -> tuple[Surgery | None, int]:
     """The parts of the ELBO of examples, with the same draws for models with the same encoder.
 
@@ -47,6 +52,7 @@ def measure_surgery(
         seed: Of the subset and of the draws.
         condition: The y of each x, for a `ConditionalVAE`.
         groups: As in `elbo_surgery`.
+        most_levels: Of several models whose parts are compared, the most levels of one: all take the same examples.
 
     Returns:
         The parts, None of fewer than two examples, and the number of examples.
@@ -56,7 +62,7 @@ def measure_surgery(
         torch.manual_seed(seed_of(seed, "surgery"))
         y = None if condition is None else condition.to(parameter)
         first, one = next(batches(model, x[:1].to(parameter), y, 1))
-        most, draws = SURGERY[len(levels(first.encoder(one)))]
+        most, draws = SURGERY[max(most_levels, len(levels(first.encoder(one))))]
         rows = torch.randperm(len(x))[:most] if len(x) > most else slice(None)
         x, y = x[rows].to(parameter), None if y is None else y[rows]
         groups = None if groups is None else groups[rows].to(x.device)

@@ -58,8 +58,9 @@ def compare(
     """
     from rich.table import Table
 
-    from vaepriors.app.report.compare import COLUMNS, notes, rows, write_comparison
+    from vaepriors.app.report.compare import COLUMNS, notes, rows
     from vaepriors.app.report.compare import compare as compare_runs
+    from vaepriors.app.report.comparison import write_comparison
     from vaepriors.app.run import Run
 
     check_seed(seed)

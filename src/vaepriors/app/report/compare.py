@@ -1,7 +1,6 @@
-"""Runs side by side: a table, and a page with their likelihoods, ELBOs and latent spaces on the same axes."""
+"""Runs side by side: what is measured of each, a table of it, and sentences about the table."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from vaepriors.app.records import (
     records_of,
     without_examples,
 )
-from vaepriors.app.report import figures, page
+from vaepriors.app.report import page
 from vaepriors.app.report.evaluations import likelihood_of
 from vaepriors.app.report.likelihoods import (
     Measure,
@@ -30,17 +29,18 @@ from vaepriors.app.report.likelihoods import (
     measure_of,
     paired_difference,
 )
-from vaepriors.app.report.page import Part, drawn, sheet
+from vaepriors.app.report.page import sheet
 from vaepriors.app.report.pictures import draw, grid
-from vaepriors.app.report.subject import look
+from vaepriors.app.report.subject import as_conditions, levels_of, look
 from vaepriors.app.run import Run
 from vaepriors.conditional import AnyVAE
 from vaepriors.data import Dataset, classes_of_split
+from vaepriors.likelihood import Estimate, estimate
 from vaepriors.limits import at_least_one
 from vaepriors.numerics import seed_of
 from vaepriors.words import counted
 
-__all__ = ["COLUMNS", "Compared", "compare", "notes", "rows", "write_comparison"]
+__all__ = ["COLUMNS", "Compared", "compare", "notes", "notes_on_elbos", "rows", "values_in"]
 
 COLUMNS = (
     "run", "log p(x)", "difference", "ELBO", "rate", "distortion", "active units", "epoch", "data", "model", "prior",
@@ -61,7 +61,8 @@ class Compared(NamedTuple):
     measure: Measure  # what log p(x) is of
     test: str  # digest of the test examples that are measured
     stale: list[str]  # sentences about evaluations of other models
-    surgery: Surgery | None
+    elbo: Estimate  # of the test examples, with one draw each
+    surgery: Surgery | None  # of the same examples in all runs
     activity: dict[str, torch.Tensor]
     samples: page.Picture | None
 
@@ -99,6 +100,7 @@ def compare(
         measure = measure_of(run.experiment(), data)
         models.append((data, model, values["epoch"], measure, by_kind(records, measure), stale))
     kind = common_kind([kinds for *_, kinds, _ in models])
+    most_levels = max(_levels(data, model) for data, model, *_ in models)
     compared = []
     for done, (run, name, (data, model, epoch, measure, kinds, stale)) in enumerate(
         zip(runs, names, models, strict=True), 1
@@ -107,17 +109,24 @@ def compare(
         x, condition = data.test[:number], data.conditions.get("test")
         test = digest_of(x, None if condition is None else condition[: len(x)])
         x = x.to(next(model.parameters()))
-        latent = look(model, x, seed=seed, condition=condition, groups=classes_of_split(data, "test"))
+        elbo = estimate(model, x, samples=1, condition=as_conditions(condition, x))
+        groups = classes_of_split(data, "test")
+        latent = look(model, x, seed=seed, condition=condition, groups=groups, most_levels=most_levels)
         picture = _draws(model, data, name, done) if data.has_images else None
         record = kinds.get(kind) or next(iter(kinds.values()), None)
         compared.append(
             Compared(
                 run, which, name, run.experiment(), epoch, record, kind in kinds, measure, test, stale,
-                latent.surgery, latent.activity, picture,
+                elbo, latent.surgery, latent.activity, picture,
             )
         )  # fmt: skip
         progress(done, len(runs))
     return compared
+
+
+def _levels(data: Dataset, model: AnyVAE) -> int:
+    x = data.test[:1]
+    return len(levels_of(model, x, as_conditions(data.conditions.get("test"), x)))
 
 
 def _names(folders: list[Path]) -> list[str]:
@@ -133,16 +142,16 @@ def rows(compared: Sequence[Compared]) -> list[list[str]]:
     """The columns of `COLUMNS` for each run: empty where unknown. `notes` has the numbered remarks."""
     table, apart = [], _apart(compared)
     for each in compared:
-        surgery, experiment = each.surgery, each.experiment
+        experiment = each.experiment
         units = ", ".join(f"{name} {int((v > 0.01).sum())}/{len(v)}" for name, v in each.activity.items())
-        numbers = [-surgery.distortion - surgery.rate, surgery.rate, surgery.distortion] if surgery else []
+        numbers = (each.elbo.elbo, each.elbo.rate, each.elbo.distortion)
         remark = f" ({apart.index(each.name) + 1})" if each.name in apart else ""
         table.append(
             [
                 each.name,
                 "" if each.record is None else f"{likelihood_of(each.record.result)}{remark}",
                 _difference(each, _reference(compared)),
-                *([f"{number:.2f}" for number in numbers] or [""] * 3),
+                *(f"{number.mean().item():.2f}" for number in numbers),
                 units,
                 str(each.epoch),
                 Path(experiment.data).name,
@@ -161,15 +170,15 @@ def _apart(compared: Sequence[Compared]) -> list[str]:
 
 def _reference(compared: Sequence[Compared]) -> Compared | None:
     """The first run that has log p(x) of each of the common examples."""
-    return next((each for each in compared if _values(each) is not None), None)
+    return next((each for each in compared if values_in(each) is not None), None)
 
 
-def _values(each: Compared) -> np.ndarray | None:
+def values_in(each: Compared) -> np.ndarray | None:
     return each.record.log_likelihood if each.record is not None and each.comparable else None
 
 
 def _difference(each: Compared, reference: Compared | None) -> str:
-    values, others = _values(each), None if reference is None else _values(reference)
+    values, others = values_in(each), None if reference is None else values_in(reference)
     if values is None or others is None or each is reference:
         return ""
     mean, error = paired_difference(values, others)
@@ -187,10 +196,10 @@ def notes(compared: Sequence[Compared]) -> list[str]:
                 sentences.append(f"{each.name}: {without_examples(each.run, each.record)}")
             few = diagnose({}, effective_samples=few_samples(each.record.result))
             sentences += [f"{each.name}: {sentence}" for sentence in few]
-    return sentences + _notes_on_elbos(compared)
+    return sentences + notes_on_elbos(compared)
 
 
-def _notes_on_elbos(compared: Sequence[Compared]) -> list[str]:
+def notes_on_elbos(compared: Sequence[Compared]) -> list[str]:
     """Why ELBO, rate and distortion do not compare, if they do not."""
     if len({each.test for each in compared}) > 1:
         return ["ELBO, rate and distortion do not compare: they are of different test examples, or conditions."]
@@ -207,7 +216,7 @@ def _notes_on_kinds(compared: Sequence[Compared]) -> list[str]:
     if first is None or common is None:
         return _missing(compared, {})
     sentences, reference = [f"log p(x) is {_words(common)}."], _reference(compared)
-    if reference is not None and sum(_values(each) is not None for each in compared) > 1:
+    if reference is not None and sum(values_in(each) is not None for each in compared) > 1:
         sentences.append(
             f"difference is the mean of log p(x) minus that of {reference.name} over the same examples, with its "
             "standard error."
@@ -246,71 +255,3 @@ def _words(record: Record) -> str:
     result = record.result
     examples = f"{counted(result['n'], 'example')} ({examples_in_words(result)})"
     return f"of {examples} by {method_in_words(result)}, seed {result['seed']}"
-
-
-def write_comparison(compared: Sequence[Compared], path: Path) -> list[Path]:
-    """Write the page, and its pictures into the folder of its name beside it."""
-    sections = page.sections(
-        {
-            ("numbers", "Numbers"): _numbers(compared),
-            ("likelihood", "Likelihoods"): _likelihoods(compared),
-            ("elbo", "The ELBO in parts"): _elbos(compared),
-            ("components", "Number of components"): _by_components(compared),
-            ("samples", "Draws of the models"): _samples(compared),
-        }
-    )
-    return page.write(path, f"{len(compared)} runs", ", ".join(each.name for each in compared), sections)
-
-
-def _numbers(compared: Sequence[Compared]) -> Iterator[Part]:
-    yield from notes(compared)
-    yield page.Table("numbers", rows(compared), list(COLUMNS))
-
-
-def _likelihoods(compared: Sequence[Compared]) -> Iterator[Part]:
-    values = {each.name: v for each in compared if (v := _values(each)) is not None}
-    if not values:
-        yield "No run is evaluated yet: run vaepriors evaluate RUN."
-        return
-    means = ", ".join(f"{name} {each.mean():.1f}" for name, each in values.items())
-    alt = f"Histograms of log p(x) of the examples; means: {means} nats."
-    yield drawn("likelihood", figures.histogram(values), alt, alt)
-
-
-def _elbos(compared: Sequence[Compared]) -> Iterator[Part]:
-    parts = {each.name: each.surgery for each in compared if each.surgery is not None}
-    if not parts:
-        yield "The test set has one example; the parts of the ELBO need two."
-        return
-    points = {name: (each.rate, each.distortion) for name, each in parts.items()}
-    words = "; ".join(
-        f"{name}: distortion {each.distortion:.1f}, mutual information {each.mutual_information:.1f}, "
-        f"marginal KL {each.marginal_kl:.1f}"
-        for name, each in parts.items()
-    )
-    yield drawn("surgery", figures.surgeries(parts), f"-ELBO as bars of its parts, in nats. {words}.")
-    yield drawn("rate-distortion", figures.rate_distortion([], points), f"Rate and distortion. {words}.")
-
-
-def _by_components(compared: Sequence[Compared]) -> Iterator[Part]:
-    """Figures 2 and 3 of Tomczak & Welling 2018; none if the runs do not differ in K, or their ELBOs not compare."""
-    elbo: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    active: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for each in compared:
-        e = each.experiment
-        if e.components is not None and each.surgery is not None:
-            kind = f"{e.model}, {e.prior}" + (f", {e.objective}" if e.objective != "elbo" else "")
-            elbo[kind].append((e.components, -each.surgery.distortion - each.surgery.rate))
-            active[kind].append((e.components, sum(float((v > 0.01).sum()) for v in each.activity.values())))
-    if len({k for points in elbo.values() for k, _ in points}) < 2 or _notes_on_elbos(compared):
-        return
-    words = "; ".join(f"{kind}: " + ", ".join(f"K = {k} {v:.1f}" for k, v in sorted(p)) for kind, p in elbo.items())
-    yield drawn("elbo-components", figures.components(elbo, "ELBO, nats"), f"ELBO against K. {words}.")
-    yield drawn("units-components", figures.components(active, "active units"), "Active units against K.")
-
-
-def _samples(compared: Sequence[Compared]) -> Iterator[Part]:
-    pictures = [each.samples for each in compared if each.samples is not None]
-    if not pictures:
-        yield "The data are not images."
-    yield from pictures

@@ -50,6 +50,8 @@ def elbo(subject: Subject) -> Iterator[Part]:
     over = f"all {size:,} training examples"
     if number < size:
         over = f"{number:,} of {size:,} training examples chosen at random"
+    if surgery.draws < number:
+        over += f" (by one draw each for {surgery.draws:,} of them)"
     yield f"-ELBO over {over} = {surgery.distortion + surgery.rate:.2f} nats = {parts} (Hoffman & Johnson 2016)."
     if subject.data.classes:
         yield "The last two are those given the class: q(z) is that of a class, and N the number of its examples."

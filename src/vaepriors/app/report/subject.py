@@ -35,6 +35,7 @@ def look(
     condition: Tensor | None = None,
     train_condition: Tensor | None = None,
     groups: Tensor | None = None,
+    most_levels: int = 1,
 ) -> Latent:
     """Measure a latent space.
 
@@ -44,6 +45,7 @@ def look(
         seed: Seed of the surgery's draws.
         condition, train_condition: The y of each x, for a `ConditionalVAE`.
         groups: The class of each example of the surgery (see `elbo_surgery`).
+        most_levels: As in `measure_surgery`.
     """
     y = as_conditions(condition, x)
     where = levels_of(model, x, y)
@@ -53,7 +55,7 @@ def look(
     return Latent(
         {} if variances is None else {name: variances[place] for name, place in where.items()},
         divergence_of_units(model, x[:1000], condition=y),
-        *measure_surgery(model, examples, seed, of_examples, groups),
+        *measure_surgery(model, examples, seed, of_examples, groups, most_levels),
     )
 
 
