@@ -16,7 +16,7 @@ from torch.distributions import Independent, Normal
 
 from conftest import RunOn
 from reference import Call
-from vaepriors import checkpoint, training
+from vaepriors import checkpoint, networks, training
 from vaepriors import report as vaepriors_report
 from vaepriors.analysis import Surgery
 from vaepriors.app.evaluation import evaluate_run
@@ -27,6 +27,7 @@ from vaepriors.app.report import figures
 from vaepriors.app.report.about import duration_in_words
 from vaepriors.app.report.compare import COLUMNS, compare, notes, rows
 from vaepriors.app.report.comparison import write_comparison
+from vaepriors.app.report.conditions import measure_information
 from vaepriors.app.report.curves import write_curves
 from vaepriors.app.report.draws import percent_in_words
 from vaepriors.app.report.latent_space import elbo, limits
@@ -37,7 +38,8 @@ from vaepriors.app.report.run import write_report
 from vaepriors.app.report.subject import look
 from vaepriors.app.run import Run
 from vaepriors.app.train import fit
-from vaepriors.data import Dataset, binarize_once
+from vaepriors.conditional import ConditionalVAE, Ignoring
+from vaepriors.data import Dataset, binarize_once, condition_on
 from vaepriors.likelihood import estimate
 from vaepriors.networks.mixed import Column
 from vaepriors.numerics import seed_of
@@ -564,3 +566,36 @@ def test_a_report_of_any_model_needs_no_run(tmp_path):
     assert model.training
     with pytest.raises(ValueError, match=r"page\.txt"):
         vaepriors_report(model, data, tmp_path / "page.txt")
+
+
+def labelled(x, labels):
+    """Data with classes; ten of the points are the validation and the test set, too."""
+    some = slice(0, 10)
+    own = {"train": labels, "valid": labels[some], "test": labels[some]}
+    return condition_on(Dataset("some", x, x[some], x[some], "bernoulli", labels=own), "labels")
+
+
+def test_pseudo_inputs_without_conditions_are_decoded_given_those_of_test_examples(tmp_path):
+    """Encoder and prior do not see the class; the decoder does."""
+    x = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0)).round()
+    data = labelled(x, torch.arange(20) % 2)
+    encoder = networks.Encoder((1, 4, 4), [4], 2)
+    decoder = networks.Appended(networks.Decoder((1, 4, 4), [4], 2 + 2), 2)
+    model = ConditionalVAE(Ignoring(encoder), decoder, Ignoring(VampPrior(encoder, x[:3])))
+    page, _ = vaepriors_report(model, data, tmp_path / "page.html", samples=5)
+    text = page.read_text()
+    assert "and decoded, given the conditions of test examples." in text
+    assert len(re.findall(r"<summary>\d: [^<]* %<", html.unescape(text).replace("< ", ""))) == 3
+
+
+def test_a_class_that_no_chosen_training_example_has_is_left_out_of_the_information():
+    """Of two levels 4,000 training examples are chosen, perhaps none of a rare class."""
+    x = torch.rand(5000, 3, generator=torch.Generator().manual_seed(0)).round()
+    data = labelled(x, (torch.arange(5000) == 0).long())
+    model, _ = build(Experiment(model="hvae", condition="labels", hidden=(1,), latent=1), data)
+    entropies = []
+    for seed in range(6):
+        torch.manual_seed(seed)
+        entropies.append(measure_information(model, data, data.test).entropy)
+    assert sorted(set(entropies)) == pytest.approx([0, -0.1 * np.log(0.1) - 0.9 * np.log(0.9)])
+    assert measure_information(model, data, data.test[:3]) is None

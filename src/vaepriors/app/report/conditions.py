@@ -26,10 +26,11 @@ def conditions(model: AnyVAE, data: Dataset, x: Tensor) -> Iterator[Part]:
         return
     classes = data.classes
     yield f"The model is given the conditions of each point: {data.given_in_words()}."
-    if classes and len(x) >= 4:
-        yield in_words(measure_information(model, data, x))
-    else:
+    information = measure_information(model, data, x) if classes else None
+    if information is None:
         yield "What the codes tell about the conditions is measured only for classes, by four test examples or more."
+    else:
+        yield in_words(information)
     if not data.has_images:
         return
     images, names = by_condition(model, data)
@@ -48,16 +49,23 @@ def in_words(information: Information) -> str:
 
 
 @torch.no_grad()
-def measure_information(model: AnyVAE, data: Dataset, x: Tensor) -> Information:
-    """What the codes of the first test examples tell about their classes."""
+def measure_information(model: AnyVAE, data: Dataset, x: Tensor) -> Information | None:
+    """What the codes of the first test examples tell about their classes; None of fewer than four.
+
+    Examples of a class that none of the chosen training examples has are left out: nothing could recognise them.
+    """
     train, of_train, groups = (cast(Tensor, each).to(x.device) for each in data.fixed_train())
     y = data.conditions["test"].to(x)
     at, one = next(batches(model, x, y, 1))
     most, draws = MOST[len(levels(at.encoder(one)))]
     rows = torch.randperm(len(train))[:most].to(x.device)
-    x, y = x[:draws], y[: len(x)][:draws]
+    y = y[: len(x)]
+    labels = y[:, : len(data.classes)].argmax(-1)
+    known = torch.isin(labels, groups[rows]).nonzero().flatten()[:draws]
+    if len(known) < 4:
+        return None
     return class_information(
         model,
         Labelled(train[rows].to(x), groups[rows], of_train[rows].to(x)),
-        Labelled(x, y[:, : len(data.classes)].argmax(-1), y),
+        Labelled(x[known], labels[known], y[known]),
     )

@@ -90,25 +90,30 @@ def pseudo_inputs(subject: Subject) -> Iterator[Part]:
         yield f"{of}, in the order of their weights, which are given in percent."
     else:
         yield f"{of}. All have the same weight; they are in the order of their share in the codes of test examples."
-    yield f"Each opens to {GENERATED} images generated from it: z drawn from its posterior, and decoded."
+    y, of_test = subject.y, ""
+    if top.conditions is None and y is not None:
+        y, of_test = y[torch.arange(GENERATED) % len(y)], ", given the conditions of test examples"
+    yield f"Each opens to {GENERATED} images generated from it: z drawn from its posterior, and decoded{of_test}."
     if top.bounds is not None:
         share = top.clamped_share().item()
         yield f"{percent_in_words(share)} of their pixels are at a bound, where they get no gradient."
     for k in order:
-        yield _opening(model, top, k, percent_in_words(rank[k].item()), subject.data.classes)
+        own = y if top.conditions is None else top.conditions()[k]
+        yield _opening(model, top, k, percent_in_words(rank[k].item()), own, subject.data.classes)
 
 
-def _opening(model: AnyVAE, top: VampPrior, k: int, percent: str, classes: tuple[int | str, ...]) -> Opening:
-    """A pseudo-input, which opens to images generated from it; with conditions, given its own."""
+def _opening(
+    model: AnyVAE, top: VampPrior, k: int, percent: str, y: Tensor | None, classes: tuple[int | str, ...]
+) -> Opening:
+    """A pseudo-input, which opens to images generated from it; with conditions, given y: its own, or one for each."""
     u, number = top.inputs()[k : k + 1], k + 1
     z = top.posteriors(slice(k, k + 1)).sample((GENERATED,)).squeeze(1)
-    y = () if top.conditions is None else (top.conditions()[k],)
     if isinstance(model.prior, TwoLevelPrior):
-        z = torch.cat([z, model.prior.bottom(z, *y).sample()], -1)
-    if y and classes:
-        percent += f", class {classes[int(y[0][: len(classes)].argmax())]}"
+        z = torch.cat([z, model.prior.bottom(z, *() if y is None else (y,)).sample()], -1)
+    if y is not None and y.dim() == 1 and classes:
+        percent += f", class {classes[int(y[: len(classes)].argmax())]}"
     small = max(1, round(96 / u.shape[-1])) * u.shape[-1]
-    images = grid(point_estimate(given(model, *y or (None,)).decoder(z)), 8)
+    images = grid(point_estimate(given(model, y).decoder(z)), 8)
     return Opening(
         f"{number}: {percent}",
         sheet(f"pseudo-{number}", grid(u), f"Pseudo-input {number}, {percent}.", width=small),
