@@ -405,6 +405,11 @@ def test_a_dollar_in_a_name_begins_no_formula():
     ):
         assert drawn("name", figure, "words").content.startswith(b"\x89PNG")  # a formula \\q would be an error
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["\\$\\q\\$", " _b"]
+    cells = torch.tensor([[0.0, 1.5], [1.0, 2.5]])
+    columns = [Column("$\\q$", "category", ("$\\q$", "$5-$9")), Column("US$ per C$")]
+    figure = figures.marginals(columns, cells, cells)
+    assert drawn("name", figure, "words").content.startswith(b"\x89PNG")
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["\\$\\q\\$ (category)", "US\\$ per C\\$ (real)"]
 
 
 def test_a_plane_is_z_itself_or_its_principal_components():

@@ -220,11 +220,13 @@ def marginals(columns: Sequence[Column], data: Tensor, drawn: Tensor) -> Figure:
         edges = _edges(column, np.concatenate(pair))
         for colour, x in enumerate(pair):
             axis.hist(x, edges, weights=np.full(len(x), 1 / max(1, len(x))), color=f"C{colour}", alpha=0.5)
-        axis.set(title=f"{column.name[:30]} ({column.kind})")
+        axis.set(title=f"{shown(column.name[:30])} ({column.kind})")
         if column.kind == "positive":
             logarithmic(axis, "x")
         if column.categories:
-            axis.set_xticks(range(len(column.categories)), [name[:12] for name in column.categories], rotation=30)
+            axis.set_xticks(
+                range(len(column.categories)), [shown(name[:12]) for name in column.categories], rotation=30
+            )
     return figure
 
 
@@ -243,7 +245,7 @@ def components(series: dict[str, list[tuple[int, float]]], what: str) -> Figure:
     axis = figure.subplots()
     for name, points in series.items():
         k, values = zip(*sorted(points), strict=True)
-        axis.plot(k, values, "o-", label=name)
+        axis.plot(k, values, "o-", label=shown(name))
     axis.set(xlabel="components K", ylabel=what)
     logarithmic(axis, "x")
     axis.legend()
