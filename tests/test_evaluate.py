@@ -1,5 +1,6 @@
 """Streamed estimates: every draw counted once, whatever the chunks."""
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from scipy.stats import norm
 from torch import nn
 from torch.distributions import Gamma, Independent, Uniform
 
+import vaepriors
 from conftest import RunOn
 from reference import Call, LinearGaussian
 from vaepriors import likelihood, networks
@@ -274,3 +276,21 @@ def test_codes_outside_of_the_support_of_the_prior_are_refused(method, validate_
     model = VAE(encoder, decoder, Call(lambda: Independent(gamma, 1, validate_args=validate_args)))
     with pytest.raises(ValueError, match=r"q\(z\|x\) are outside the support of p\(z\)"):
         estimate(model, torch.zeros(3, 4), method)
+
+
+def test_an_example_without_a_finite_likelihood_is_named_and_nothing_is_written(tmp_path):
+    """The square of its distance is more than the largest float; a mean of -inf would be no evaluation."""
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    data = Dataset("some", x[:20], x[20:25], x[25:], "gaussian")
+    run = RunOn(tmp_path / "run", data)
+    fit(Experiment(hidden=(4,), latent=2, epochs=1, accelerator="cpu"), data, run)
+    far = x[25:].clone()
+    far[12, 0] = 1e25
+    np.save(tmp_path / "far.npy", far.numpy())
+    before = sorted(run.folder.iterdir())
+    with pytest.raises(ValueError, match=r"log p\(x\) of the example in row 12 is -inf"):
+        evaluate_run(run, samples=5, file=tmp_path / "far.npy")
+    assert sorted(run.folder.iterdir()) == before
+    model, _ = run.model(data)
+    with pytest.raises(ValueError, match="row 12 is -inf"):
+        vaepriors.report(model, dataclasses.replace(data, test=far), tmp_path / "page.html", samples=5)

@@ -22,13 +22,27 @@ from vaepriors.vae import eval_mode
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["InBlocks", "Paused"]
+__all__ = ["InBlocks", "Paused", "check_likelihoods"]
 
 _BLOCK = 10  # at least this many examples between two looks at the clock
 
 
 class Paused(RuntimeError):
     """There was no time for all examples; the next call continues with the rest."""
+
+
+def check_likelihoods(log_likelihood: Tensor) -> None:
+    """Refuse likelihoods that have no mean.
+
+    Raises:
+        ValueError: If log p(x) of an example is infinite or not a number.
+    """
+    wrong = (~log_likelihood.isfinite()).nonzero().flatten().tolist()
+    if wrong:
+        raise ValueError(
+            f"log p(x) of the example in row {wrong[0]} is {log_likelihood[wrong[0]].item()}, so there is no mean: its "
+            "values are too far from what the model can draw; leave it out"
+        )
 
 
 class Partial(TypedDict):
@@ -43,6 +57,8 @@ class InBlocks:
 
     The simulated examples of annealed importance sampling follow the others: there the first two of the five numbers of
     an example are the bounds on its log p(x).
+
+    Its `estimate` raises a `ValueError` at the first block with a log p(x) that is infinite or not a number.
 
     Args:
         fabric: The devices, launched.
@@ -77,6 +93,7 @@ class InBlocks:
                     now, done = time.monotonic(), estimates.shape[1]
                     part = self._block(known, x, y, simulated, done, size, chunk)
                     estimates = torch.cat([estimates, part], 1)[:, :total]
+                    check_likelihoods(estimates[0])
                     late = self._any(until is not None and 2 * time.monotonic() - now > until)
                     if late and estimates.shape[1] < total:
                         raise Paused(f"stopped after {estimates.shape[1]} of {total} examples: call again to continue")

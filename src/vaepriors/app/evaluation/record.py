@@ -77,6 +77,7 @@ def evaluate_run(
         draws them given those of the evaluated examples, in their order, and from the first again if they are more.
 
     Raises:
+        ValueError: If log p(x) of an example is infinite or not a number.
         Paused: If it stopped because of `until`.
         Busy: If another process works in the folder.
     """

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from vaepriors.analysis import diagnose
-from vaepriors.app.evaluation import summary
+from vaepriors.app.evaluation import check_likelihoods, summary
 from vaepriors.app.origin import origin
 from vaepriors.app.records import Record, command, examples_in_words, few_samples, records_of
 from vaepriors.app.report import about, draws, evaluations, interpolations, latent_space, page
@@ -52,7 +52,8 @@ def report(
         The page and the folder.
 
     Raises:
-        ValueError: If `out` does not end in .html, or `number` or `samples` is less than 1.
+        ValueError: If `out` does not end in .html, `number` or `samples` is less than 1, or log p(x) of a test example
+            is infinite or not a number.
     """
     path = Path(out)
     if path.suffix != ".html":
@@ -64,6 +65,7 @@ def report(
         x = data.test[:number].to(parameter)
         y = as_conditions(data.conditions.get("test"), x)
         estimates = estimate(model, x, samples, condition=y)
+        check_likelihoods(estimates.log_likelihood)
         result = {"split": "test", "samples": samples, "seed": seed, **summary(estimates, data)}
         record = Record("", result, estimates.log_likelihood.cpu().numpy())
         elbo, latent = measure(model, data, x, seed)
