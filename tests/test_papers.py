@@ -172,7 +172,8 @@ def test_the_difference_to_another_row_is_taken_example_by_example(tmp_path):
             path.write_text(json.dumps(result))
     differences = np.array(logs["b"]) - np.array(logs["a"])
     error = math.sqrt(differences.mean(0).var(ddof=1) / 3 + differences.mean(1).var(ddof=1) / 2)
-    mean, se = papers.summarize(table.rows[1], tmp_path).paired
+    mean, se, seeds = papers.summarize(table.rows[1], tmp_path).paired
+    assert seeds == 2
     assert (mean, se) == pytest.approx((-differences.mean() / 2, error / 2))
     page = papers.markdown(table, tmp_path)
     assert "| row | ours | difference | refined | refined difference |" in page  # no column of a paper's numbers
@@ -183,6 +184,11 @@ def test_the_difference_to_another_row_is_taken_example_by_example(tmp_path):
     assert "| prior | digits-vae | time of a step |\n" in brief
     assert "| `a` | -4.50 ± 0.50 (2 seeds) |  |\n" in brief
     assert f"| `b` | **{differences.mean():+.2f} ± {error:.2f}** (2 seeds) |  |\n" in brief
+    path = tmp_path / "t" / "a-1.json"  # of two seeds, only one can be compared
+    path.write_text(path.read_text().replace('"complete": true', '"complete": false'))
+    mean, error = differences[0].mean(), math.sqrt(differences[0].var(ddof=1) / 3)
+    assert f"| {-mean / 2:+.3f} ± {error / 2:.3f} (1 of 2 seeds) | 2 |" in papers.markdown(table, tmp_path)
+    assert f"| `b` | {mean:+.2f} ± {error:.2f} |  |\n" in by_prior(table, tmp_path)
 
 
 def test_the_first_version_prints_its_last_model_and_the_log_of_its_batches():

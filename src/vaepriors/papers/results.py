@@ -49,6 +49,14 @@ class Result(TypedDict):
     found: Numbers
 
 
+class Difference(NamedTuple):
+    """The mean difference to another row, example by example, over the seeds that both have."""
+
+    value: float
+    error: float  # standard error
+    seeds: int
+
+
 class Summary(NamedTuple):
     """The results of a row, over its seeds."""
 
@@ -60,10 +68,10 @@ class Summary(NamedTuple):
     epochs: str
     hours: float  # mean over seeds
     hardware: str
-    paired: tuple[float, float] | None = None  # difference to the row that it is against, and its standard error
+    paired: Difference | None = None  # to the row that it is against
     refined: tuple[float, float | None] | None = None  # the value by refined posteriors, and its standard error
     refined_remark: str = ""
-    refined_paired: tuple[float, float] | None = None
+    refined_paired: Difference | None = None
     refined_seeds: int = 0
 
 
@@ -99,10 +107,10 @@ def summarize(row: Row, results: Path) -> Summary | None:
         _range([result["epochs"] for result in chosen]),
         statistics.mean(result["hours"] for result in chosen),
         "; ".join(sorted({result["sessions"][-1]["hardware"] for result in chosen})),
-        _paired(row, results),
+        _paired(row, results, bool(complete)),
         _mean(row, refined) if refined else None,
         _remark_refined(row, refined, len(numbers)) if refined else "",
-        _paired(row, results, "refined"),
+        _paired(row, results, bool(complete), "refined"),
         len(refined),
     )
 
@@ -124,18 +132,19 @@ def _remark_refined(row: Row, refined: Sequence[dict[str, Any]], seeds: int) -> 
     return "; ".join([*few, f"by draws from the encoder {statistics.mean(values):.{metric.digits}f}"])
 
 
-def _paired(row: Row, results: Path, part: str = "") -> tuple[float, float] | None:
+def _paired(row: Row, results: Path, complete: bool, part: str = "") -> Difference | None:
     r"""The mean over test examples n and seeds s of the difference of the metric to the row that it is against.
 
     The variance of this mean has two parts, of the examples and of the seeds:
 
     $$\frac{1}{N} \mathrm{Var}_n\, \bar d_n + \frac{1}{S} \mathrm{Var}_s\, \bar d_s$$
 
-    The second is unknown with one seed, and left out. None unless both rows have log p(x) of the same examples.
+    The second is unknown with one seed, and left out. None unless both rows have log p(x) of the same examples, of
+    complete runs or of others, as `complete` says.
     """
     if row.against is None or row.against == row.home:
         return None
-    ours, theirs = (_read_examples(home, results, part) for home in (row.home, row.against))
+    ours, theirs = (_read_examples(home, results, complete, part) for home in (row.home, row.against))
     seeds = [seed for seed in ours if seed in theirs and ours[seed][0] == theirs[seed][0]]
     if not seeds:
         return None
@@ -145,13 +154,13 @@ def _paired(row: Row, results: Path, part: str = "") -> tuple[float, float] | No
     variance = differences.mean(0).var(ddof=1) / differences.shape[1]
     if len(seeds) > 1:
         variance += differences.mean(1).var(ddof=1) / len(seeds)
-    return unit * float(differences.mean()), abs(unit) * math.sqrt(variance)
+    return Difference(unit * float(differences.mean()), abs(unit) * math.sqrt(variance), len(seeds))
 
 
 def _read_examples(
-    home: tuple[str, str], results: Path, part: str
+    home: tuple[str, str], results: Path, complete: bool, part: str
 ) -> dict[int, tuple[str, dict[str, Any], np.ndarray]]:
-    """By seed of a run: digest of its test examples, its numbers, and log p(x) of each example.
+    """By seed of a run, complete or not: digest of its test examples, its numbers, and log p(x) of each example.
 
     The home is table and name of the row, and the part is `refined`, or empty for all of the numbers.
     """
@@ -159,7 +168,8 @@ def _read_examples(
     examples = {}
     for path in results.glob(f"{table}/{name}-*.json"):
         seed = path.stem.removeprefix(f"{name}-")
-        numbers = read_result(path)["found"] if seed.isdecimal() else {}
+        result = read_result(path) if seed.isdecimal() else {}
+        numbers = result["found"] if result.get("complete") is complete else {}
         numbers = numbers.get(part, {}) if part else numbers
         if "examples_digest" not in numbers:  # no such part, or of a version that did not keep the examples
             continue

@@ -49,10 +49,12 @@ def _names(row: Row) -> tuple[str, str]:
 def _cell(summary: Summary | None, best: bool) -> str:
     if summary is None or summary.refined is None:
         return ""
-    value, error = summary.refined_paired or summary.refined
-    sign = "+" if summary.refined_paired else ""
+    if summary.refined_paired is None:
+        (value, error), number, sign = summary.refined, summary.refined_seeds, ""
+    else:
+        (value, error, number), sign = summary.refined_paired, "+"
     text = f"{value:{sign}.2f}" + ("" if error is None else f" ± {error:.2f}")
-    seeds = "" if summary.refined_seeds == 1 else f" ({summary.refined_seeds} seeds)"
+    seeds = "" if number == 1 else f" ({number} seeds)"
     return (f"**{text}**" if best else text) + seeds
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vaepriors.app.choices import markdown_table
-from vaepriors.papers.results import Summary, summarize
+from vaepriors.papers.results import Difference, Summary, summarize
 from vaepriors.papers.rows import METRICS, Row, Table, table
 from vaepriors.papers.short import by_prior
 
@@ -53,23 +53,33 @@ def cells(row: Row, summary: Summary | None) -> list[str]:
         return [name, metric.title, paper, *[""] * 8]
     digits = metric.digits
     ours = _with_error((summary.value, summary.error), digits)
-    difference = _with_error(summary.paired, digits, "+")
+    difference = _difference(summary.paired, digits, len(summary.seeds))
     if row.paper is not None:
         difference = "" if summary.short else f"{summary.value - row.paper:+.{digits}f}"
     remarks = "; ".join(filter(None, (summary.short, summary.remark)))
     ours += f" ({remarks})" if remarks else ""
-    refined = [_with_error(summary.refined, digits), _with_error(summary.refined_paired, digits, "+")]
+    paired = _difference(summary.refined_paired, digits, summary.refined_seeds)
+    refined = [_with_error(summary.refined, digits), paired]
     refined[0] += f" ({summary.refined_remark})" if summary.refined_remark else ""
     seeds, hours = f"{len(summary.seeds)}", f"{summary.hours:.2f}"
     return [name, metric.title, paper, ours, difference, *refined, seeds, summary.epochs, hours, summary.hardware]
 
 
-def _with_error(number: tuple[float, float | None] | None, digits: int, sign: str = "") -> str:
+def _with_error(number: tuple[float, float | None] | None, digits: int) -> str:
     """A number with its standard error; empty without a number."""
     if number is None:
         return ""
     value, error = number
-    return f"{value:{sign}.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+
+
+def _difference(difference: Difference | None, digits: int, seeds: int) -> str:
+    """A difference with its standard error, and of how many of a row's seeds it is, if not of all."""
+    if difference is None:
+        return ""
+    value, error, number = difference
+    of = f" ({number} of {seeds} seeds)" if number < seeds else ""
+    return f"{value:+.{digits}f} ± {error:.{digits}f}{of}"
 
 
 def markdown(table: Table, results: Path, only: Only = "all") -> str:
