@@ -14,7 +14,7 @@ from vaepriors.analysis import Graph
 from vaepriors.app.interpolation import Interpolation
 from vaepriors.app.report.curves import curves, write_curves
 from vaepriors.app.report.paths import write_interpolations
-from vaepriors.app.report.pictures import figure_png, grid, save_png, write_pictures
+from vaepriors.app.report.pictures import figure_png, grid, save_png, tones, write_pictures
 from vaepriors.data import Dataset
 from vaepriors.networks.heads import GaussianHead, PoissonHead
 from vaepriors.priors import StandardNormal, VampPrior
@@ -100,6 +100,19 @@ def test_a_reconstruction_is_below_its_example(tmp_path, test, number):
     assert min(number, test, 10) <= len(above) <= min(number, test)
     assert (above == (data.test[: len(above), 0] * 255).numpy()).all()
     assert (below == 255 - above).all()
+
+
+def test_real_images_are_black_at_their_least_value_and_white_at_their_largest(tmp_path):
+    """Standardised images are not all black below zero, nor counts all white above one."""
+    x = torch.tensor([-3.0, -1.0, 1.0, 5.0]).reshape(1, 1, 2, 2)
+    data = Dataset("real", x, x, x, "gaussian")
+    assert grid(tones(x, data), border=0)[..., 0].tolist() == [[0, 64], [128, 255]]
+    constant = Dataset("counts", torch.full_like(x, 4), torch.full_like(x, 4), torch.full_like(x, 4), "poisson")
+    assert tones(constant.test, constant).eq(0).all()
+    assert tones(data.test, dataset(3)).equal(data.test)  # of a set with values in [0, 1]
+    write_pictures(tmp_path, model(), data, 1)
+    sheet = matplotlib.image.imread(tmp_path / "reconstructions.png")[..., 0]
+    assert sorted(set((sheet[: len(sheet) // 2] * 255).round().astype(int).ravel())) == [0, 64, 128, 255]
 
 
 @pytest.mark.parametrize("kind", ["images", "figures", "curves"])

@@ -59,6 +59,10 @@ def points(shape=(1, 8, 8), likelihood="bernoulli", n=12, labels=False, segments
     return Dataset("some", x, x, x, likelihood, labels=known, segments=segments)
 
 
+def scaled(data, factor):
+    return dataclasses.replace(data, **{name: factor * getattr(data, name) for name in ("train", "valid", "test")})
+
+
 @pytest.fixture
 def trained(tmp_path):
     """A tiny run of given options on given data."""
@@ -106,6 +110,7 @@ def test_every_model_and_prior_has_a_report(model, prior, trained):
     ("data", "words"),
     [
         (points((3, 8, 8), "gaussian"), "Drawn from the prior, decoded."),
+        (scaled(points((3, 8, 8), "gaussian"), 4), "In pictures, 0.00"),
         (points((1, 8, 8), "logistic256"), "bits per dimension"),
         (points((7,), "gaussian"), "Mean and standard deviation of each coordinate"),
         (points((7,)), "The prior has 3; they are not shown"),
@@ -113,7 +118,7 @@ def test_every_model_and_prior_has_a_report(model, prior, trained):
         (points(), "The data have no labels"),
         (points(n=1), "The test set has one example"),
     ],
-    ids=["three channels", "gray levels", "vectors", "bits", "labels", "no labels", "one example"],
+    ids=["three channels", "other values", "gray levels", "vectors", "bits", "labels", "no labels", "one example"],
 )
 def test_a_report_of_any_data_says_what_is_missing(data, words, trained):
     run = trained(data, prior="vamp", components=3)

@@ -30,7 +30,7 @@ from vaepriors.app.report.likelihoods import (
     paired_difference,
 )
 from vaepriors.app.report.page import sheet
-from vaepriors.app.report.pictures import draw, grid
+from vaepriors.app.report.pictures import draw, grid, tones
 from vaepriors.app.report.subject import as_conditions, levels_of, look
 from vaepriors.app.run import Run
 from vaepriors.conditional import AnyVAE
@@ -70,7 +70,7 @@ class Compared(NamedTuple):
 def _draws(model: AnyVAE, data: Dataset, name: str, place: int) -> page.Picture:
     """Images drawn from a model."""
     images, _ = draw(model, data, 32)
-    return sheet(f"samples-{place}", grid(images, 16), f"32 images drawn from {name}.", name)
+    return sheet(f"samples-{place}", grid(tones(images, data), 16), f"32 images drawn from {name}.", name)
 
 
 @torch.no_grad()

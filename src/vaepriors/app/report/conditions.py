@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vaepriors.analysis import Information, Labelled, class_information, levels
 from vaepriors.app.report.page import Part, sheet
-from vaepriors.app.report.pictures import CLASSES, OF_EACH, by_condition, grid
+from vaepriors.app.report.pictures import CLASSES, OF_EACH, by_condition, grid, tones
 from vaepriors.conditional import AnyVAE, batches
 from vaepriors.data import Dataset
 
@@ -36,7 +36,7 @@ def conditions(model: AnyVAE, data: Dataset, x: Tensor) -> Iterator[Part]:
     images, names = by_condition(model, data)
     of = f" of the first {CLASSES} classes" if len(classes) > CLASSES else ""
     alt = f"{OF_EACH} draws given each condition{of}, a row each: {'; '.join(names)}."
-    yield sheet("conditions", grid(images, OF_EACH), alt, alt)
+    yield sheet("conditions", grid(tones(images, data), OF_EACH), alt, alt)
 
 
 def in_words(information: Information) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor
 from vaepriors.analysis import responsibilities
 from vaepriors.app.report import figures, page
 from vaepriors.app.report.page import Opening, Part, drawn, sheet
-from vaepriors.app.report.pictures import draw, grid, reconstructions
+from vaepriors.app.report.pictures import draw, extremes, grid, reconstructions, tones
 from vaepriors.app.report.subject import Subject, levels_of
 from vaepriors.conditional import AnyVAE, batches, given
 from vaepriors.data import Dataset
@@ -36,9 +36,13 @@ def samples(subject: Subject) -> Iterator[Part]:
         yield "The data are vectors, not images: their coordinates are compared."
         yield drawn("samples", figures.coordinates(x, drawn_x), alt, alt)
         return
-    yield sheet("samples", grid(drawn_x, 16), "64 images drawn from the model.", "Drawn from the prior, decoded.")
+    low, high = extremes(subject.data)
+    if (low, high) != (0, 1):
+        yield f"In pictures, {low:.4g} is black and {high:.4g} white: the extremes of the test examples."
+    images = grid(tones(drawn_x, subject.data), 16)
+    yield sheet("samples", images, "64 images drawn from the model.", "Drawn from the prior, decoded.")
     alt = "Test examples, each above its reconstruction."
-    yield sheet("reconstructions", reconstructions(model, x[:20], subject.y), alt, alt)
+    yield sheet("reconstructions", reconstructions(model, subject.data, x[:20], subject.y), alt, alt)
 
 
 def _columns(data: Dataset, x: Tensor, drawn_x: Tensor) -> Iterator[Part]:
@@ -99,24 +103,22 @@ def pseudo_inputs(subject: Subject) -> Iterator[Part]:
         yield f"{percent_in_words(share)} of their pixels are at a bound, where they get no gradient."
     for k in order:
         own = y if top.conditions is None else top.conditions()[k]
-        yield _opening(model, top, k, percent_in_words(rank[k].item()), own, subject.data.classes)
+        yield _opening(model, top, k, percent_in_words(rank[k].item()), own, subject.data)
 
 
-def _opening(
-    model: AnyVAE, top: VampPrior, k: int, percent: str, y: Tensor | None, classes: tuple[int | str, ...]
-) -> Opening:
+def _opening(model: AnyVAE, top: VampPrior, k: int, percent: str, y: Tensor | None, data: Dataset) -> Opening:
     """A pseudo-input, which opens to images generated from it; with conditions, given y: its own, or one for each."""
     u, number = top.inputs()[k : k + 1], k + 1
     z = top.posteriors(slice(k, k + 1)).sample((GENERATED,)).squeeze(1)
     if isinstance(model.prior, TwoLevelPrior):
         z = torch.cat([z, model.prior.bottom(z, *() if y is None else (y,)).sample()], -1)
-    if y is not None and y.dim() == 1 and classes:
+    if y is not None and y.dim() == 1 and (classes := data.classes):
         percent += f", class {classes[int(y[: len(classes)].argmax())]}"
     small = max(1, round(96 / u.shape[-1])) * u.shape[-1]
-    images = grid(point_estimate(given(model, y).decoder(z)), 8)
+    images = grid(tones(point_estimate(given(model, y).decoder(z)), data), 8)
     return Opening(
         f"{number}: {percent}",
-        sheet(f"pseudo-{number}", grid(u), f"Pseudo-input {number}, {percent}.", width=small),
+        sheet(f"pseudo-{number}", grid(tones(u, data)), f"Pseudo-input {number}, {percent}.", width=small),
         sheet(f"generated-{number}", images, f"{GENERATED} images generated from pseudo-input {number}."),
     )
 

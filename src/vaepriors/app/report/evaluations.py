@@ -8,7 +8,7 @@ import numpy as np
 from vaepriors.app.records import Record, examples_in_words, method_in_words, without_examples
 from vaepriors.app.report import figures, page
 from vaepriors.app.report.page import Part, drawn, sheet
-from vaepriors.app.report.pictures import grid
+from vaepriors.app.report.pictures import grid, tones
 from vaepriors.app.report.subject import Subject
 from vaepriors.words import counted
 
@@ -81,4 +81,5 @@ def _likelihood_pictures(subject: Subject, split: str, values: np.ndarray) -> It
     for name, rows in (("hardest", order[:shown]), ("easiest", order[::-1][:shown])):
         numbers = ", ".join(f"{values[row]:.1f}" for row in rows)
         alt = f"The {shown} {name} examples, log p(x) from left to right {numbers}."
-        yield sheet(name, grid(subject.data.test[rows.copy()], shown), alt, f"The {name}: {numbers} nats.")
+        images = grid(tones(subject.data.test[rows.copy()], subject.data), shown)
+        yield sheet(name, images, alt, f"The {name}: {numbers} nats.")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vaepriors.app.interpolation import Interpolation
-from vaepriors.app.report.pictures import grid, save_figure, save_png
+from vaepriors.app.report.pictures import grid, save_figure, save_png, tones
 from vaepriors.data import Dataset
 
 __all__ = ["write_interpolations"]
@@ -32,7 +32,7 @@ def write_interpolations(folder: Path, interpolations: list[Interpolation], data
         save_figure(files[0], _figures(some, dataset.segments))
     elif dataset.has_images:
         rows = [_along(x, each.ends) for each in some for x in (each.decoded, each.straight)]
-        save_png(files[0], grid(torch.cat(rows), columns=len(rows[0])))
+        save_png(files[0], grid(tones(torch.cat(rows), dataset), columns=len(rows[0])))
     else:
         save_figure(files[0], _curves(some))
     if interpolations[0].path.shape[1] == 2:

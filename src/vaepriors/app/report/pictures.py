@@ -22,12 +22,14 @@ __all__ = [
     "by_condition",
     "draw",
     "drawn_points",
+    "extremes",
     "figure_png",
     "grid",
     "png",
     "reconstructions",
     "save_figure",
     "save_png",
+    "tones",
     "write_pictures",
 ]
 
@@ -62,6 +64,18 @@ def grid(images: Tensor, columns: int | None = None, border: int = 1) -> np.ndar
     return sheet
 
 
+def extremes(dataset: Dataset) -> tuple[float, float]:
+    """The values that are black and white in pictures: 0 and 1, or those of test examples if they are beyond."""
+    low, high = (each.item() for each in dataset.test.aminmax())
+    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high if high > low else low + 1)
+
+
+def tones(images: Tensor, dataset: Dataset) -> Tensor:
+    """Images whose values in [0, 1] are black to white, for `grid`."""
+    low, high = extremes(dataset)
+    return (images - low) / (high - low)
+
+
 def png(sheet: np.ndarray, least_width: int = 600) -> bytes:
     """A PNG, enlarged by a whole factor where it would be narrower than `least_width`."""
     factor = -(-least_width // sheet.shape[1])
@@ -90,11 +104,12 @@ def save_figure(path: Path, figure: Figure) -> None:
     write_atomically(path, figure_png(figure, 120))
 
 
-def reconstructions(model: AnyVAE, x: Tensor, condition: Tensor | None = None) -> np.ndarray:
-    """A sheet of images, each above its reconstruction, in whole rows of at most ten."""
+def reconstructions(model: AnyVAE, dataset: Dataset, x: Tensor, condition: Tensor | None = None) -> np.ndarray:
+    """A sheet of images of a data set, each above its reconstruction, in whole rows of at most ten."""
     columns = min(len(x), 10)
     rows = batches(model, x[: len(x) - len(x) % columns], condition, columns)
-    return grid(torch.cat([part for at, row in rows for part in (row, point_estimate(at.reconstruct(row)))]), columns)
+    pairs = torch.cat([part for at, row in rows for part in (row, point_estimate(at.reconstruct(row)))])
+    return grid(tones(pairs, dataset), columns)
 
 
 def draw(model: AnyVAE, dataset: Dataset, number: int, condition: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -161,12 +176,15 @@ def write_pictures(
         return written
     examples = dataset.test[: min(number, 30)].to(samples)
     conditions = None if y is None else dataset.conditions["test"].to(y)
-    sheets = {"samples": grid(samples), "reconstructions": reconstructions(model, examples, conditions)}
+    sheets = {
+        "samples": grid(tones(samples, dataset)),
+        "reconstructions": reconstructions(model, dataset, examples, conditions),
+    }
     if y is not None:
-        sheets["by_condition"] = grid(by_condition(model, dataset)[0], OF_EACH)
+        sheets["by_condition"] = grid(tones(by_condition(model, dataset)[0], dataset), OF_EACH)
     for part in model.modules():
         if isinstance(part, VampPrior):
-            sheets["pseudo_inputs"] = grid(part.inputs()[:number])
+            sheets["pseudo_inputs"] = grid(tones(part.inputs()[:number], dataset))
     for name, sheet in sheets.items():
         save_png(folder / f"{name}.png", sheet)
     return written + [folder / f"{name}.png" for name in sheets]
