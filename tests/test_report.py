@@ -96,6 +96,7 @@ def test_every_model_and_prior_has_a_report(model, prior, trained):
     assert re.findall(r'<section id="([^"]+)"', text) == SECTIONS
     assert text.count("<details>") == (3 if prior.startswith("vamp") else 0)
     assert ("The prior has none" in text) == (not prior.startswith("vamp"))
+    assert ("u are latent variables of the prior itself" in text) == (prior == "vhp")
     assert (folder / "samples.png").is_file()
     assert "Not evaluated yet: run vaepriors evaluate" in text
     assert "None yet: run vaepriors interpolate" in text
@@ -116,7 +117,7 @@ def test_every_model_and_prior_has_a_report(model, prior, trained):
         (points((7,)), "The prior has 3; they are not shown"),
         (points(labels=True), "Codes z of 12 test examples beside"),
         (points(), "The data have no labels"),
-        (points(n=1), "The test set has one example"),
+        (points(n=1), "One test example is measured"),
     ],
     ids=["three channels", "other values", "gray levels", "vectors", "bits", "labels", "no labels", "one example"],
 )
@@ -301,6 +302,9 @@ def test_likelihoods_of_other_kinds_are_not_compared(trained):
     compared = compare(runs)
     differences = [row[COLUMNS.index("difference")] for row in rows(compared)]
     assert [bool(each) for each in differences] == [False, True, True, False, False]
+    for run, varies in ((runs[0], False), (runs[-1], True)):
+        write_report(run)
+        assert ("so their counts vary less than those of the test examples" in text_of(run)) == varies
     text = "\n".join(notes(compared))
     assert "(1) gaussian does not compare" in text
     assert "(2) factors does not compare" in text

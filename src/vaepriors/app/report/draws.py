@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vaepriors.analysis import responsibilities
 from vaepriors.app.report import figures, page
+from vaepriors.app.report.likelihoods import Measure, measure_of
 from vaepriors.app.report.page import Opening, Part, drawn, sheet
 from vaepriors.app.report.pictures import draw, extremes, grid, reconstructions, tones
 from vaepriors.app.report.subject import Subject, levels_of
@@ -28,6 +29,8 @@ def samples(subject: Subject) -> Iterator[Part]:
     model, x = subject.model, subject.x
     number = 64 if subject.data.has_images else 500
     drawn_x, _ = draw(model, subject.data, number)
+    if subject.run is not None and not subject.data.has_images:
+        yield from _usual(measure_of(subject.run.experiment(), subject.data))
     if subject.data.columns:
         yield from _columns(subject.data, x, drawn_x)
         return
@@ -43,6 +46,15 @@ def samples(subject: Subject) -> Iterator[Part]:
     yield sheet("samples", images, "64 images drawn from the model.", "Drawn from the prior, decoded.")
     alt = "Test examples, each above its reconstruction."
     yield sheet("reconstructions", reconstructions(model, subject.data, x[:20], subject.y), alt, alt)
+
+
+def _usual(measure: Measure) -> Iterator[str]:
+    """What draws do not repeat of the data, if the density of counts is given it."""
+    if given_what := [part for part in measure if part.startswith("given")]:
+        yield (
+            f"log p(x) is {' and '.join(given_what)}. All draws have the usual one, so their counts vary less than "
+            "those of the test examples."
+        )
 
 
 def _columns(data: Dataset, x: Tensor, drawn_x: Tensor) -> Iterator[Part]:

@@ -19,7 +19,7 @@ def units(subject: Subject) -> Iterator[Part]:
     """Active units, and the divergence of each."""
     latent = subject.latent
     if not latent.activity:
-        yield "The test set has one example; activity is a variance over several."
+        yield "One test example is measured; activity is a variance over several."
         return
     counts = ", ".join(f"{int((v > 0.01).sum())} of {len(v)} of {name}" for name, v in latent.activity.items())
     yield f"Active by the variance of their posterior mean over {len(subject.x)} test examples, above 0.01: {counts}."
@@ -28,11 +28,13 @@ def units(subject: Subject) -> Iterator[Part]:
         sums = ", ".join(f"{name} {values.sum().item():.2f}" for name, values in divergence.items())
         yield (
             f"Divergence of the units from the prior, summed over each level, in nats: {sums}; the rate of the same "
-            f"model is {subject.elbo.rate.mean().item():.2f}. The sums differ from the rate where units depend on each "
-            "other under the prior, as under a mixture: each unit is compared with its own marginal distribution."
+            f"model is {subject.elbo.rate.mean().item():.2f}. The sums of z differ from the rate where units depend on "
+            "each other under the prior, as under a mixture: each unit is compared with its own marginal distribution."
         )
-    if unknown := ", ".join(latent.divergence.keys() - divergence.keys()):
-        yield f"The divergence of the units of {unknown} is not shown: the prior has no known marginals there."
+    if any(name.startswith("u") for name in divergence):
+        yield "u are latent variables of the prior itself: their divergence, given z, is no part of the rate."
+    if unknown := ", ".join(name for name in latent.divergence if name not in divergence):
+        yield f"The divergence of the units of {unknown} is not shown: marginals of q(z|x) or p(z) are unknown there."
     yield drawn("units", figures.units(latent.activity, divergence), f"Units, sorted, by level: {counts} active.")
 
 
@@ -105,7 +107,7 @@ def codes(subject: Subject) -> Iterator[Part]:
     codes = torch.cat([at.encoder(some).sample() for at, some in batches(model, x, subject.y, 500)])
     prior = given(model, subject.y).prior().sample((len(x),) if subject.y is None else ())
     if len(x) < 3:
-        yield f"The test set has {counted(len(x), 'example')}; a plane needs three."
+        yield f"Only {counted(len(x), 'test example')} measured; a plane needs three."
         return
     labels = subject.data.labels.get("test")
     labels = None if labels is None or labels.dim() != 1 else labels[: len(x)]
