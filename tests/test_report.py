@@ -153,11 +153,23 @@ def test_a_report_has_what_the_run_has(trained):
     assert weights == sorted(weights, reverse=True)
     assert "along 50 points of them" in text
     assert "lower is smoother" in text
-    assert "sums differ from the rate" in text
+    assert "sums of z differ from the rate" in text
     assert "weighted" in text
     assert "torch" in text
     curves = write_curves(run.folder, run.metrics())
     assert curves[0].is_file()
+
+
+def test_numbers_of_different_examples_say_so(trained):
+    run = trained(points(n=40))
+    evaluate_run(run, samples=10, number=5)
+    write_report(run)
+    text = text_of(run)
+    assert "log p(x), 5 examples (test), nats" in text
+    assert "ELBO, 40 test examples, nats" in text
+    evaluate_run(run, samples=10)
+    write_report(run)
+    assert "ELBO, test, nats" in text_of(run)
 
 
 def test_the_best_loss_is_that_of_an_epoch_that_may_give_the_best_model(trained):

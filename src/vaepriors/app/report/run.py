@@ -21,6 +21,7 @@ from vaepriors.likelihood import estimate
 from vaepriors.limits import at_least_one
 from vaepriors.numerics import fixed_numerics, seed_of
 from vaepriors.vae import eval_mode
+from vaepriors.words import counted
 
 __all__ = ["report", "write_report"]
 
@@ -119,14 +120,18 @@ def write_report(
 
 
 def _numbers(subject: Subject) -> list[tuple[str, str]]:
-    numbers, elbo = [], subject.elbo
+    numbers, elbo, measured = [], subject.elbo, "test"
     if subject.records:
         result = subject.records[0].result
-        numbers.append((f"log p(x), {examples_in_words(result)}, nats", evaluations.likelihood_of(result)))
+        examples = examples_in_words(result)
+        if (result["split"], result["n"]) != ("test", len(subject.x)):  # the numbers are of different examples
+            examples = f"{counted(result['n'], 'example')} ({examples})"
+            measured = counted(len(subject.x), "test example")
+        numbers.append((f"log p(x), {examples}, nats", evaluations.likelihood_of(result)))
         if result["bits_per_dim"] is not None and subject.data.likelihood == "logistic256":
             numbers.append(("bits per dimension", f"{result['bits_per_dim']:.3f}"))
     for name, values in (("ELBO", elbo.elbo), ("rate", elbo.rate), ("distortion", elbo.distortion)):
-        numbers.append((f"{name}, test, nats", f"{values.mean().item():.2f}"))
+        numbers.append((f"{name}, {measured}, nats", f"{values.mean().item():.2f}"))
     for name, values in subject.latent.activity.items():
         numbers.append((f"active units of {name}", f"{int((values > 0.01).sum())} of {len(values)}"))
     return numbers
