@@ -160,6 +160,12 @@ def test_a_report_has_what_the_run_has(trained):
     assert curves[0].is_file()
 
 
+def test_the_implied_posterior_of_a_model_in_double_precision_is_drawn(trained):
+    run = trained(points(), latent=2, objective="iwae", samples=5, epochs=1, precision="64-true")
+    _, folder = write_report(run)
+    assert (folder / "implied.png").is_file()
+
+
 def test_numbers_of_different_examples_say_so(trained):
     run = trained(points(n=40))
     evaluate_run(run, samples=10, number=5)

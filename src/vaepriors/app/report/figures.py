@@ -176,7 +176,7 @@ def implied(model: VAE, x: Tensor, samples: int, points: int = 80) -> Figure:
     """For z in a plane: q(z|x), q_EW(z|x) of `samples` draws, and p(z|x), on one grid (Cremer et al. 2017)."""
     q = model.encoder(x)
     reach = 4 * q.stddev.max()
-    axes = [torch.linspace(-1, 1, points).to(x.device) * reach + centre for centre in q.mean]
+    axes = [torch.linspace(-1, 1, points).to(x) * reach + centre for centre in q.mean]
     z = torch.cartesian_prod(*axes)
     exact = (model.decoder(z).log_prob(x) + model.prior().log_prob(z)).double()
     log_densities = {
