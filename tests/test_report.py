@@ -607,6 +607,22 @@ def labelled(x, labels):
     return condition_on(Dataset("some", x, x[some], x[some], "bernoulli", labels=own), "labels")
 
 
+@pytest.mark.parametrize(
+    ("kind", "model", "is_one"), [("labels", "hvae", True), ("covariates", "hvae", False), ("covariates", "vae", True)]
+)
+def test_the_marginal_kl_given_covariates_is_no_divergence(tmp_path, kind, model, is_one):
+    """p(z1|z2, y) sees the covariates that q(z) averages over."""
+    x = torch.rand(20, 3, generator=torch.Generator().manual_seed(0)).round()
+    data = labelled(x, torch.arange(20) % 2)
+    of = {split: torch.linspace(0, 1, len(getattr(data, split)))[:, None] for split in ("train", "valid", "test")}
+    data = condition_on(dataclasses.replace(data, covariates=of, conditions={}, classes=()), kind)
+    trained, _ = build(Experiment(model=model, condition=kind, hidden=(4,), latent=1), data)
+    page, _ = vaepriors_report(trained, data, tmp_path / "page.html", samples=5)
+    text = html.unescape(page.read_text())
+    assert ("the marginal KL is no divergence here" in text) == (not is_one)
+    assert ("what a better prior could gain with" in text or "depends on N" in text) == is_one
+
+
 def test_pseudo_inputs_without_conditions_are_decoded_given_those_of_test_examples(tmp_path):
     """Encoder and prior do not see the class; the decoder does."""
     x = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0)).round()

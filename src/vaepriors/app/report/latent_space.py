@@ -10,9 +10,15 @@ from vaepriors.app.report import figures, page
 from vaepriors.app.report.page import Part, drawn
 from vaepriors.app.report.subject import Subject, levels_of
 from vaepriors.conditional import batches, given
+from vaepriors.priors import TwoLevelPrior
 from vaepriors.words import counted
 
-__all__ = ["codes", "elbo", "limits", "units"]
+__all__ = ["codes", "elbo", "is_divergence", "limits", "units"]
+
+OF_COVARIATES = (
+    "p(z1|z2, y) is given the covariates, and q(z) is the mean over all of them. So the marginal KL is no divergence "
+    "here: it may be negative, and does not say what a better prior could gain."
+)
 
 
 def units(subject: Subject) -> Iterator[Part]:
@@ -57,7 +63,7 @@ def elbo(subject: Subject) -> Iterator[Part]:
     yield f"-ELBO over {over} = {surgery.distortion + surgery.rate:.2f} nats = {parts} (Hoffman & Johnson 2016)."
     if subject.data.classes:
         yield "The last two are those given the class: q(z) is that of a class, and N the number of its examples."
-    yield limits(surgery)
+    yield limits(surgery) if is_divergence(subject) else OF_COVARIATES
     yield drawn("surgery", figures.surgeries({subject.name: surgery}), f"-ELBO as bars of its parts, in nats: {parts}.")
     rate, distortion = subject.elbo.rate.mean().item(), subject.elbo.distortion.mean().item()
     points = {"test examples": (rate, distortion), "training": (surgery.rate, surgery.distortion)}
@@ -71,6 +77,12 @@ def elbo(subject: Subject) -> Iterator[Part]:
     about = None if subject.run is None else origin(subject.run)
     if about is not None and about["surgery"] is not None:
         yield _before_and_after(about, surgery)
+
+
+def is_divergence(subject: Subject) -> bool:
+    """Whether the marginal KL is that of q(z), or of a class, from one p(z): not where p(z1|z2, y) sees covariates."""
+    covariates = 0 if subject.y is None else subject.y.shape[-1] - len(subject.data.classes)
+    return not covariates or not isinstance(subject.model.prior, TwoLevelPrior)
 
 
 def _before_and_after(about: Origin, after: Surgery) -> page.Table:

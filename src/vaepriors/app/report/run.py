@@ -72,7 +72,7 @@ def report(
         elbo, latent = measure(model, data, x, seed)
         subject = Subject(data.name, model, data, x, y, elbo, latent, list(metrics), [record])
         sections = page.sections(_parts(subject))
-    sentences = diagnose(latent.activity, latent.surgery, result["effective_samples_mean"])
+    sentences = _diagnose(subject, result["effective_samples_mean"])
     parameters = sum(p.numel() for p in model.parameters())
     return page.write(path, data.name, f"{parameters:,} parameters.", sections, _numbers(subject), sentences)
 
@@ -115,8 +115,13 @@ def write_report(
     title += f", given {experiment.condition}" if experiment.condition else ""
     subtitle = f"Model of epoch {values['epoch']} ({which}) of {len(subject.metrics)}, seed {experiment.seed}."
     effective = few_samples(records[0].result) if records else None
-    sentences = stale + diagnose(subject.latent.activity, subject.latent.surgery, effective)
+    sentences = stale + _diagnose(subject, effective)
     return page.write(run / "report.html", title, subtitle, sections, _numbers(subject), sentences)
+
+
+def _diagnose(subject: Subject, effective_samples: float | None) -> list[str]:
+    surgery = subject.latent.surgery if latent_space.is_divergence(subject) else None
+    return diagnose(subject.latent.activity, surgery, effective_samples)
 
 
 def _numbers(subject: Subject) -> list[tuple[str, str]]:
