@@ -120,7 +120,9 @@ def test_every_command_knows_a_refitted_run(source, vaepriors, tmp_path, prior):
     assert vaepriors("evaluate", new, "--samples", "5", "--accelerator", "cpu") == 0
     assert vaepriors("sample", new, "--number", "2") == 0
     assert vaepriors("report", new, "--number", "5") == 0
-    assert f"{about['surgery']['rate']:.2f}" in (new / "report.html").read_text()
+    page = (new / "report.html").read_text()
+    assert f"{about['surgery']['rate']:.2f}" in page
+    assert "The losses are rates" in page
     assert vaepriors("compare", source, new, "--number", "5", "--out", tmp_path / "page.html") == 0
     assert vaepriors("train", "--out", new, "--resume", "--epochs", "4") == 0
     assert len(Run(new).metrics()) == 4

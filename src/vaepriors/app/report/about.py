@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from vaepriors.app.origin import origin
 from vaepriors.app.report import page
 from vaepriors.app.report.curves import curves
 from vaepriors.app.report.page import Part, drawn
@@ -28,6 +29,8 @@ def training(subject: Subject) -> Iterator[Part]:
         f"{counted(len(subject.metrics), 'epoch')} in {duration}. The best validation loss is {best['valid_loss']:.2f} "
         f"nats, of epoch {best['epoch']}; the last one {last['valid_loss']:.2f}."
     )
+    if subject.run is not None and origin(subject.run) is not None:
+        yield "The losses are rates: only the prior was trained."
     if len(subject.metrics) < subject.epochs:
         yield "The training ended before the last epoch: stopped early, interrupted, or still running."
     names = "losses, rate, distortion" + (", the weight of the divergence" if "beta" in last else "")
