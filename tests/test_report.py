@@ -307,6 +307,17 @@ def test_evaluations_that_do_not_compare_are_marked(trained):
         assert re.search(rf"^\({number}\) .*{re.escape(words)}", text, re.MULTILINE), text
 
 
+def test_other_numbers_of_draws_under_a_vhp_are_remarked_on(trained):
+    data, runs = points(n=5), []
+    for name, prior, number in (("a", "vhp", 2), ("b", "vhp", 3), ("c", "standard", None)):
+        runs.append(trained(data, name, prior=prior, epochs=1))
+        evaluate_run(runs[-1], samples=5, prior_samples=number)
+    text = "\n".join(notes(compare(runs)))
+    assert "different numbers of draws, 2 of a, 3 of b" in text
+    assert "does not compare" not in text
+    assert "numbers of draws" not in "\n".join(notes(compare(runs[1:])))
+
+
 def test_likelihoods_of_other_kinds_are_not_compared(trained):
     """A probability is no density, and log p(x) given totals, sizes or factors is not log p(x)."""
     x = torch.poisson(torch.full((20, 3), 4.0), generator=torch.Generator().manual_seed(0))

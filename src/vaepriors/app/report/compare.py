@@ -221,12 +221,25 @@ def _notes_on_kinds(compared: Sequence[Compared]) -> list[str]:
             f"difference is the mean of log p(x) minus that of {reference.name} over the same examples, with its "
             "standard error."
         )
+    sentences += _notes_on_prior_samples(compared)
     apart = ("checkpoint", "prior_samples")
     options = {name: value for name, value in common.result.items() if name in OPTIONS and name not in apart}
     by_name = {each.name: each for each in compared}
     for number, name in enumerate(_apart(compared), 1):
         sentences.append(f"({number}) {name} does not compare with the others: {_why(by_name[name], first, options)}")
     return sentences + _missing(compared, options)
+
+
+def _notes_on_prior_samples(compared: Sequence[Compared]) -> list[str]:
+    """That the densities of VHPs are estimated by different numbers of draws, if they are."""
+    records = {each.name: each.record for each in compared if each.record is not None and each.comparable}
+    numbers = {name: n for name, record in records.items() if (n := record.result["prior_samples"]) is not None}
+    if len(set(numbers.values())) < 2:
+        return []
+    words = ", ".join(f"{number} of {name}" for name, number in numbers.items())
+    return [
+        f"The density of the prior vhp is estimated from different numbers of draws, {words}: too low by few of them."
+    ]
 
 
 def _why(each: Compared, first: Compared, options: dict[str, Any]) -> str:
