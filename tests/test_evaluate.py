@@ -130,12 +130,12 @@ def test_summary_has_the_standard_error_and_bits_of_the_image():
     two = torch.tensor([-1.0, -3.0], dtype=torch.float64)
     estimates = Estimate(two, two - 1, torch.ones(2), torch.ones(2), torch.tensor([3.0, 5.0]))
     x = torch.full((2, 1, 2, 2), 0.5 / 256)
-    result = summary(estimates, Dataset("t", x, x, x, "logistic256"))
+    result = summary(estimates, Dataset("t", x, x, x, "logistic256"), True)
     assert result["nll"] == 2
     assert result["nll_se"] == pytest.approx(math.sqrt(2) / math.sqrt(2))
     assert result["bits_per_dim"] == pytest.approx(2 / (4 * math.log(2)))
     assert (result["effective_samples_mean"], result["effective_samples_min"]) == (4, 3)
-    assert summary(estimates, Dataset("t", x, x, x, "gaussian"))["bits_per_dim"] is None
+    assert summary(estimates, Dataset("t", x, x, x, "gaussian"), False)["bits_per_dim"] is None
 
 
 @pytest.mark.parametrize("chunk", [None, 7])

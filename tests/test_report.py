@@ -22,6 +22,7 @@ from vaepriors.analysis import Surgery
 from vaepriors.app.evaluation import evaluate_run
 from vaepriors.app.experiment import MODELS, Experiment, build
 from vaepriors.app.interpolation import interpolate_run
+from vaepriors.app.measure import is_discrete
 from vaepriors.app.records import write_record
 from vaepriors.app.report import figures
 from vaepriors.app.report.about import duration_in_words
@@ -39,7 +40,7 @@ from vaepriors.app.report.subject import look
 from vaepriors.app.run import Run
 from vaepriors.app.train import fit
 from vaepriors.conditional import ConditionalVAE, Ignoring
-from vaepriors.data import Dataset, binarize_once, condition_on
+from vaepriors.data import LIKELIHOODS, Dataset, binarize_once, condition_on
 from vaepriors.likelihood import estimate
 from vaepriors.networks.mixed import Column
 from vaepriors.numerics import seed_of
@@ -307,6 +308,44 @@ def test_evaluations_that_do_not_compare_are_marked(trained):
         assert re.search(rf"^\({number}\) .*{re.escape(words)}", text, re.MULTILINE), text
 
 
+def test_a_density_of_a_custom_decoder_is_no_probability_of_bits(trained):
+    """Bits have a probability under a Bernoulli decoder and a density under a normal one: no bits per dimension."""
+    data, shape = points(n=20), (1, 8, 8)
+
+    class Custom(RunOn):
+        def model(self, dataset, which="best"):
+            model, values = super().model(dataset, which)
+            head = Call(
+                lambda z: Independent(Normal(z.mean(-1)[..., None, None, None].expand(*z.shape[:-1], *shape), 1), 3)
+            )
+            return VAE(model.encoder, head, model.prior), values
+
+    named = trained(data, "named", epochs=1)
+    trained(data, "custom", epochs=1)
+    runs = [named, Custom(named.folder.with_name("custom"), data)]
+    bits = [evaluate_run(run, samples=5)["bits_per_dim"] for run in runs]
+    assert [each is None for each in bits] == [False, True]
+    text = "\n".join(notes(compare(runs)))
+    assert "(1) custom does not compare with the others: its likelihood is of densities, not of probabilities." in text
+
+
+@pytest.mark.parametrize("name", [name for name in LIKELIHOODS if name != "mixed"])
+def test_the_support_says_whether_a_likelihood_is_a_probability(name):
+    x = torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
+    x = (
+        x
+        if name in ("gaussian", "student")
+        else (x * 256).floor().add(0.5) / 256
+        if name == "logistic256"
+        else x.round()
+    )
+    data = Dataset("some", x, x, x, name)
+    model, _ = build(Experiment(hidden=(2,), latent=1), data)
+    assert is_discrete(model, data) == LIKELIHOODS[name].discrete
+    normal = Call(lambda z: Independent(Normal(z.expand(*z.shape[:-1], 3), 1.0), 1))
+    assert not is_discrete(VAE(model.encoder, normal, model.prior), data)
+
+
 def test_other_numbers_of_draws_under_a_vhp_are_remarked_on(trained):
     data, runs = points(n=5), []
     for name, prior, number in (("a", "vhp", 2), ("b", "vhp", 3), ("c", "standard", None)):
@@ -342,10 +381,10 @@ def test_likelihoods_of_other_kinds_are_not_compared(trained):
     kinds = [{"x": "real", "n": "count"}, {"x": "positive", "n": "bit"}, {"x": "count", "n": "count"}, {"n": "size"}]
     tables = [[Column(*each) for each in kind.items()] for kind in kinds]
     whole = dataclasses.replace(counts, likelihood="multinomial")
-    measures = [measure_of(Experiment(), SimpleNamespace(likelihood="mixed", columns=columns)) for columns in tables]
-    measures.append(measure_of(Experiment(), whole))
+    some = [*(SimpleNamespace(likelihood="mixed", columns=columns) for columns in tables), whole, counts]
+    *measures, of_counts = [measure_of(Experiment(), each, True) for each in some]
     assert measures[0] == measures[1]
-    assert len({*measures, measure_of(Experiment(), counts)}) == 4  # columns of counts alone are like other counts
+    assert len({*measures, of_counts}) == 4  # columns of counts alone are like other counts
 
 
 # Evaluations of another model

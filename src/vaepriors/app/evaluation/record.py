@@ -16,11 +16,12 @@ from vaepriors.annealing import Bounds
 from vaepriors.app.evaluation.blocks import InBlocks
 from vaepriors.app.evaluation.normalizer import measure_normalizer
 from vaepriors.app.files import choose_examples
+from vaepriors.app.measure import is_discrete
 from vaepriors.app.methods import method_of
 from vaepriors.app.records import check_same_file, name_of, write_record
 from vaepriors.app.run import Run
 from vaepriors.conditional import AnyVAE, batches
-from vaepriors.data import LIKELIHOODS, Dataset
+from vaepriors.data import Dataset
 from vaepriors.devices import hardware, is_first, open_devices
 from vaepriors.likelihood import Estimate, bits_per_dim
 from vaepriors.numerics import fixed_numerics, seed_of
@@ -82,10 +83,7 @@ def evaluate_run(
         Busy: If another process works in the folder.
     """
     estimator, chosen = method_of(method, samples=samples, **options)
-    fabric = open_devices(accelerator, devices)
-    if is_first():  # the others start when it holds the folder
-        run.check_free()
-    dataset = run.dataset()
+    fabric, dataset = _open(run, accelerator, devices)
     model, x, y, what = _load(run, dataset, which, split, file, number, prior_samples)
     if devices > len(x):
         raise ValueError(f"devices is {devices}, but there are only {len(x)} examples: choose fewer")
@@ -97,12 +95,21 @@ def evaluate_run(
     with run.lock(fabric.is_global_zero):
         estimates, bounds, seconds = blocks.estimate(model, x, y, until, save_every)
         log_likelihood = checkpoint.npy(estimates.log_likelihood)
-        result = {**what, **summary(estimates, dataset), **_gap(bounds), **_units(model, x, y, seed)}
+        numbers = summary(estimates, dataset, is_discrete(model, dataset))
+        result = {**what, **numbers, **_gap(bounds), **_units(model, x, y, seed)}
         result |= _work(fabric, seconds) | {"log_likelihood_sha256": hashlib.sha256(log_likelihood).hexdigest()}
         result |= measure_normalizer(model, x, result, estimator, chunk, y)
         if fabric.is_global_zero:
             write_record(run, result, log_likelihood)
     return result
+
+
+def _open(run: Run, accelerator: str, devices: int) -> tuple["Fabric", Dataset]:
+    """The devices and the data, of a run that no other process works in."""
+    fabric = open_devices(accelerator, devices)
+    if is_first():  # the others start when it holds the folder
+        run.check_free()
+    return fabric, run.dataset()
 
 
 def _work(fabric: "Fabric", seconds: float) -> dict[str, Any]:
@@ -166,10 +173,9 @@ def _gap(bounds: Bounds) -> dict[str, float | None]:
     return {"gap": bounds.gap, "gap_se": error} if n else {}
 
 
-def summary(estimates: Estimate, dataset: Dataset) -> dict[str, Any]:
-    """Means over examples of estimates, as numbers."""
+def summary(estimates: Estimate, dataset: Dataset, discrete: bool) -> dict[str, Any]:
+    """Means over examples of estimates, as numbers; those of probabilities also in bits per dimension."""
     nll, n = -estimates.log_likelihood, len(estimates.log_likelihood)
-    discrete = LIKELIHOODS[dataset.likelihood].discrete
     return {
         "n": n,
         "nll": nll.mean().item(),

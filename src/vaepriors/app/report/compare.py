@@ -9,6 +9,7 @@ import torch
 
 from vaepriors.analysis import Surgery, diagnose
 from vaepriors.app.evaluation import digest_of
+from vaepriors.app.measure import is_discrete
 from vaepriors.app.records import (
     OPTIONS,
     Record,
@@ -67,8 +68,10 @@ class Compared(NamedTuple):
     samples: page.Picture | None
 
 
-def _draws(model: AnyVAE, data: Dataset, name: str, place: int) -> page.Picture:
-    """Images drawn from a model."""
+def _draws(model: AnyVAE, data: Dataset, name: str, place: int) -> page.Picture | None:
+    """Images drawn from a model, if the data are images."""
+    if not data.has_images:
+        return None
     images, _ = draw(model, data, 32)
     return sheet(f"samples-{place}", grid(tones(images, data), 16), f"32 images drawn from {name}.", name)
 
@@ -97,7 +100,7 @@ def compare(
         data = run.dataset()
         model, values = run.model(data, which)
         records, stale = records_of(run, model, values["epoch"], which)
-        measure = measure_of(run.experiment(), data)
+        measure = measure_of(run.experiment(), data, is_discrete(model, data))
         models.append((data, model, values["epoch"], measure, by_kind(records, measure), stale))
     kind = common_kind([kinds for *_, kinds, _ in models])
     most_levels = max(_levels(data, model) for data, model, *_ in models)
@@ -112,12 +115,11 @@ def compare(
         elbo = estimate(model, x, samples=1, condition=as_conditions(condition, x))
         groups = classes_of_split(data, "test")
         latent = look(model, x, seed=seed, condition=condition, groups=groups, most_levels=most_levels)
-        picture = _draws(model, data, name, done) if data.has_images else None
         record = kinds.get(kind) or next(iter(kinds.values()), None)
         compared.append(
             Compared(
                 run, which, name, run.experiment(), epoch, record, kind in kinds, measure, test, stale,
-                elbo, latent.surgery, latent.activity, picture,
+                elbo, latent.surgery, latent.activity, _draws(model, data, name, done),
             )
         )  # fmt: skip
         progress(done, len(runs))

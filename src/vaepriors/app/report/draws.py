@@ -30,7 +30,7 @@ def samples(subject: Subject) -> Iterator[Part]:
     number = 64 if subject.data.has_images else 500
     drawn_x, _ = draw(model, subject.data, number)
     if subject.run is not None and not subject.data.has_images:
-        yield from _usual(measure_of(subject.run.experiment(), subject.data))
+        yield from _usual(measure_of(subject.run.experiment(), subject.data, True))
     if subject.data.columns:
         yield from _columns(subject.data, x, drawn_x)
         return

@@ -18,7 +18,7 @@ import numpy as np
 
 from vaepriors.app.experiment import Experiment
 from vaepriors.app.records import Record, method_in_words
-from vaepriors.data import LIKELIHOODS, Dataset
+from vaepriors.data import Dataset
 
 __all__ = ["Kind", "Measure", "by_kind", "common_kind", "measure_in_words", "measure_of", "paired_difference"]
 
@@ -36,11 +36,10 @@ class Kind(NamedTuple):
     measure: Measure  # `measure_of`
 
 
-def measure_of(experiment: Experiment, data: Dataset) -> Measure:
+def measure_of(experiment: Experiment, data: Dataset, discrete: bool) -> Measure:
     """What log p(x) is the logarithm of: for each column, or once where all are equal; and what it is given."""
-    likelihood = LIKELIHOODS[data.likelihood]
     columns = [MEASURES.get(column.kind, "probabilities") for column in data.columns]
-    columns = columns or ["probabilities" if likelihood.discrete else "densities"]
+    columns = columns or ["probabilities" if discrete else "densities"]
     if len(set(columns)) == 1:
         columns = columns[:1]
     if data.likelihood == "multinomial":

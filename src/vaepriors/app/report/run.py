@@ -8,6 +8,7 @@ import torch
 
 from vaepriors.analysis import diagnose
 from vaepriors.app.evaluation import check_likelihoods, summary
+from vaepriors.app.measure import is_discrete
 from vaepriors.app.origin import origin
 from vaepriors.app.records import Record, command, examples_in_words, few_samples, records_of
 from vaepriors.app.report import about, draws, evaluations, interpolations, latent_space, page
@@ -67,7 +68,8 @@ def report(
         y = as_conditions(data.conditions.get("test"), x)
         estimates = estimate(model, x, samples, condition=y)
         check_likelihoods(estimates.log_likelihood)
-        result = {"split": "test", "samples": samples, "seed": seed, **summary(estimates, data)}
+        numbers = summary(estimates, data, is_discrete(model, data))
+        result = {"split": "test", "samples": samples, "seed": seed, **numbers}
         record = Record("", result, estimates.log_likelihood.cpu().numpy())
         elbo, latent = measure(model, data, x, seed)
         subject = Subject(data.name, model, data, x, y, elbo, latent, list(metrics), [record])
