@@ -1,6 +1,7 @@
 """The sections about the latent space: its units, the ELBO in parts, its codes."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -87,9 +88,9 @@ def is_divergence(subject: Subject) -> bool:
 
 def _before_and_after(about: Origin, after: Surgery) -> page.Table:
     """The parts before and after the prior was refitted: only the marginal KL changes."""
-    assert about["surgery"] is not None
+    before: Any = about["surgery"]
     rows = []
-    for name, each in ((f"{about['prior']['prior']}, of {about['run']}", Surgery(**about["surgery"])), ("now", after)):
+    for name, each in ((f"{about['prior']['prior']}, of {about['run']}", Surgery(**before)), ("now", after)):
         pairs = (each.mutual_information, each.mutual_information_se), (each.marginal_kl, each.marginal_kl_se)
         parts = [f"{value:.2f} ± {error:.2f}" for value, error in pairs]
         rows.append([name, f"{each.distortion:.2f}", f"{each.rate:.2f}", *parts])
