@@ -116,11 +116,22 @@ def test_every_model_and_prior_has_a_report(model, prior, trained):
         (points((1, 8, 8), "logistic256"), "bits per dimension"),
         (points((7,), "gaussian"), "Mean and standard deviation of each coordinate"),
         (points((7,)), "The prior has 3; they are not shown"),
+        (points((7,), n=1), "their coordinates are compared"),
         (points(labels=True), "Codes z of 12 test examples beside"),
         (points(), "The data have no labels"),
         (points(n=1), "One test example is measured"),
     ],
-    ids=["three channels", "other values", "gray levels", "vectors", "bits", "labels", "no labels", "one example"],
+    ids=[
+        "three channels",
+        "other values",
+        "gray levels",
+        "vectors",
+        "bits",
+        "one vector",
+        "labels",
+        "no labels",
+        "one example",
+    ],
 )
 def test_a_report_of_any_data_says_what_is_missing(data, words, trained):
     run = trained(data, prior="vamp", components=3)

@@ -199,7 +199,7 @@ def coordinates(data: Tensor, drawn: Tensor) -> Figure:
     axis = figure.subplots()
     for colour, (name, x) in enumerate({"test examples": data, "draws of the model": drawn}.items()):
         x = x.flatten(1).cpu().float()  # draws of torch's Categorical are whole numbers
-        mean, deviation = x.mean(0), x.std(0)
+        mean, deviation = x.mean(0), x.std(0, correction=0)  # of one example, 0
         axis.plot(mean, color=f"C{colour}", label=name)
         axis.fill_between(range(len(mean)), mean - deviation, mean + deviation, color=f"C{colour}", alpha=0.25)
     axis.set(xlabel="coordinate")
