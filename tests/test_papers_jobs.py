@@ -144,7 +144,7 @@ def test_a_job_shorter_than_the_paper_says_so_and_can_be_completed(tiny, tmp_pat
     result = some.result()
     assert (result["complete"], result["ended"], result["epochs"], result["epochs_planned"]) == (False, "short", 2, 3)
     assert result["found"]["n"] == 5
-    assert some.state() == "short, 2/3 epochs"
+    assert some.state() == "short, 2/3 epochs, 5/24 test examples"
     assert run_job(some, dataclasses.replace(CPU, epochs=1)) == "done"  # no fewer epochs, but all examples
     assert (some.result()["epochs"], some.result()["found"]["n"]) == (2, 24)
     assert papers.summarize(some.row, tmp_path / "results").short == "2 of 3 epochs"

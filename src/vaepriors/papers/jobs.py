@@ -114,5 +114,7 @@ class Job:
             return "evaluating"
         epochs = len(self.run.metrics())
         if result is not None and result["epochs"] >= epochs:
-            return f"short, {result['epochs']}/{self.planned.epochs} epochs"
+            number = result["found"]["n"]
+            examples = f", {number}/{self.test_size} test examples" * (number < self.test_size)
+            return f"short, {result['epochs']}/{self.planned.epochs} epochs{examples}"
         return f"epoch {epochs}/{self.planned.epochs}" if epochs else "to do"
