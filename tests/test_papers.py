@@ -189,6 +189,9 @@ def test_the_difference_to_another_row_is_taken_example_by_example(tmp_path):
     mean, error = differences[0].mean(), math.sqrt(differences[0].var(ddof=1) / 3)
     assert f"| {-mean / 2:+.3f} ± {error / 2:.3f} (1 of 2 seeds) | 2 |" in papers.markdown(table, tmp_path)
     assert f"| `b` | {mean:+.2f} ± {error:.2f} |  |\n" in by_prior(table, tmp_path)
+    path = tmp_path / "t" / "a-0.json"  # then none can
+    path.write_text(path.read_text().replace('"same"', '"other"'))
+    assert "| `b` |" not in by_prior(table, tmp_path)
 
 
 def test_the_first_version_prints_its_last_model_and_the_log_of_its_batches():

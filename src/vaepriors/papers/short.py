@@ -28,6 +28,8 @@ def by_prior(table: Table, results: Path) -> str:
         summary = summarize(dataclasses.replace(row, metric="log_likelihood"), results)
         if summary is None or summary.short or summary.refined is None:
             continue
+        if row.against not in (None, row.home) and summary.refined_paired is None:
+            continue  # its own log p(x) would stand among differences
         groups.setdefault(group, {})[prior] = summary
         assert row.experiment is not None
         costs[prior] = "" if row.refit else steps.get(row.experiment.prior, "")
