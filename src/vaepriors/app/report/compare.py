@@ -240,7 +240,8 @@ def _notes_on_prior_samples(compared: Sequence[Compared]) -> list[str]:
         return []
     words = ", ".join(f"{number} of {name}" for name, number in numbers.items())
     return [
-        f"The density of the prior vhp is estimated from different numbers of draws, {words}: too low by few of them."
+        f"The density of the prior vhp is estimated from different numbers of draws, {words}; with fewer draws "
+        "log p(x) is lower."
     ]
 
 
