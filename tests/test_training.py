@@ -137,6 +137,19 @@ def test_after_a_training_without_a_checkpoint_its_folder_takes_another(tmp_path
     assert fit(model_of(data), ELBO(), other, **SHORT, lr=1e-3, store=store).epoch == 4
 
 
+def test_a_training_in_memory_resumes_from_its_checkpoint_after_an_error(data):
+    class Failing(Callback):
+        def epoch(self, line):
+            if line["epoch"] == 3:
+                raise RuntimeError("no disk")
+
+    whole, store = fit(model_of(data), ELBO(), data, **SHORT), Memory()
+    fit(model_of(data), ELBO(), data, **SHORT | {"epochs": 1}, store=store)
+    with pytest.raises(RuntimeError, match="no disk"):
+        fit(model_of(data), ELBO(), data, **SHORT | {"save_every": 60.0}, store=store, callbacks=[Failing()])
+    assert numbers(fit(model_of(data), ELBO(), data, **SHORT, store=store)) == numbers(whole)
+
+
 def test_numbers_of_numpy_are_those_of_python(tmp_path, data):
     options = {"lr": np.float32(0.5), "seed": np.int64(3), "warmup": np.int64(1)}
     outcome = fit(model_of(data), ELBO(), data, **SHORT | options, store=Folder(tmp_path / "run"))

@@ -42,7 +42,8 @@ class Memory:
     def load_checkpoint(self, which: str) -> tuple[Tensors, dict[str, Any]]:
         if not self.has(which):
             raise ValueError(f"the store has no {which} model yet: train for at least one epoch")
-        return self.checkpoints[which]
+        tensors, values = self.checkpoints[which]
+        return {name: tensor.clone() for name, tensor in tensors.items()}, dict(values)  # an optimiser uses its own
 
     def save_checkpoint(self, which: str, tensors: Tensors, values: dict[str, Any]) -> None:
         self.checkpoints[which] = {name: tensor.detach().clone() for name, tensor in tensors.items()}, values
