@@ -108,6 +108,15 @@ def test_a_resumed_training_ends_with_the_same_bits(tmp_path, data, optimizer, s
     assert rates(again) == rates(outcome)
 
 
+def test_a_resumed_optimiser_keeps_the_types_of_its_state(data):
+    settings = SHORT | {"optimizer": torch.optim.NAdam, "precision": "64-true"}  # a product of momenta in float32
+    whole, resumed, store = model(), model(), Memory()
+    fit(whole, ELBO(), data, epochs=6, **settings)
+    fit(model(), ELBO(), data, epochs=3, store=store, **settings)
+    fit(resumed, ELBO(), data, epochs=6, store=store, **settings)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
 def test_the_rate_follows_the_schedule(data):
     staged = fit(model(), ELBO(), data, epochs=6, lr=0.01, lr_stages=3, **SHORT)
     assert rates(staged) == [staged_rate(0.01, epoch, 3) for epoch in range(1, 7)]

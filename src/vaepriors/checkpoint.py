@@ -268,6 +268,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
     for group, saved in zip(content["param_groups"], numbers["groups"], strict=False):  # earlier versions saved none
         group.update({name: value for name, value in saved.items() if _is_number(group.get(name))})
     optimizer.load_state_dict({"state": state, "param_groups": content["param_groups"]})
+    for place, kinds in state.items():
+        own = optimizer.state[parameters[place]]
+        for kind, value in kinds.items():
+            if isinstance(value, Tensor) and own[kind].dtype != value.dtype:  # torch gives it that of the parameter
+                own[kind] = value.to(own[kind].device)
 
 
 def _check_adam(place: int, parameter: nn.Parameter, kinds: dict[str, Tensor]) -> None:
