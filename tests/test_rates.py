@@ -176,6 +176,39 @@ def test_a_resumed_training_has_the_same_optimiser_and_schedule(data):
     assert fit(model(), ELBO(), data, epochs=2, **options).epoch == 2
 
 
+def in_turn(factor=0.1, epochs=3):
+    def make(optimizer):
+        parts = [lr_scheduler.LinearLR(optimizer, factor, total_iters=3), lr_scheduler.ExponentialLR(optimizer, 0.7)]
+        return lr_scheduler.SequentialLR(optimizer, parts, [epochs])
+
+    return make
+
+
+def chained(factor):
+    return lambda optimizer: lr_scheduler.ChainedScheduler([lr_scheduler.ConstantLR(optimizer, factor)])
+
+
+def one_cycle(share):
+    return lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=6, pct_start=share)
+
+
+@pytest.mark.parametrize(
+    ("make", "others"),
+    [
+        (in_turn(), [in_turn(factor=0.2), in_turn(epochs=4)]),
+        (chained(0.5), [chained(0.2)]),
+        (one_cycle(0.3), [one_cycle(0.5)]),
+    ],
+)
+def test_another_schedule_of_the_same_class_is_refused(data, make, others):
+    store = Memory()
+    fit(model(), ELBO(), data, epochs=1, store=store, scheduler=make, **SHORT)
+    for other in others:
+        with pytest.raises(ValueError, match="was trained with scheduler"):
+            fit(model(), ELBO(), data, epochs=2, store=store, scheduler=other, **SHORT)
+    assert fit(model(), ELBO(), data, epochs=2, store=store, scheduler=make, **SHORT).epoch == 2
+
+
 def test_a_state_that_no_checkpoint_can_hold_is_refused():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
     optimizer.state[optimizer.param_groups[0]["params"][0]] = {"history": [torch.zeros(1)]}

@@ -22,6 +22,7 @@ MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 MakeScheduler = Callable[[torch.optim.Optimizer], LRScheduler]
 
 ADAM_ONLY = ("lr", "lr_stages", "adam_eps", "normalize")  # settings
+PRIVATE = ("_milestones", "_schedule_phases")  # settings of SequentialLR and OneCycleLR
 DEVICE_ONLY = ("foreach", "fused", "capturable", "differentiable")  # how an optimiser computes, not what
 
 
@@ -133,14 +134,15 @@ def make_scheduler(
 def describe(part: torch.optim.Optimizer | LRScheduler) -> str:
     """The class of an optimiser or a scheduler, with its plain settings: those that a resumed training needs again."""
     if isinstance(part, LRScheduler):
-        return f"{type(part).__name__} {_plain(part.state_dict())}"
+        parts = [describe(each) for each in getattr(part, "_schedulers", ())]
+        return " ".join([type(part).__name__, str(_plain(part.state_dict())), *parts])
     groups = [_plain(group) | {"parameters": len(group["params"])} for group in part.param_groups]
     return f"{type(part).__name__} {' '.join(map(str, groups))}"
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that say what is computed: no tensors, no zeros, and nothing about devices."""
-    public = {name: value for name, value in settings.items() if not name.startswith("_")}
+    public = {name: value for name, value in settings.items() if not name.startswith("_") or name in PRIVATE}
     plain = {
         name: value for name, value in public.items() if isinstance(value, int | float | str | tuple | list | dict)
     }
