@@ -152,16 +152,18 @@ def test_the_rate_that_a_cuda_graph_reads_is_changed_in_place():
         ({"optimizer": torch.optim.SGD, "lr": 0.01}, r"lr is 0\.01, but is for Adam only"),
         ({"optimizer": torch.optim.SGD, "normalize": False}, "normalize is False, but is for Adam only"),
         ({"optimizer": torch.optim.SGD, "objective": REWO(0.1, 1.0)}, "REWO keeps the prior unchanged for a while"),
+        ({"optimizer": torch.optim.LBFGS}, "LBFGS needs a closure"),
         ({"scheduler": "cosine"}, "scheduler is a str: give a function"),
         ({"scheduler": lambda optimizer: 0.1}, "scheduler returned a float: give a function"),
         ({"scheduler": SCHEDULERS["cosine"], "lr_stages": 2}, "lr_stages is 2, but there is a scheduler"),
+        ({"scheduler": SCHEDULERS["one cycle"], "epochs": 7}, "total_steps 6, fewer than the 7 epochs"),
         ({"scheduler": lambda o: lr_scheduler.StepLR(torch.optim.SGD([nn.Parameter(torch.zeros(1))]), 1)}, "another"),
     ],
 )
 def test_mistakes_are_refused_before_the_start(tmp_path, data, options, words):
-    options = {"objective": ELBO()} | options
+    options = {"objective": ELBO(), "epochs": 1} | options
     with pytest.raises(ValueError, match=words):
-        fit(model(), data=data, epochs=1, store=Folder(tmp_path / "run"), **options, **SHORT)
+        fit(model(), data=data, store=Folder(tmp_path / "run"), **options, **SHORT)
     assert not (tmp_path / "run").exists()
 
 

@@ -1,6 +1,7 @@
 """The optimiser of a training and its learning rates: those of `fit`, or the user's own."""
 
 import dataclasses
+import inspect
 import json
 import warnings
 from collections.abc import Callable
@@ -86,8 +87,18 @@ def make_optimizer(
             f"optimizer {'returned' if callable(make) else 'is'} {a_type(optimizer)}: give a class or a function that "
             "makes an optimiser of a list of parameters, such as torch.optim.AdamW"
         )
+    if _needs_closure(optimizer):
+        raise ValueError(
+            f"{type(optimizer).__name__} needs a closure that computes the loss again, which fit does not give: choose "
+            "another optimiser"
+        )
     _check_parameters(optimizer, trained)
     return optimizer
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    parameters = inspect.signature(type(optimizer).step).parameters.values()
+    return any(each.name == "closure" and each.default is each.empty for each in parameters)
 
 
 def _check_parameters(optimizer: torch.optim.Optimizer, trained: list[nn.Parameter]) -> None:
@@ -128,6 +139,12 @@ def make_scheduler(
         )
     if scheduler.optimizer is not optimizer:
         raise ValueError("the scheduler is of another optimiser: make it of the one that the function is given")
+    steps = getattr(scheduler, "total_steps", None)  # of OneCycleLR, after which it refuses another one
+    if steps is not None and steps < settings.epochs:
+        raise ValueError(
+            f"the scheduler {type(scheduler).__name__} has total_steps {steps}, fewer than the {settings.epochs} epochs, "
+            f"which are its steps: give it total_steps={settings.epochs}"
+        )
     return scheduler
 
 
