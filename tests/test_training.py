@@ -151,9 +151,10 @@ def test_a_training_in_memory_resumes_from_its_checkpoint_after_an_error(data):
 
 
 def test_numbers_of_numpy_are_those_of_python(tmp_path, data):
-    options = {"lr": np.float32(0.5), "seed": np.int64(3), "warmup": np.int64(1)}
+    options = {"lr": np.float32(0.5), "seed": np.int64(3), "warmup": np.int64(1), "epoch_steps": np.int64(2)}
     outcome = fit(model_of(data), ELBO(), data, **SHORT | options, store=Folder(tmp_path / "run"))
-    assert outcome == fit(model_of(data), ELBO(), data, **SHORT | {"lr": 0.5, "seed": 3, "warmup": 1})
+    plain = {"lr": 0.5, "seed": 3, "warmup": 1, "epoch_steps": 2}
+    assert outcome == fit(model_of(data), ELBO(), data, **SHORT | plain)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         self._convert(("epochs", "batch_size", "lr_stages", "seed"), SupportsIndex, "give a whole number")
+        if self.epoch_steps is not None:
+            self._convert(("epoch_steps",), SupportsIndex, "give a whole number")
         at_least_one(epochs=self.epochs, epoch_steps=self.epoch_steps)
         at_least_one(batch_size=self.batch_size, lr_stages=self.lr_stages)
         self._convert(("warmup", "patience"), numbers.Real, "give a number of epochs")
