@@ -89,6 +89,7 @@ def test_given_splits_are_kept(tmp_path):
         (LEVELS.astype(float), "bernoulli", True, LEVELS / 255),
         (LEVELS.astype(int), "logistic256", False, (LEVELS + 0.5) / 256),
         (LEVELS.astype(np.float32), "logistic256", False, (LEVELS + 0.5) / 256),
+        (BITS.astype(np.int8), "logistic256", False, (BITS + 0.5) / 256),
         (LEVELS.astype(np.float32) / 255, "logistic256", False, (LEVELS + 0.5) / 256),
         ((LEVELS + np.float32(0.5)) / 256, "logistic256", False, (LEVELS + 0.5) / 256),
         (BITS.astype(np.uint8), "logistic256", False, (BITS + 0.5) / 256),

@@ -125,8 +125,8 @@ class Survey:
             "ends": lambda: (x == 0) | (x == 255),
             "levels": lambda: (x >= 0) & (x <= 255) & (x == np.floor(x)),
             "counts": lambda: (x >= 0) & (x <= LARGEST_COUNT) & (x == np.floor(x)),
-            "over_255": lambda: np.abs(x * 255 - np.round(x * 255)) < 1e-3,
-            "over_256": lambda: np.abs(x * 256 % 1 - 0.5) < 1e-3,
+            "over_255": lambda: np.abs(x * 255.0 - np.round(x * 255.0)) < 1e-3,  # 255 is no int8
+            "over_256": lambda: np.abs(x * 256.0 % 1 - 0.5) < 1e-3,
         }
         if x.dtype == np.uint8 or x.dtype == np.bool_:  # the rest is true, or asked of numbers in [0, 1] only
             small = bool(x.max() <= 1)
