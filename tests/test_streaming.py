@@ -138,6 +138,13 @@ def test_an_epoch_is_some_steps_of_the_passes():
     assert torch.equal(Order(23, 5, lambda number: number, 3).epoch(4), short.epoch(4))
 
 
+def test_a_batch_of_many_devices_repeats_few_examples():
+    rows = Order(3, 8, lambda number: number).epoch(1)  # a row for each of 8 devices
+    assert rows.shape == (1, 8)
+    assert rows[0, :3].tolist() * 2 == rows[0, :6].tolist()
+    assert torch.equal(rows[0, 6:], rows[0, :2])
+
+
 def test_batches_are_read_ahead_in_order_and_errors_come_with_their_batch():
     def read(x):
         if x == 5:

@@ -28,7 +28,7 @@ class Order:
 
     Args:
         number: Examples.
-        size: Examples in a batch; at most all of them.
+        size: Examples in a batch.
         seed: Turns the number of a pass, from 1, into the seed of its order.
         steps: Steps of an epoch; those of a pass unless given.
     """
@@ -54,7 +54,7 @@ class Order:
         rows = self._pass(number)
         missing = max(0, last * self.size - self.number)
         part = rows[first * self.size : last * self.size]
-        return torch.cat([part, rows[:missing]]) if missing else part
+        return torch.cat([part, rows[torch.arange(missing) % self.number]]) if missing else part
 
     def _pass(self, number: int) -> Tensor:
         if self.kept is not None and self.kept[0] == number:
