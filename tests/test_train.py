@@ -31,7 +31,7 @@ from vaepriors.distributions import DiagonalNormal
 from vaepriors.objectives import ELBO
 from vaepriors.optim import gated_adam, normalize_gradients, staged_rate
 from vaepriors.priors import VampPrior
-from vaepriors.store import Folder
+from vaepriors.store import Folder, Memory
 from vaepriors.training import Callback, Diverged, Outcome, Settings, binarize
 from vaepriors.training.share import Share
 from vaepriors.vae import VAE
@@ -642,6 +642,32 @@ def test_two_processes_take_the_gradient_of_the_whole_batch(tmp_path, processes)
     (line,) = numbers(tmp_path)
     checkpoint.load_module(model, {name.removeprefix("model."): t for name, t in after.items() if "model." in name})
     assert line["valid_loss"] == pytest.approx(objective(model, x)[0].item(), abs=1e-12)
+
+
+class Second:
+    """The devices of a process that is not the first one."""
+
+    is_global_zero = False
+
+    def __init__(self, fabric):
+        self.fabric = fabric
+
+    def __getattr__(self, name):
+        return getattr(self.fabric, name)
+
+
+def test_each_of_several_processes_resumes_from_its_own_memory():
+    fabric, store = Second(make_fabric(Experiment(accelerator="cpu"))), Memory()
+    outcomes, weights = [], []
+    for epochs, where in ((2, store), (3, store), (3, Memory())):
+        model, objective = noisy()
+        settings = Settings(epochs=epochs, batch_size=4, precision="64-true")
+        outcomes.append(training.Training(model, objective, noisy_data(), settings, fabric, where).run())
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert store.has("best")
+    assert [line["epoch"] for line in store.metrics()] == [1, 2, 3]
+    assert torch.equal(weights[1], weights[2])
+    assert outcomes[1] == outcomes[2]
 
 
 def evaluate_by_two(folder):

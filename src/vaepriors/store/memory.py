@@ -18,6 +18,8 @@ class Memory:
     False
     """
 
+    private = True
+
     def __init__(self) -> None:
         self.checkpoints: dict[str, tuple[Tensors, dict[str, Any]]] = {}
         self.lines: list[dict[str, Any]] = []

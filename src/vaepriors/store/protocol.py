@@ -13,7 +13,11 @@ Tensors = dict[str, Tensor]
 
 
 class Store(Protocol):
-    """What `fit` needs of the place where it keeps its checkpoints and metrics."""
+    """What `fit` needs of the place where it keeps its checkpoints and metrics.
+
+    One process of several devices writes there, and all read; with an attribute `private` that is true, each process
+    has a store of its own, and writes there.
+    """
 
     def lock(self, mine: bool = True, create: bool = False) -> AbstractContextManager[None]:
         """Keep other processes from writing there."""

@@ -78,7 +78,8 @@ class Training:
         self.frozen = self._freeze()
         self.description = description or settings.fixed() | {"objective": repr(objective)} | custom
         self.state = State()
-        self.checkpoints = Checkpoints(store, self.model, self.objective, self.rates, fabric.is_global_zero)
+        self.writes = fabric.is_global_zero or getattr(store, "private", False)
+        self.checkpoints = Checkpoints(store, self.model, self.objective, self.rates, self.writes)
         self.losses, self.wrapped_optimizer = fabric.setup(self._losses(), self.optimizer, move_to_device=False)
         self.step = Graphed(self._step) if graph else self._step
 
@@ -112,7 +113,7 @@ class Training:
         """
         cuda = [self.fabric.device] if self.fabric.device.type == "cuda" else []
         try:
-            with torch.random.fork_rng(devices=cuda), self.store.lock(self.fabric.is_global_zero, create=True):
+            with torch.random.fork_rng(devices=cuda), self.store.lock(self.writes, create=True):
                 self._check_shapes()
                 self._open_store(snapshots)
                 if save_start and self.state.epoch == 0:
@@ -132,7 +133,7 @@ class Training:
 
     def _open_store(self, snapshots: Collection[int]) -> None:
         """Go to where the last checkpoint left off; write only when all is restored and nothing is amiss."""
-        if self.fabric.is_global_zero:
+        if self.writes:
             self.store.check(self.description, self.data)
         self.state = self.checkpoints.restore()
         if self.settings.epochs < self.state.epoch:
@@ -145,7 +146,7 @@ class Training:
                 f"snapshots has epoch {missed[0]}, but {self.state.epoch} epochs are trained already, and the model of "
                 "that one was not kept: choose later epochs"
             )
-        if self.fabric.is_global_zero:
+        if self.writes:
             here = session(self.state.epoch, self.fabric.device)
             self.store.begin(self.description, self.data, here, self.state.metrics)
         self.fabric.barrier()
@@ -210,7 +211,7 @@ class Training:
     def _report(self, line: dict[str, Any]) -> None:
         """Keep a line of metrics, and show it to the store and the callbacks."""
         self.state.metrics.append(json.dumps(line) + "\n")
-        if self.fabric.is_global_zero:
+        if self.writes:
             self.store.add_metrics(line)
         for callback in self.callbacks:
             callback.epoch(line)
