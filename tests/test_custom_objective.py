@@ -1,5 +1,6 @@
 """Custom objectives: what `fit` trains, keeps and refuses."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -51,6 +52,7 @@ def test_a_resumed_training_has_the_same_options(tmp_path, data):
     fit(model(), BetaVAE(), data, **SHORT, store=Folder(tmp_path / "run"))
     with pytest.raises(ValueError, match=r"beta=4\.0.* not .*beta=1\.0"):
         fit(model(), BetaVAE(1.0), data, **SHORT | {"epochs": 3}, store=Folder(tmp_path / "run"))
+    assert repr(BetaVAE(np.float32(0.5))) == repr(BetaVAE(0.5))
     assert repr(ELBO(warmup=2)) == "ELBO(warmup=2, samples=1)"  # which folders of trainings hold
 
 

@@ -117,6 +117,7 @@ def test_the_store_refuses_another_training(tmp_path, data):
             ((model_of(data), ELBO(), data), {"lr": 1e-3}, "lr 0.0005, not 0.001"),
             ((model_of(data), ELBO(), other), {}, "other is not the data set"),
             ((model_of(data), ELBO(warmup=2), data), {}, r"objective .*warmup=0.* not .*warmup=2"),
+            ((model_of(data), ELBO(steps_per_epoch=2), data), {}, "not .*steps_per_epoch=2"),
             ((model_of(data, "standard"), ELBO(), data), {}, "another model"),
             ((model_of(data), ELBO(), data), {"epochs": 2}, "epochs is 2"),
         ]:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from numbers import Number
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ class Objective(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         """The options, all numbers and texts. A training that is resumed must have the same `repr`."""
-        plain = {name: value for name, value in vars(self).items() if isinstance(value, (int, float, str))}
+        plain = {name: value for name, value in vars(self).items() if isinstance(value, (Number, str))}
         return ", ".join(f"{name}={value}" for name, value in plain.items() if name not in ("training", "checked"))
 
     def check_first(self, x: Tensor, terms: Terms) -> Terms:

@@ -57,7 +57,8 @@ class ELBO(Objective):
         return (beta * terms.log_ratio - terms.log_likelihood).mean(), terms
 
     def extra_repr(self) -> str:
-        return f"warmup={self.warmup}, samples={self.samples}"
+        given = "" if self.counts else f"steps_per_epoch={self.steps_per_epoch}, "
+        return f"warmup={self.warmup}, {given}samples={self.samples}"
 
     def count_epochs(self, steps: int) -> None:
         if self.counts:
