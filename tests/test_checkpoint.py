@@ -36,6 +36,14 @@ def test_round_trip_keeps_values_types_and_shared_tensors(tmp_path):
         assert torch.equal(other.state_dict()[name], tensor), name
 
 
+def test_a_tensor_and_a_view_of_it_are_saved(tmp_path):
+    table = torch.arange(6.0).view(2, 3)
+    tensors = {"table": table, "row": table[0], "column": table[:, 1]}
+    checkpoint.save(tmp_path / "a.ckpt", tensors, {})
+    loaded, _ = checkpoint.load(tmp_path / "a.ckpt")
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut in the header", "cut in the tensors", "random bytes", "no values"])
 def test_a_damaged_file_is_one_sentence(tmp_path, damage):
     path = tmp_path / "a.ckpt"

@@ -108,7 +108,8 @@ def save(path: Path, tensors: dict[str, Tensor], values: dict[str, Any], of: str
         values: What JSON can hold.
         of: What they belong to, for `owner`.
     """
-    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    whole = torch.contiguous_format  # a tensor and a view of it have no memory in common then, which the format refuses
+    content = {name: tensor.detach().cpu().clone(memory_format=whole) for name, tensor in tensors.items()}
     about = json.dumps({"sha256": BLANK, "of": of, "values": values})
     file = bytearray(save_tensors(content, {"about": about}))
     place = file.index(BLANK.encode())  # the first, for it precedes the values and the tensors' names
