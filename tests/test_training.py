@@ -242,6 +242,7 @@ def test_callbacks_are_called(data):
 
     model = model_of(data)
     outcome = fit(model, ELBO(), data, **SHORT, callbacks=[Note()])
+    assert not model.training
     assert numbers(outcome) == numbers(fit(model_of(data), ELBO(), data, **SHORT))
     assert calls == [("start", 0, 4, 3), ("epoch", 1), ("epoch", 2), ("epoch", 3), ("epoch", 4)]
 

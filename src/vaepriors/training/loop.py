@@ -170,6 +170,7 @@ class Training:
                     self.checkpoints.save(state)
                     saved = time.monotonic()
             self.checkpoints.save(state)
+        self.model.eval()  # a callback may have changed that
         return state.outcome(reason or "finished")
 
     def _epoch(self, epoch: int) -> float:

@@ -45,7 +45,8 @@ class Outcome:
 class Callback:
     """Called as a training goes on; does nothing. Derive from it for a progress bar or a custom log.
 
-    It may call the model, and draw from torch's generator: the numbers of the training stay the same.
+    Before and after an epoch, it may call the model, and draw from torch's generator: the numbers of the training stay
+    the same.
     """
 
     def start(self, epoch: int, epochs: int, steps: int) -> None:
