@@ -153,8 +153,9 @@ def test_a_training_in_memory_resumes_from_its_checkpoint_after_an_error(data):
 
 def test_numbers_of_numpy_are_those_of_python(tmp_path, data):
     options = {"lr": np.float32(0.5), "seed": np.int64(3), "warmup": np.int64(1), "epoch_steps": np.int64(2)}
+    options |= {"normalize": np.bool_(False), "devices": np.int64(1)}
     outcome = fit(model_of(data), ELBO(), data, **SHORT | options, store=Folder(tmp_path / "run"))
-    plain = {"lr": 0.5, "seed": 3, "warmup": 1, "epoch_steps": 2}
+    plain = {"lr": 0.5, "seed": 3, "warmup": 1, "epoch_steps": 2, "normalize": False}
     assert outcome == fit(model_of(data), ELBO(), data, **SHORT | plain)
 
 

@@ -1,5 +1,6 @@
 """Devices: open them, name them, and measure the memory that they have used."""
 
+import operator
 import os
 import platform
 import sys
@@ -24,6 +25,7 @@ def open_devices(accelerator: str, devices: int = 1, nodes: int = 1, precision: 
             are too many processes for this machine.
     """
     at_least_one(devices=devices, nodes=nodes)
+    devices, nodes = operator.index(devices), operator.index(nodes)  # of NumPy's numbers too
     if accelerator not in ("cpu", "cuda", "auto"):
         raise ValueError(f"unknown accelerator {accelerator!r}: choose one of cpu, cuda, auto")
     there = torch.cuda.is_available()
