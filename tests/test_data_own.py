@@ -113,6 +113,20 @@ def test_a_likelihood_is_chosen(tmp_path, array, likelihood, dynamic, x):
     torch.testing.assert_close(loaded.train[:], torch.tensor(x).float(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("likelihood", ["auto", "poisson", "categorical"])
+def test_the_default_device_of_torch_does_not_matter(tmp_path, likelihood):
+    path = tmp_path / "mine.csv"
+    path.write_text("a,b,kind\n" + "".join(f"{row % 3},{row % 4},{'xy'[row % 2]}\n" for row in range(60)))
+    np.save(tmp_path / "mine.npy", REAL if likelihood == "auto" else np.arange(60)[:, None] % [3, 4])
+    with torch.device("meta"):  # as torch.set_default_device does
+        array = data.load(str(tmp_path / "mine.npy"), likelihood=likelihood)
+        table = data.load(str(path), likelihood=likelihood, columns="kind=label", condition="labels")
+        read = table.read(path)
+    assert torch.equal(array.test, data.load(str(tmp_path / "mine.npy"), likelihood=likelihood).test)
+    assert read.x.tolist() == [[row % 3, row % 4] for row in range(60)]
+    assert read.condition.argmax(1).tolist() == [row % 2 for row in range(60)]
+
+
 def changed(array, value):
     """The array with another value in row 41, column 2."""
     array = array.copy()

@@ -103,6 +103,13 @@ def test_the_state_of_the_process_neither_matters_nor_changes(data):
     assert losses[0] == losses[1]
 
 
+def test_the_default_device_of_torch_does_not_matter(data):
+    model, objective = model_of(data), ELBO()
+    with torch.device("meta"):  # as torch.set_default_device does
+        outcome = fit(model, objective, data, **SHORT)
+    assert numbers(outcome) == numbers(fit(model_of(data), ELBO(), data, **SHORT))
+
+
 def test_a_training_takes_gradients_where_they_are_off(data):
     expected = fit(model_of(data), ELBO(), data, epochs=1)
     with torch.no_grad():

@@ -145,7 +145,7 @@ def processor(key: str) -> str:
 
 @contextmanager
 def _flushed_denormals() -> Iterator[None]:
-    before = bool(torch.tensor([1e-39]) * 1 == 0)
+    before = bool(torch.tensor([1e-39], device="cpu") * 1 == 0)
     _on_every_thread(lambda: torch.set_flush_denormal(True))
     try:
         yield

@@ -54,13 +54,14 @@ class Order:
         rows = self._pass(number)
         missing = max(0, last * self.size - self.number)
         part = rows[first * self.size : last * self.size]
-        return torch.cat([part, rows[torch.arange(missing) % self.number]]) if missing else part
+        return torch.cat([part, rows[torch.arange(missing, device=rows.device) % self.number]]) if missing else part
 
     def _pass(self, number: int) -> Tensor:
         if self.kept is not None and self.kept[0] == number:
             return self.kept[1]
         self.kept = None  # before another one takes memory
-        rows = torch.randperm(self.number, generator=torch.Generator().manual_seed(self.seed(number)))
+        generator = torch.Generator("cpu").manual_seed(self.seed(number))
+        rows = torch.randperm(self.number, generator=generator, device="cpu")
         if self.steps < self.steps_of_pass:
             self.kept = number, rows
         return rows

@@ -102,7 +102,7 @@ def check_values(what: str, x: Tensor, likelihood: Likelihood | None, start: int
 
     x are some of `number` points, from `start` on.
     """
-    missing = x.isnan() if likelihood is not None and likelihood.missing else torch.zeros((), dtype=torch.bool)
+    missing = x.isnan() if likelihood is not None and likelihood.missing else x.new_zeros((), dtype=torch.bool)
     x = x.masked_fill(missing, 0) if missing.any() else x
     if not torch.stack(torch.aminmax(x)).isfinite().all():  # NaN passes through both extremes
         bad = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()

@@ -122,7 +122,7 @@ def y_of(
                     f"{path} has the class {str(label)[:80]!r} in row {row}{where}, which the training set does not "
                     "have: remove such rows"
                 )
-        codes = torch.tensor([place[str(label)] for label in labels])
+        codes = torch.tensor([place[str(label)] for label in labels], device="cpu")
         parts.append(F.one_hot(codes, len(dataset.classes)).float())
     if number and covariates is not None:
         parts.append(covariates)

@@ -190,7 +190,7 @@ def _places(
     train = places["train"][1]
     if train is None:
         return places, 0
-    unknown = torch.zeros(len(points), dtype=torch.bool)
+    unknown = torch.zeros(len(points), dtype=torch.bool, device="cpu")
     if family.known is not None:
         x = points[:]
         unknown |= ~family.known(x[train], x).flatten(1).all(1)
