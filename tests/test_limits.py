@@ -47,6 +47,12 @@ def test_processes_on_a_cpu_share_its_memory(environment):
         check_memory(Experiment(devices=4), dataset)
 
 
+def test_several_nodes_share_a_batch():
+    dataset = data.stand_in("static_mnist")
+    here, apart = (least_memory(Experiment(batch_size=2, **{name: 2}), dataset) for name in ("devices", "nodes"))
+    assert here == apart
+
+
 def test_nothing_is_drawn_or_allocated_to_count():
     torch.manual_seed(0)
     state = torch.get_rng_state()

@@ -151,7 +151,8 @@ def least_memory(experiment: Experiment, dataset: Dataset) -> Memory:
     size = 8 if experiment.precision == "64-true" else 4
     event, k, latent = dataset.event_shape.numel(), _components(experiment), experiment.latent or 0
     point = event + sum(y.shape[-1] for split, y in dataset.conditions.items() if split == "train")
-    share = min(experiment.batch_size // experiment.devices, len(dataset.train))
+    devices = experiment.devices * experiment.nodes
+    share = min(experiment.batch_size // devices, len(dataset.train))
     draws = share * experiment.samples
     facts = _facts(experiment)
     learned, fixed = facts["component"](event, latent) if "component" in facts else (0, 0)
@@ -163,7 +164,7 @@ def least_memory(experiment: Experiment, dataset: Dataset) -> Memory:
         components=size * k * (learned * COPIES + fixed),
         data=_bytes(dataset.train, size)
         + size * (point - event) * len(dataset.train)
-        + size * point * (len(dataset.valid) // (experiment.devices * experiment.nodes)),
+        + size * point * (len(dataset.valid) // devices),
         draws=draws * (size * (levels * latent + event + of_u) + 8 * k)  # densities of components are in float64
         + size * shared,
     )

@@ -142,8 +142,8 @@ def make_scheduler(
     steps = getattr(scheduler, "total_steps", None)  # of OneCycleLR, after which it refuses another one
     if steps is not None and steps < settings.epochs:
         raise ValueError(
-            f"the scheduler {type(scheduler).__name__} has total_steps {steps}, fewer than the {settings.epochs} epochs, "
-            f"which are its steps: give it total_steps={settings.epochs}"
+            f"the scheduler {type(scheduler).__name__} has total_steps {steps}, fewer than the {settings.epochs} "
+            f"epochs, which are its steps: give it total_steps={settings.epochs}"
         )
     return scheduler
 
