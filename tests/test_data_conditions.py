@@ -74,6 +74,7 @@ def test_a_split_by_seed_carries_labels_along(tmp_path):
 
 WRONG = {
     "fractional": ({"valid_labels": np.array([0, 1, 1.5, 0])}, r"valid_labels has 1\.5 in row 2"),
+    "infinite label": ({"train_labels": np.array([0, 1, np.inf, 5, 0, 1])}, "train_labels has inf in row 2"),
     "unknown": ({"test_labels": np.array([0, 7, 1])}, "test has the class 7 in row 1"),
     "short": ({"train_labels": np.zeros(5, int)}, "5 train_labels for 6"),
     "missing": ({"test_labels": None}, "train_labels, valid_labels: give train_labels, valid_labels, test_labels"),

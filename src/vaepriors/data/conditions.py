@@ -138,7 +138,9 @@ def check_labels(what: str, labels: Tensor, rows: Tensor | None = None) -> None:
     """Refuse labels that are not one whole number for each point."""
     if labels.dim() != 1:
         raise ValueError(f"{what} has shape {tuple(labels.shape)}: labels are (N,), one whole number for each point")
-    wrong = (labels != labels.floor()) if labels.is_floating_point() else torch.zeros_like(labels, dtype=torch.bool)
+    wrong = torch.zeros_like(labels, dtype=torch.bool)
+    if labels.is_floating_point():
+        wrong = (labels != labels.floor()) | labels.isinf()
     if wrong.any():
         place = int(wrong.nonzero()[0])
         row = place if rows is None else int(rows[place])
