@@ -1,13 +1,16 @@
 """Models whose every quantity is known in closed form, and a goodness-of-fit test of samplers against densities."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from scipy.stats import chisquare
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, MultivariateNormal, Normal
 
+from vaepriors.data import Dataset
 from vaepriors.distributions import Chain, DiagonalNormal
+from vaepriors.networks import Encoder
 from vaepriors.priors import StandardNormal
 from vaepriors.vae import VAE, Marginal
 
@@ -28,6 +31,19 @@ class Call(nn.Module):
 
     def forward(self, *inputs):
         return self.function(*inputs)
+
+
+def three_reals() -> Dataset:
+    """60 points of three independent normals, split 40 / 10 / 10."""
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    return Dataset("gaussian", x[:40], x[40:50], x[50:], "gaussian")
+
+
+def vae_of_three_reals(prior: Callable[[], nn.Module]) -> VAE:
+    """A small VAE with two latent units, a linear decoder and a prior, with the same weights in each call."""
+    torch.manual_seed(0)
+    decoder = nn.Sequential(nn.Linear(2, 3), Call(lambda loc: Independent(Normal(loc, 1.0), 1)))
+    return VAE(Encoder((3,), [8], 2), decoder, prior())
 
 
 class LinearGaussian:

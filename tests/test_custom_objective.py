@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Independent, Normal
 
-from reference import Call
-from vaepriors import VAE, Folder, StandardNormal, fit, networks
-from vaepriors.data import Dataset
+from reference import three_reals, vae_of_three_reals
+from vaepriors import Folder, StandardNormal, fit
 from vaepriors.objectives import ELBO, Objective
 
 SHORT = {"epochs": 2, "batch_size": 20, "accelerator": "cpu"}
@@ -32,14 +30,11 @@ class BetaVAE(Objective):
 
 @pytest.fixture(scope="module")
 def data():
-    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
-    return Dataset("gaussian", x[:40], x[40:50], x[50:], "gaussian")
+    return three_reals()
 
 
 def model():
-    torch.manual_seed(0)
-    decoder = nn.Sequential(nn.Linear(2, 3), Call(lambda loc: Independent(Normal(loc, 1.0), 1)))
-    return VAE(networks.Encoder((3,), [8], 2), decoder, StandardNormal(2))
+    return vae_of_three_reals(lambda: StandardNormal(2))
 
 
 def test_its_own_parameters_are_trained_and_logged(data):

@@ -5,13 +5,11 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Independent, Normal
 from torch.optim import lr_scheduler
 
-from reference import Call
-from vaepriors import VAE, Folder, MixtureOfGaussians, fit, networks
+from reference import three_reals, vae_of_three_reals
+from vaepriors import Folder, MixtureOfGaussians, fit
 from vaepriors.checkpoint import optimizer_tensors
-from vaepriors.data import Dataset
 from vaepriors.objectives import ELBO, REWO
 from vaepriors.optim import gated_adam, staged_rate
 from vaepriors.store import Memory
@@ -69,14 +67,11 @@ SCHEDULERS = {
 
 @pytest.fixture(scope="module")
 def data():
-    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
-    return Dataset("gaussian", x[:40], x[40:50], x[50:], "gaussian")
+    return three_reals()
 
 
 def model():
-    torch.manual_seed(0)
-    decoder = nn.Sequential(nn.Linear(2, 3), Call(lambda loc: Independent(Normal(loc, 1.0), 1)))
-    return VAE(networks.Encoder((3,), [8], 2), decoder, MixtureOfGaussians(2, 3))
+    return vae_of_three_reals(lambda: MixtureOfGaussians(2, 3))
 
 
 def rates(outcome):

@@ -62,7 +62,7 @@ def trained_parameters(model: Parts, objective: Objective) -> list[nn.Parameter]
     """The parameters that an objective trains, frozen ones among them.
 
     Raises:
-        ValueError: If there is none, or all are frozen.
+        ValueError: If it trains none, or all that it trains are frozen.
     """
     trained = objective.trained(model)
     if not trained:
