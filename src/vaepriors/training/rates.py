@@ -5,7 +5,7 @@ import inspect
 import json
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -21,6 +21,8 @@ __all__ = ["MakeOptimizer", "MakeScheduler", "Rates", "describe", "make_optimize
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 MakeScheduler = Callable[[torch.optim.Optimizer], LRScheduler]
+
+Made = TypeVar("Made")
 
 ADAM_ONLY = ("lr", "lr_stages", "adam_eps", "normalize")  # settings
 PRIVATE = ("_milestones", "_schedule_phases")  # settings of SequentialLR and OneCycleLR
@@ -81,12 +83,8 @@ def make_optimizer(
             "optimizer out"
         )
     trained = [p for p in trained_parameters(model, objective) if p.requires_grad]
-    optimizer = make(trained) if callable(make) else make
-    if not callable(make) or not isinstance(optimizer, torch.optim.Optimizer):
-        raise ValueError(
-            f"optimizer {'returned' if callable(make) else 'is'} {a_type(optimizer)}: give a class or a function that "
-            "makes an optimiser of a list of parameters, such as torch.optim.AdamW"
-        )
+    remedy = "a class or a function that makes an optimiser of a list of parameters, such as torch.optim.AdamW"
+    optimizer = _made("optimizer", make, trained, torch.optim.Optimizer, remedy)
     if _needs_closure(optimizer):
         raise ValueError(
             f"{type(optimizer).__name__} needs a closure that computes the loss again, which fit does not give: choose "
@@ -131,12 +129,9 @@ def make_scheduler(
         raise ValueError(f"lr_stages is {settings.lr_stages}, but there is a scheduler: leave one of them out")
     if capturable:
         raise ValueError("graph is for the learning rates of lr_stages only: leave graph or scheduler out")
-    scheduler = make(optimizer) if callable(make) else make
-    if not callable(make) or not isinstance(scheduler, LRScheduler):
-        raise ValueError(
-            f"scheduler {'returned' if callable(make) else 'is'} {a_type(scheduler)}: give a function that makes a "
-            "scheduler of an optimiser, such as lambda optimizer: CosineAnnealingLR(optimizer, 100)"
-        )
+    example = "lambda optimizer: CosineAnnealingLR(optimizer, 100)"
+    remedy = f"a function that makes a scheduler of an optimiser, such as {example}"
+    scheduler = _made("scheduler", make, optimizer, LRScheduler, remedy)
     if scheduler.optimizer is not optimizer:
         raise ValueError("the scheduler is of another optimiser: make it of the one that the function is given")
     steps = getattr(scheduler, "total_steps", None)  # of OneCycleLR, after which it refuses another one
@@ -146,6 +141,14 @@ def make_scheduler(
             f"epochs, which are its steps: give it total_steps={settings.epochs}"
         )
     return scheduler
+
+
+def _made(name: str, make: Callable[[Any], Made], argument: object, kind: type[Made], remedy: str) -> Made:
+    """What a function of the user's returns; refuse another kind, and an object in place of the function."""
+    made = make(argument) if callable(make) else make
+    if callable(make) and isinstance(made, kind):
+        return made
+    raise ValueError(f"{name} {'returned' if callable(make) else 'is'} {a_type(made)}: give {remedy}")
 
 
 def describe(part: torch.optim.Optimizer | LRScheduler) -> str:
