@@ -58,20 +58,22 @@ class Decoder(nn.Module):
         return Independent(Bernoulli(logits=logits), 3)
 
 
-def main(epochs: int = 50, samples: int = 500) -> None:
-    torch.manual_seed(0)
+def main(epochs: int = 50, samples: int = 500, seed: int = 0) -> dict[str, float]:
+    torch.manual_seed(seed)
     digits = data.load("digits")
     train(vae := ConvVAE(), digits.train, epochs)
     encoder, decoder = Encoder(vae), Decoder(vae)
     assert check(VAE(encoder, decoder, StandardNormal(16)), digits.test[:20])
     vamp = VampPrior(encoder, digits.train[:100])
     priors = {"VampPrior": vamp, "mixture": MixtureOfGaussians(16, 100), "flow": zuko.flows.NSF(16, transforms=2)}
+    means = {}
     for name, prior in {"standard normal": StandardNormal(16), **priors}.items():
         model = VAE(encoder, decoder, prior)
         if name in priors:
             fit(model, objectives.PriorFit(), digits, epochs=epochs, lr=2e-3, accelerator="cpu").load_best(model)
-        result = estimate(model, digits.test, samples=samples)
-        print(f"{name}: log p(x) {result.log_likelihood.mean():.2f} nats")
+        means[name] = estimate(model, digits.test, samples=samples).log_likelihood.mean().item()
+        print(f"{name}: log p(x) {means[name]:.2f} nats")
+    return means
 
 
 if __name__ == "__main__":

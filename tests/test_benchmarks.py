@@ -18,6 +18,7 @@ import likelihood
 import motion
 import ours
 import penguins
+import pretrained
 import priors
 import samples
 import speed
@@ -156,10 +157,15 @@ def test_a_likelihood_grows_with_its_samples_to_the_exact_one():
     assert growth[0]["effective_samples"] == 1
 
 
-@pytest.mark.parametrize("benchmark", [cells, controller, likelihood, motion, penguins, priors, streaming])
+@pytest.mark.parametrize("benchmark", [cells, controller, likelihood, motion, penguins, pretrained, priors, streaming])
 def test_the_pages_show_what_was_recorded(benchmark):
     page = (ROOT / "docs" / benchmark.RECORD.page).read_text()
     assert benchmark.RECORD.rendered(page) == page
+
+
+def test_a_flow_fits_narrow_posteriors_best_and_a_mixture_of_them_worst():
+    means = {name: np.mean(v) for name, v in json.loads(pretrained.RECORD.path.read_text())["rows"].items()}
+    assert sorted(means, key=means.get) == ["VampPrior", "standard normal", "mixture", "flow"]
 
 
 def test_counts_of_cells_come_back_from_scaled_logarithms(tmp_path):
