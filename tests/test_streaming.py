@@ -19,7 +19,8 @@ from vaepriors.app.train import make_fabric
 from vaepriors.compilation import Graphed
 from vaepriors.conditional import ConditionalVAE, Ignoring
 from vaepriors.data import own
-from vaepriors.data.batches import Order, feed, read_ahead
+from vaepriors.data.ahead import read_ahead
+from vaepriors.data.batches import Order, feed
 from vaepriors.data.draws import binarize_once, binarize_rows
 from vaepriors.data.rows import Rows, Streamed, shares
 from vaepriors.data.shards import Shards
@@ -158,11 +159,16 @@ def test_batches_are_read_ahead_in_order_and_errors_come_with_their_batch():
         next(batches)
 
 
+def refuse(x, rows):
+    raise AssertionError("files are checked when they are opened")
+
+
 def test_a_feed_from_disk_gives_the_batches_of_one_in_memory(tmp_path):
     train = Streamed(Shards([saved(tmp_path, LEVELS)]), shares)
     rows = torch.randperm(60).view(6, 10)
     for dtype in (torch.float32, torch.float64):
-        there, here = feed(train, CPU, dtype), feed(Rows(torch.from_numpy(LEVELS)[:, None], shares), CPU, dtype)
+        memory = Rows(torch.from_numpy(LEVELS)[:, None], shares)
+        there, here = (feed(each, CPU, dtype, check=refuse) for each in (train, memory))
         for one, other in zip(there.batches(rows), here.batches(rows), strict=True):
             assert torch.equal(one, other)
             assert torch.equal(there.points[one], here.points[other])
@@ -292,7 +298,7 @@ def test_a_recorded_step_sees_each_batch(tmp_path):
         result = function()
         return lambda: result.copy_(function()), result
 
-    source = feed(Streamed(Shards([saved(tmp_path, LEVELS)])), CPU, torch.float32)
+    source = feed(Streamed(Shards([saved(tmp_path, LEVELS)])), CPU, torch.float32, check=refuse)
     rows = torch.arange(60).view(6, 10)
     step = Graphed(lambda rows: source.points[rows].sum(), aside=lambda call: call(), record=record)
     sums = [step(batch).item() for batch in source.batches(rows)]

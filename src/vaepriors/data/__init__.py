@@ -12,6 +12,7 @@ from vaepriors.data.conditions import CONDITIONS, classes_of_split, condition_of
 from vaepriors.data.dataset import LIKELIHOODS, Dataset
 from vaepriors.data.draws import binarize_once
 from vaepriors.data.files import Source
+from vaepriors.data.items import Items
 from vaepriors.data.loading import absolute, is_file, load
 from vaepriors.data.rows import Points, Rows, Streamed
 from vaepriors.data.survey import reading_progress
@@ -23,6 +24,7 @@ __all__ = [
     "Dataset",
     "Entry",
     "Form",
+    "Items",
     "Points",
     "Rows",
     "Source",

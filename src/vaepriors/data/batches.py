@@ -1,23 +1,21 @@
 """Batches of a training set: the rows of each, and how their points come to the device.
 
 resident    points on the device; a batch is a selection of rows there
-streamed    points on disk; threads read the next batches while a step runs, and the loop copies each into one
-            tensor on the device, which a step selects from (so a step may be compiled, or recorded as a CUDA graph)
+streamed    points elsewhere, such as on disk; the next batches are read while a step runs, and the loop copies each
+            into one tensor on the device, which a step selects from (so a step may be compiled, or recorded as a CUDA
+            graph)
 """
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from vaepriors.data.rows import Convert, Streamed
+from vaepriors.data.rows import Convert
 
-WORKERS = 16  # threads that read: only a slow disk keeps them all busy, and serves more of them better
-AHEAD, BYTES = 16, 2**28  # batches that they are ahead at most, and the memory that these may take
+Check = Callable[[Tensor, Tensor], None]
 
 
 class Order:
@@ -80,10 +78,16 @@ class Feed(Protocol):
         """
 
 
-def feed(train: Any, device: torch.device, dtype: torch.dtype) -> Feed:
-    """The feed of a training set: a tensor, `Rows` or `Streamed`."""
+def feed(train: Any, device: torch.device, dtype: torch.dtype, check: Check) -> Feed:
+    """The feed of a training set: a tensor, `Rows`, `Streamed` or `Items`.
+
+    Args:
+        train: The training set.
+        device, dtype: Of the points of a batch.
+        check: Called with the points of a batch and their rows, on the CPU, if they were not checked before.
+    """
     if getattr(train, "streamed", False):
-        return _Streamed(train, device, dtype)
+        return _Streamed(train, device, dtype, check)
     return _Resident(train.to(device, dtype), device)
 
 
@@ -96,15 +100,17 @@ class _Resident:
 
 
 class _Streamed:
-    def __init__(self, train: Streamed, device: torch.device, dtype: torch.dtype) -> None:
-        self.train, self.device = train, device
+    def __init__(self, train: Any, device: torch.device, dtype: torch.dtype, check: Check) -> None:
+        self.train, self.device, self.check = train, device, check
         self.points: _Window = _Window(train.convert, dtype)
 
     def batches(self, rows: Tensor) -> Iterator[Tensor]:
-        batch = rows.shape[1] * self.train.shards.row_size
-        for chosen, stored in read_ahead(self.train.read, rows, ahead=max(1, min(AHEAD, BYTES // batch))):
-            self.points.fill(_moved(stored, self.device))
-            yield _moved(chosen, self.device)
+        pin = self.device.type == "cuda"  # a copy from there need not be waited for
+        for chosen, stored in self.train.batches(rows, pin):
+            if not self.train.checked:
+                self.check(self.train.convert(stored), chosen)
+            self.points.fill(stored.to(self.device, non_blocking=True))
+            yield (chosen.pin_memory() if pin else chosen).to(self.device, non_blocking=True)
 
 
 class _Window:
@@ -122,38 +128,3 @@ class _Window:
     def __getitem__(self, rows: Tensor) -> Tensor:
         assert self.stored is not None
         return self.convert(self.stored).to(self.dtype)
-
-
-def _moved(x: Tensor, device: torch.device) -> Tensor:
-    """The tensor on a device, without waiting for it: that takes pinned memory."""
-    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
-
-
-def read_ahead(
-    read: Callable[[Tensor], Tensor], batches: Iterable[Tensor], workers: int = WORKERS, ahead: int = AHEAD
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each batch with what is read for it, in order; threads read the next ones meanwhile.
-
-    An error is raised when its batch comes.
-
-    Args:
-        read: Called with each batch, by several threads.
-        batches: What to read.
-        workers: Threads.
-        ahead: Batches that are read, or in reading, before they are asked for.
-
-    >>> [(a.item(), b.item()) for a, b in read_ahead(lambda x: 2 * x, torch.arange(3))]
-    [(0, 0), (1, 2), (2, 4)]
-    """
-    pool, pending = ThreadPoolExecutor(workers, "reader"), deque[tuple[Tensor, Future[Tensor]]]()
-    try:
-        for batch in batches:
-            pending.append((batch, pool.submit(read, batch)))
-            if len(pending) > ahead:
-                first, future = pending.popleft()
-                yield first, future.result()
-        while pending:
-            first, future = pending.popleft()
-            yield first, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)

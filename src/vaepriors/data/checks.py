@@ -23,7 +23,7 @@ __all__ = [
     "in_words",
 ]
 
-BLOCK = 10_000  # points that become numbers at a time, to be checked
+BLOCK, BYTES = 10_000, 2**28  # points that become numbers at a time, at most, and the memory that these take
 
 
 def check_conditions(name: str, conditions: dict[str, Tensor], classes: int) -> None:
@@ -45,19 +45,24 @@ def check_conditions(name: str, conditions: dict[str, Tensor], classes: int) -> 
             raise ValueError(f"{what} hold NaN or infinity, first in row {row}: remove or repair them")
 
 
-def blocks(x: Any) -> Iterator[tuple[int, Tensor]]:
-    """A tensor whole, other points some at a time; each with the number of its first point."""
+def blocks(x: Any) -> Iterator[tuple[range, Tensor]]:
+    """A tensor whole, other points some at a time; each with the numbers of its rows."""
     if isinstance(x, Tensor):
-        yield 0, x
+        yield range(len(x)), x
         return
-    for start in range(0, len(x), BLOCK):
-        yield start, x[start : start + BLOCK]
+    size = max(1, min(BLOCK, BYTES // (4 * x.shape[1:].numel())))
+    for start in range(0, len(x), size):
+        rows = range(start, min(start + size, len(x)))
+        yield rows, x[rows.start : rows.stop]
 
 
 def check_points(what: str, x: Any) -> None:
     """Refuse what is not an array, such as a list or a `DataLoader`, and a tensor that is being trained."""
     if not (hasattr(x, "dtype") and hasattr(x, "shape")):
-        raise ValueError(f"{what} is {a_type(x)}: give a float32 tensor of shape (N, D) or (N, C, H, W)")
+        raise ValueError(
+            f"{what} is {a_type(x)}: give a float32 tensor of shape (N, D) or (N, C, H, W); data.Items(dataset) has "
+            "the points of a dataset of torch"
+        )
     if getattr(x, "requires_grad", False):
         raise ValueError(f"{what} requires a gradient, but data are not trained: give x.detach()")
 
@@ -97,17 +102,17 @@ def check_columns(name: str, train: Tensor, columns: Sequence[Column]) -> None:
         raise ValueError(f"{name}: the column {column} has no value in the training rows: leave it out")
 
 
-def check_values(what: str, x: Tensor, likelihood: Likelihood | None, start: int, number: int) -> None:
+def check_values(what: str, x: Tensor, likelihood: Likelihood | None, rows: Sequence[int], number: int) -> None:
     """Refuse values outside the support; without a likelihood, those outside [0, 1].
 
-    x are some of `number` points, from `start` on.
+    x are the points of these rows, of `number` points.
     """
     missing = x.isnan() if likelihood is not None and likelihood.missing else x.new_zeros((), dtype=torch.bool)
     x = x.masked_fill(missing, 0) if missing.any() else x
     if not torch.stack(torch.aminmax(x)).isfinite().all():  # NaN passes through both extremes
         bad = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
         raise ValueError(
-            f"{what} holds NaN or infinity in {len(bad)} of {number} points, first in point {start + bad[0]}: "
+            f"{what} holds NaN or infinity in {len(bad)} of {number} points, first in point {rows[bad[0]]}: "
             "remove or repair them"
         )
     inside = (x >= 0) & (x <= 1) if likelihood is None else likelihood.contains(x)
@@ -118,7 +123,7 @@ def check_values(what: str, x: Tensor, likelihood: Likelihood | None, start: int
         row, *place = (~inside).nonzero()[0].tolist()
         raise ValueError(
             f"{what} holds the value {x[row, *place].item():.6g} (smallest {low:.6g}, largest {high:.6g}) in "
-            f"{in_words(start + row, place)}, but its values must lie in {support}"
+            f"{in_words(rows[row], place)}, but its values must lie in {support}"
         )
 
 

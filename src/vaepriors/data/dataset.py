@@ -15,7 +15,7 @@ Validation and test points are drawn once, with a seed that never changes, so al
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -62,8 +62,8 @@ class Dataset:
     Args:
         name: The name of the set in runs and reports.
         train, valid, test: The points as float32, of shape `(N, C, H, W)` for images or `(N, D)` for vectors, with the
-            same event shape. `train` may also be bytes or a file that become such points when rows of it are selected
-            (see `vaepriors.data.rows`).
+            same event shape. `train` may also be bytes, a file, or a dataset of torch (`vaepriors.data.Items`), which
+            become such points when rows of it are selected (see `vaepriors.data.rows`).
         likelihood: A name in `vaepriors.data.LIKELIHOODS`, such as `bernoulli`.
         dynamic: Whether `train` holds Bernoulli probabilities, which the training loop binarises at each visit; `valid`
             and `test` are binarised already.
@@ -78,7 +78,8 @@ class Dataset:
         pseudo: Mean and standard deviation of the VampPrior's initial pseudo-inputs (Tomczak & Welling, 2018); by
             default these are training images plus noise.
         stored: How a file stored the points, in words, such as its type.
-        content: What identifies the training points, such as a digest of their files; the points unless given.
+        content: What identifies the training points, such as a digest of their files; the points unless given, and of
+            `Items` their type, number and shape.
         doubts: Sentences on what may have been read wrongly, each with a remedy.
         standardize: Whether a model by name standardises the columns of real vectors, inside of the model; the points
             are in their own units.
@@ -138,13 +139,13 @@ class Dataset:
 
     @property
     def streamed(self) -> bool:
-        """Whether the training points stay on disk."""
+        """Whether the training points are not in memory, but read batch by batch."""
         return getattr(self.train, "streamed", False)
 
     def fixed_train(self) -> "Fixed":
         """The training points as an evaluation sees them: probabilities become pixels once.
 
-        Of points that stay on disk it is a random subset of a quarter of a GiB.
+        Of points that are read batch by batch it is a random subset of a quarter of a GiB.
         """
         rows = self._some(max(2, SUBSET // (4 * self.event_shape.numel()))) if self.streamed else slice(None)
         x, y = self.train[rows], self.conditions.get("train")
@@ -170,6 +171,15 @@ class Dataset:
         from vaepriors.data.other import read_points  # which needs this module
 
         return (self.reader or read_points)(self, Path(path))
+
+    def check_read(self, x: Tensor, rows: Tensor) -> None:
+        """Refuse training points of these rows, read batch by batch, with values outside the support."""
+        self._check_values("train", x, rows.tolist())
+
+    def _check_values(self, split: str, x: Tensor, rows: Sequence[int]) -> None:
+        probabilities = self.dynamic and split == "train"
+        likelihood = None if probabilities else self.family
+        check_values(f"{self.name}: {split}", x, likelihood, rows, len(getattr(self, split)))
 
     def _some(self, most: int) -> Tensor | slice:
         """The rows of at most `most` training points: all of them, or a random subset, which is always the same."""
@@ -216,8 +226,8 @@ class Dataset:
         digest = hashlib.sha256(f"{self.likelihood} {self.dynamic}".encode())
         for x in (self.train, self.valid, self.test):
             digest.update(f"{tuple(x.shape)}".encode())
-            if x is self.train and self.content:
-                digest.update(self.content.encode())
+            if x is self.train and (content := self.content or getattr(x, "content", "")):
+                digest.update(content.encode())
                 continue
             for _, block in blocks(x):
                 digest.update(block.cpu().contiguous().numpy().data)
@@ -240,16 +250,21 @@ class Dataset:
             raise ValueError(f"{self.name}: pseudo is (mean, standard deviation), the latter >= 0, not {self.pseudo}")
         for split in SPLITS:
             check_points(f"{self.name}: {split}", getattr(self, split))
+        if self.streamed and not LIKELIHOODS[self.likelihood].streams:
+            raise ValueError(
+                f"{self.name}: the likelihood {self.likelihood} needs all training values at the start, but train is "
+                "read batch by batch: give train[:], or choose another likelihood"
+            )
         if self.likelihood == "mixed":
             check_columns(self.name, self.train, self.columns)
         for split in SPLITS:
             x = getattr(self, split)
             check_shape(f"{self.name}: {split}", x, self.event_shape)
-            probabilities = self.dynamic and split == "train"
-            likelihood = None if probabilities else self.family
-            if x is not self.train or not self.streamed:  # what stays on disk was checked when it was opened
-                for start, block in blocks(x):
-                    check_values(f"{self.name}: {split}", block, likelihood, start, len(x))
+            if x is not self.train or not self.streamed:  # which was checked when it was opened, or is when it is read
+                for rows, block in blocks(x):
+                    self._check_values(split, block, rows)
+            elif not x.checked:
+                self._check_values(split, x[:1], range(1))
             check_known(f"{self.name}: {split}", x, self.train, self.family)
             for kind in ("labels", "covariates", "conditions"):
                 values = getattr(self, kind).get(split)

@@ -4,17 +4,19 @@
 
     Rows        in memory, on any device: bytes take a quarter of the memory of float32
     Streamed    in files, of which only the selected rows are read
+    Items       of a dataset of torch, which makes only the selected ones (see `vaepriors.data.items`)
 
-A tensor of points is the third kind: all three have `len`, `shape` and `[rows]`.
+A tensor of points is the fourth kind: all have `len`, `shape` and `[rows]`.
 """
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vaepriors.data.ahead import AHEAD, BYTES, read_ahead
 from vaepriors.data.shards import Shards
 from vaepriors.limits import check_size
 
@@ -22,7 +24,7 @@ Convert = Callable[[Tensor], Tensor]
 
 
 class Points(Protocol):
-    """What a training set is: a tensor, `Rows` or `Streamed`."""
+    """What a training set is: a tensor, `Rows`, `Streamed` or `Items`."""
 
     @property
     def shape(self) -> torch.Size: ...
@@ -107,6 +109,7 @@ class Streamed:
     """
 
     streamed = True
+    checked = True  # when the files were opened
     dtype = torch.float32
 
     def __init__(
@@ -123,19 +126,32 @@ class Streamed:
     def __len__(self) -> int:
         return len(self.shards) if self.order is None else len(self.order)
 
-    def __getitem__(self, rows: Tensor | slice | int) -> Tensor:
-        if isinstance(rows, Tensor):
-            return self.convert(self.read(rows))
+    @property
+    def row_size(self) -> int:
+        """Bytes of a row in its file."""
+        return self.shards.row_size
+
+    def __getitem__(self, rows: Any) -> Tensor:
         if isinstance(rows, int):  # by NumPy, because torch's default device may be another
             return self.convert(self._stored(np.array([range(len(self))[rows]])))[0]
-        chosen = np.arange(len(self))[rows]
-        size = 8 * len(chosen) * self.shape[1:].numel()
-        check_size(f"loading {len(chosen)} points that are read from disk", size)
+        chosen = positions(rows, len(self))
+        check_selection(chosen, self.shape)
         return self.convert(self._stored(chosen))
 
     def read(self, rows: Tensor) -> Tensor:
         """Some rows as they are stored, on the CPU."""
         return self._stored(rows.numpy())
+
+    def batches(self, rows: Tensor, pin: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """The rows of each batch, and what is stored there; threads read ahead.
+
+        Args:
+            rows: Of shape `(steps, size)`.
+            pin: Whether to put what is read into pinned memory.
+        """
+        ahead = max(1, min(AHEAD, BYTES // (rows.shape[1] * self.row_size)))
+        for chosen, stored in read_ahead(self.read, rows, ahead=ahead):
+            yield chosen, stored.pin_memory() if pin else stored
 
     def _stored(self, rows: np.ndarray) -> Tensor:
         return as_tensor(self.shards.read(rows if self.order is None else self.order[rows]), self.channels_last)
@@ -153,6 +169,20 @@ def points_of(stored: np.ndarray | Shards, convert: Convert, channels_last: bool
     if isinstance(stored, Shards):
         return Streamed(stored, convert, None, channels_last)
     return Rows(as_tensor(stored, channels_last), convert)
+
+
+def positions(rows: Any, number: int) -> np.ndarray:
+    """The numbers of selected rows, of `number`: of a slice, a mask, or numbers, also from the end.
+
+    >>> positions(torch.tensor([True, False, True]), 3), positions([-1], 3)
+    (array([0, 2]), array([2]))
+    """
+    return np.arange(number)[rows.cpu().numpy() if isinstance(rows, Tensor) else rows]
+
+
+def check_selection(chosen: np.ndarray, shape: torch.Size) -> None:
+    """Refuse more points than fit into memory."""
+    check_size(f"loading {len(chosen)} points that are not in memory", 8 * len(chosen) * shape[1:].numel())
 
 
 def is_bytes(dtype: np.dtype) -> bool:

@@ -38,7 +38,7 @@ class Share:
             number, size * devices, functools.partial(seed_of, settings.seed, "order"), settings.epoch_steps
         )
         self.columns = slice(rank * size, (rank + 1) * size)
-        self.feed = feed(data.train, fabric.device, settings.dtype)
+        self.feed = feed(data.train, fabric.device, settings.dtype, data.check_read)
         valid = slice(rank, None, devices)
         self.valid = data.valid[valid].to(fabric.device, settings.dtype)
         splits = {"train": slice(None), "valid": valid} if data.conditions else {}
