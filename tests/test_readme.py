@@ -306,13 +306,14 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     def pendulum(name):
         return json.loads((ROOT / "results" / "vhp-1" / f"{name}.json").read_text())
 
-    full = [pendulum(name) for name in ("rewo-0", "rewo-2", "elbo-0", "wu20-0")]
-    assert {each["epochs"] for each in full} == {1272} != pendulum("rewo-1")["epochs"]
-    rewo, other, elbo, warmup = (each["found"] for each in full)
-    assert f"{rewo['angle_error']:.3f} with seed 0 and {other['angle_error']:.3f} with seed 2; the paper" in page
-    assert f"with errors of {elbo['angle_error']:.3f} and {warmup['angle_error']:.3f}, and the losses" in page
-    losses = (f"{each['valid_loss']:.1f}" for each in (rewo, elbo, warmup))
-    assert "are {} nats with REWO, {} with the ELBO and {} with the warm-up.".format(*losses) in page
+    full = [pendulum(name) for name in ("rewo-0", "rewo-1", "rewo-2", "elbo-0", "wu20-0", "wu200-0")]
+    assert {each["epochs"] for each in full} == {1272}
+    assert [each["found"]["winding"] for each in full] == [1, 0, -1, 1, 1, 1]
+    errors = [f"{each['found']['angle_error']:.3f}" for each in full]
+    assert "gives errors of {}, {} and {} with the seeds 0, 1 and 2; the paper".format(*errors[:3]) in page
+    assert "seed 0 these end with errors of {}, {} and {}, and the losses".format(*errors[3:]) in page
+    losses = (f"{full[number]['found']['valid_loss']:.1f}" for number in (0, 3, 4, 5))
+    assert "are {} nats with REWO, {} with the ELBO, and {} and {} with the warm-ups.".format(*losses) in page
     first, *rest = (f"{pendulum(f'elbo-{seed}')['found']['angle_error']:.3f}" for seed in range(1, 5))
     assert f"other four have errors of {first}, {rest[0]}, {rest[1]} and {rest[2]}." in page
     motion = json.loads((ROOT / "results" / "vhp-figure-8" / "vhp-0.json").read_text())["found"]["metrics"]
