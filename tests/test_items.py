@@ -1,8 +1,12 @@
 """Training from a dataset of torch: the numbers of a training from memory, with and without worker processes."""
 
+import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
+import traceback
 
 import numpy as np
 import pytest
@@ -98,6 +102,13 @@ def test_random_items_repeat_with_the_same_workers_also_when_resumed(tmp_path, w
     assert len({line["loss"] for line in whole[1]}) == 3
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64])
+def test_tensors_of_any_kind_become_float32(dtype):
+    x = (4 * REAL).round().to(dtype)
+    items = [row.requires_grad_() if dtype.is_floating_point else row for row in x.clone().T.contiguous().T]
+    assert torch.equal(data.Items(items)[:], x.float())
+
+
 def test_rows_are_selected_as_of_a_tensor():
     items, rows = data.Items(TensorDataset(REAL)), np.array([3, -1])
     mask = REAL[:, 0] > 0
@@ -128,8 +139,28 @@ def test_what_is_not_a_dataset_of_tensors_is_refused():
         data.Items([("cat", REAL[0])])
     with pytest.raises(ValueError, match=r"data\.Items\(dataset\)"):
         data.Dataset("mine", TensorDataset(REAL), REAL, REAL, "gaussian")
-    with pytest.raises(ValueError, match=r"item 3 of the dataset has shape \(4,\), item 0 \(5,\)"):
-        data.Items(Made(lambda row: REAL[row, : 4 + (row != 3)]))[:]
+    with pytest.raises(ValueError, match="item 0 of the dataset holds complex64"):
+        data.Items([REAL[0] * 1j])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_item_that_cannot_be_used_ends_the_training_with_one_sentence(workers):
+    def fails(row):
+        if row == 17:
+            raise OSError("no such file")
+        return REAL[row]
+
+    for make, sentence in (
+        (fails, r"(?m)^item 17 of the dataset cannot be read \(OSError: no such file\): repair it, or leave it out$"),
+        (lambda row: REAL[row, : 4 + (row != 17)], r"^item 17 .* shape \(4,\), item 0 is .* shape \(5,\): all need"),
+        (lambda row: REAL[row] > 0 if row == 17 else REAL[row], r"^item 17 of the dataset is torch.uint8 .* item 0 is"),
+    ):
+        with pytest.raises(ValueError, match=sentence) as caught:
+            trained(data.Items(Made(make), workers), held=REAL[:5])
+        assert "in __getitem__" in "".join(traceback.format_exception(caught.value))
+        assert not multiprocessing.active_children()
+        with pytest.raises(ValueError, match=sentence):
+            data.Items(Made(make))[:]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -176,3 +207,17 @@ def test_signals_to_all_processes_end_the_training_after_its_epoch(number):
 
     outcome = trained(data.Items(Made(interrupting), workers=2), held=REAL[:5], batch_size=8, epochs=50)[2]
     assert outcome.reason == "interrupted"
+
+
+ABANDONED = """
+import torch
+from vaepriors import data
+batches = data.Items(torch.randn(40, 5), workers=2).batches(torch.arange(40).view(10, 4))
+next(batches)
+kept = [batches]
+kept.append(kept)
+"""
+
+
+def test_a_program_ends_though_it_never_closed_the_workers():
+    assert subprocess.run([sys.executable, "-c", ABANDONED], timeout=100).returncode == 0

@@ -7,7 +7,7 @@ streamed    points elsewhere, such as on disk; the next batches are read while a
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
 import torch
@@ -70,7 +70,7 @@ class Feed(Protocol):
 
     points: Any  # `points[rows]` are the points of the batch that was brought last
 
-    def batches(self, rows: Tensor) -> Iterator[Tensor]:
+    def batches(self, rows: Tensor) -> Generator[Tensor]:
         """Bring the batches of an epoch in turn, and return the rows of each on the device.
 
         Args:
@@ -95,8 +95,8 @@ class _Resident:
     def __init__(self, points: Any, device: torch.device) -> None:
         self.points, self.device = points, device
 
-    def batches(self, rows: Tensor) -> Iterator[Tensor]:
-        return iter(rows.to(self.device))
+    def batches(self, rows: Tensor) -> Generator[Tensor]:
+        yield from rows.to(self.device)
 
 
 class _Streamed:
@@ -104,7 +104,7 @@ class _Streamed:
         self.train, self.device, self.check = train, device, check
         self.points: _Window = _Window(train.convert, dtype)
 
-    def batches(self, rows: Tensor) -> Iterator[Tensor]:
+    def batches(self, rows: Tensor) -> Generator[Tensor]:
         pin = self.device.type == "cuda"  # a copy from there need not be waited for
         for chosen, stored in self.train.batches(rows, pin):
             if not self.train.checked:

@@ -1,8 +1,13 @@
 """Points of a map-style dataset of torch, which makes them one by one."""
 
+import atexit
+import multiprocessing
 import signal
-from collections.abc import Iterator
-from typing import Any
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -81,54 +86,90 @@ class Items:
 
     def read(self, rows: np.ndarray) -> Tensor:
         """Some items as they are, stacked."""
-        points = _Points(self.dataset, self.first.shape)
+        points = _Points(self.dataset, self.first)
         return torch.stack([points[row] for row in rows.tolist()]) if len(rows) else self.first[None][:0]
 
     def batches(self, rows: Tensor, pin: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-        """The rows of each batch, and its items.
+        """The rows of each batch, and its items. The workers end when the iterator is closed.
 
         Args:
             rows: Of shape `(steps, size)`.
             pin: Whether to put the items into pinned memory.
         """
-        loader: DataLoader[Tensor] = DataLoader(
-            _Points(self.dataset, self.first.shape),  # type: ignore[arg-type]
+        loader: DataLoader[Tensor | _Failure] = DataLoader(
+            _Points(self.dataset, self.first),  # type: ignore[arg-type]
             batch_sampler=rows.tolist(),
             num_workers=self.workers,
-            collate_fn=torch.stack,
+            collate_fn=_as_read,
             pin_memory=pin,
             worker_init_fn=_leave_signals,
             generator=torch.Generator("cpu").manual_seed(torch.initial_seed()),  # of the epoch; draws nothing from it
         )
+        before = set(multiprocessing.active_children())
         with torch.device("cpu"):  # whatever torch's default device is
             read = iter(loader)
-        yield from zip(rows, read, strict=True)
+        end = partial(_kill, set(multiprocessing.active_children()) - before)
+        atexit.register(end)  # of a program that keeps an iterator which it never closes
+        try:
+            for chosen, batch in zip(rows, read, strict=True):
+                if isinstance(batch, _Failure):
+                    error = ValueError(batch.sentence)
+                    error.add_note(batch.traceback)
+                    raise error
+                yield chosen, batch
+        finally:
+            del read  # a traceback would keep it, and the workers
+            atexit.unregister(end)
 
     def __repr__(self) -> str:
         return f"Items({type(self.dataset).__name__} {tuple(self.shape)}, workers={self.workers})"
 
 
-class _Points:
-    """The points of a dataset as tensors of one shape."""
+class _Failure(NamedTuple):
+    """An error of a worker, in words: not every exception can be sent to another process."""
 
-    def __init__(self, dataset: Any, shape: torch.Size) -> None:
-        self.dataset, self.shape = dataset, shape
+    sentence: str
+    traceback: str
+
+
+class _Points:
+    """The points of a dataset as tensors like the first; the batches of a `DataLoader` as what is read or a failure."""
+
+    def __init__(self, dataset: Any, first: Tensor) -> None:
+        self.dataset, self.form = dataset, (first.dtype, first.shape)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, row: int) -> Tensor:
         x = _point(self.dataset, row)
-        if x.shape != self.shape:
+        if (x.dtype, x.shape) != self.form:
+            dtype, shape = self.form
             raise ValueError(
-                f"item {row} of the dataset has shape {tuple(x.shape)}, item 0 {tuple(self.shape)}: all need the same"
+                f"item {row} of the dataset is {x.dtype} of shape {tuple(x.shape)}, item 0 is {dtype} of shape "
+                f"{tuple(shape)}: all need the same"
             )
         return x
+
+    def __getitems__(self, rows: Sequence[int]) -> Tensor | _Failure:
+        try:
+            return torch.stack([self[row] for row in rows])
+        except ValueError as error:
+            return _Failure(str(error), traceback.format_exc())
+
+
+def _as_read(batch: Any) -> Any:
+    return batch
 
 
 def _point(dataset: Any, row: int) -> Tensor:
     """An item as bytes or float32, on the CPU."""
-    item = dataset[row]
+    try:
+        item = dataset[row]
+    except Exception as error:
+        raise ValueError(
+            f"item {row} of the dataset cannot be read ({type(error).__name__}: {error}): repair it, or leave it out"
+        ) from error
     x = item[0] if isinstance(item, (tuple, list)) and item else item
     if not isinstance(x, (Tensor, np.ndarray)):
         what = "a tuple that begins with " if x is not item else ""
@@ -136,10 +177,19 @@ def _point(dataset: Any, row: int) -> Tensor:
             f"item {row} of the dataset is {what}{a_type(x)}: give a dataset of tensors or arrays, or of tuples that "
             "begin with one"
         )
-    return as_tensor(np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x)[None])[0]
+    if isinstance(x, Tensor):
+        x = (x.float() if x.is_floating_point() else x).numpy(force=True)
+    if x.dtype.kind not in "fiub":
+        raise ValueError(f"item {row} of the dataset holds {x.dtype}: give real numbers")
+    return as_tensor(x[None])[0]
 
 
 def _leave_signals(worker: int) -> None:
     """Leave Ctrl-C and SIGTERM, which a terminal or SLURM sends to all processes, to the training."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _kill(workers: Iterable[BaseProcess]) -> None:
+    for worker in workers:
+        worker.kill()

@@ -1,10 +1,11 @@
 """The training loop."""
 
+import contextlib
 import json
 import math
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -179,7 +180,8 @@ class Training:
         # of one epoch, seed and device; the order of the examples is the same on all devices
         torch.manual_seed(seed_of(self.settings.seed, "noise", epoch, self.fabric.global_rank))
         try:
-            loss, rate, distortion = self._pass(self.share.batches(epoch))
+            with contextlib.closing(self.share.batches(epoch)) as batches:
+                loss, rate, distortion = self._pass(batches)
             valid_loss = self._validate()
         except ValueError as error:
             refused = str(error).partition(", but found")[0]
@@ -217,7 +219,7 @@ class Training:
         for callback in self.callbacks:
             callback.epoch(line)
 
-    def _pass(self, batches: Iterator[Tensor]) -> list[float]:
+    def _pass(self, batches: Iterable[Tensor]) -> list[float]:
         """A step for each batch; the means of loss, rate and distortion over the epoch and all devices."""
         self.model.train()
         for part in self.fixed:

@@ -7,7 +7,7 @@ The order of the rows is the same on all devices.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -49,6 +49,6 @@ class Share:
         """Steps of an epoch."""
         return self.order.steps
 
-    def batches(self, epoch: int) -> Iterator[Tensor]:
+    def batches(self, epoch: int) -> Generator[Tensor]:
         """The rows of each batch of an epoch, of the same number each time."""
         return self.feed.batches(self.order.epoch(epoch)[:, self.columns])
