@@ -188,6 +188,16 @@ def test_a_constant_network_or_one_draw_is_the_base(base, constant):
         assert all(p.grad.isfinite().all() for p in base.parameters())
 
 
+@pytest.mark.parametrize("constant", [-16.0, -12.0, -8.0])
+@pytest.mark.parametrize("base", [StandardNormal(2), MixtureOfGaussians(2, 3)])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_constant_acceptance_is_the_base_in_single_precision_whatever_the_truncation(training, base, constant):
+    z = torch.zeros(2)
+    same = Call(lambda z: torch.full_like(z[..., 0], constant))
+    log_prob = Resampled(base, same, 10**6).train(training)().log_prob(z)
+    torch.testing.assert_close(log_prob, base().log_prob(z), rtol=0, atol=1e-5)
+
+
 def test_acceptances_near_zero_and_one_have_finite_densities_and_gradients():
     for logit in (-300.0, 300.0):
         level = torch.tensor(logit, requires_grad=True)

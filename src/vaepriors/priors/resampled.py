@@ -32,9 +32,12 @@ class _Acceptance(NamedTuple):
 
 
 def _estimate(logits: Tensor, score: Tensor | None) -> _Acceptance:
-    """Z from the logits of n draws; the gradients of their scores count, relative to their mean."""
-    n = len(logits)
-    weights = logits.new_full((n,), -math.log(n)) if score is None else (score - score.detach()).log_softmax(0)
+    """Z in float64 from the logits of n draws; the gradients of their scores count, relative to their mean.
+
+    The density has the power T - 1 of 1 - Z, which enlarges the error of its logarithm as many times.
+    """
+    n, logits = len(logits), logits.double()
+    weights = logits.new_full((n,), -math.log(n)) if score is None else (score - score.detach()).double().log_softmax(0)
     log_z, log_not = ((F.logsigmoid(each) + weights).logsumexp(0) for each in (logits, -logits))
     a = logits.detach().sigmoid()
     return _Acceptance(log_z, log_not, (a - a.mean()).square().sum().sqrt() / n)
@@ -73,7 +76,7 @@ class TruncatedRejection(Tilted):
         earlier = torch.arange(self.truncation - 1, device=log_not.device) * log_not  # log(1 - Z)^t
         accepted = F.logsigmoid(self._numbers(value)) + earlier.logsumexp(0)
         weight = torch.logaddexp(accepted, (self.truncation - 1) * log_not)
-        return self._over_batch(self.base.log_prob(value) + weight)
+        return self._over_batch(self.base.log_prob(value) + weight.to(value.dtype))
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape = ()) -> Tensor:
