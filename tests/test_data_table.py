@@ -1,5 +1,6 @@
 """Custom tables: what is read from .csv, .parquet and .h5ad, kinds of columns, splits, and what is refused."""
 
+import contextlib
 import math
 import sys
 
@@ -12,7 +13,7 @@ import torch
 
 from vaepriors import data
 from vaepriors.app.experiment import Experiment, load_data
-from vaepriors.data.columns import describe_columns, encode
+from vaepriors.data.columns import describe_columns, encode, numbers_of, wholes_of
 from vaepriors.data.frames import read_frame
 from vaepriors.networks.mixed import Column
 
@@ -452,3 +453,16 @@ def test_labels_of_an_array_and_of_a_column_are_not_both_taken(tmp_path):
     with pytest.raises(ValueError, match=r"mine.npz has several labels, labels, 2"):
         data.load(path, columns="2=label", condition="labels")
     assert len(data.load(path, columns="2=label,labels=drop", condition="labels").classes) == 2
+
+
+def test_numbers_of_a_column_are_a_copy_that_may_be_written():
+    """With copy-on-write, which pandas 3 always has, the arrays of a table are read-only, and torch warns of that."""
+    always = int(pd.__version__.partition(".")[0]) >= 3
+    with contextlib.nullcontext() if always else pd.option_context("mode.copy_on_write", True):
+        table = pd.DataFrame({"whole": [1, 2], "real": [0.5, np.nan], "bit": [True, False]})
+        for values in (numbers_of(table["whole"]), numbers_of(table["real"]), wholes_of(table["whole"])):
+            assert values.flags.writeable
+            values[:] = 7
+        assert numbers_of(table["bit"]).flags.writeable
+    assert table["whole"].tolist() == [1, 2]
+    assert table["real"][0] == 0.5

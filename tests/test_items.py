@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, StackDataset, TensorDa
 
 from test_training import numbers, weights
 from vaepriors import data, fit, networks
-from vaepriors.data.rows import Rows, middles, shares
+from vaepriors.data.rows import Rows, as_tensor, middles, shares
 from vaepriors.objectives import ELBO
 from vaepriors.priors import StandardNormal
 from vaepriors.store import Folder
@@ -221,3 +221,14 @@ kept.append(kept)
 
 def test_a_program_ends_though_it_never_closed_the_workers():
     assert subprocess.run([sys.executable, "-c", ABANDONED], timeout=100).returncode == 0
+
+
+def test_items_may_be_read_only_arrays():
+    """Such as rows of a file that is mapped into memory. torch warns of a tensor that shares their memory."""
+    levels, real = LEVELS.numpy().copy(), REAL.numpy().copy()
+    for array in (levels, real):
+        array.setflags(write=False)
+        x = as_tensor(array)
+        x += 1
+        assert torch.equal(x, torch.tensor(array) + 1)
+        assert torch.equal(data.Items(array)[:], torch.tensor(array).float())

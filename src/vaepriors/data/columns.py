@@ -82,10 +82,10 @@ def parse_columns(text: str) -> dict[str, str]:
 def numbers_of(cells: "pd.Series") -> np.ndarray | None:
     """Cells as float64 with NaN for missing ones; None if they are not numbers, bits included."""
     if _is(cells, "biuf"):
-        return cells.to_numpy(np.float64, na_value=np.nan)
+        return cells.to_numpy(np.float64, copy=True, na_value=np.nan)
     observed = cells[cells.notna()]
     if len(observed) == 0 or all(isinstance(cell, bool) for cell in observed):
-        return cells.map({True: 1.0, False: 0.0}).to_numpy(np.float64, na_value=np.nan)
+        return cells.map({True: 1.0, False: 0.0}).to_numpy(np.float64, copy=True, na_value=np.nan)
     return None
 
 
@@ -108,7 +108,7 @@ def _plain(number: float) -> str:
 
 def wholes_of(cells: "pd.Series") -> np.ndarray | None:
     """Complete cells of numbers, with all digits of whole ones; None if they are not numbers."""
-    return cells.to_numpy(np.int64) if _is(cells, "iu") else numbers_of(cells)
+    return cells.to_numpy(np.int64, copy=True) if _is(cells, "iu") else numbers_of(cells)
 
 
 def are_plain(texts: Iterable[str]) -> bool:
