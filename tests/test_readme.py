@@ -314,6 +314,12 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     assert "seed 0 these end with errors of {}, {} and {}, and the losses".format(*errors[3:]) in page
     losses = (f"{full[number]['found']['valid_loss']:.1f}" for number in (0, 3, 4, 5))
     assert "are {} nats with REWO, {} with the ELBO, and {} and {} with the warm-ups.".format(*losses) in page
+    geco = pendulum("geco-0")
+    assert (geco["epochs"], geco["found"]["winding"]) == (1272, 1)
+    found = geco["found"]
+    assert f"an error of {found['angle_error']:.3f}, and with {found['valid_loss']:.1f} nats on the" in page
+    assert f"and ends at {found['beta']:.0f}, with" in page
+    assert found["valid_loss"] > max(each["found"]["valid_loss"] for each in full)
     first, *rest = (f"{pendulum(f'elbo-{seed}')['found']['angle_error']:.3f}" for seed in range(1, 5))
     assert f"other four have errors of {first}, {rest[0]}, {rest[1]} and {rest[2]}." in page
     motion = json.loads((ROOT / "results" / "vhp-figure-8" / "vhp-0.json").read_text())["found"]["metrics"]
