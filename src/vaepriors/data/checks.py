@@ -75,8 +75,8 @@ def check_shape(what: str, x: Any, event_shape: torch.Size) -> None:
         raise ValueError(f"{what} is {'a numpy array' if array else x.dtype}, not torch.float32: {remedy}")
     if len(x.shape) not in (2, 4):
         raise ValueError(
-            f"{what} has shape {tuple(x.shape)}: vectors are (N, D), images (N, C, H, W); flatten anything else, such "
-            "as sequences, and reshape it in the encoder"
+            f"{what} has shape {tuple(x.shape)}: vectors are (N, D), images (N, C, H, W), sequences images of one row, "
+            "(N, C, 1, T); flatten anything else, and reshape it in the encoder"
         )
     if x.shape.numel() == 0:
         raise ValueError(
