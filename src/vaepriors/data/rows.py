@@ -194,6 +194,6 @@ def as_tensor(array: np.ndarray, channels_last: bool = False) -> Tensor:
     """Stored rows as bytes or float32, vectors as (N, D), images as (N, C, H, W)."""
     array = np.moveaxis(array, -1, 1) if channels_last else array
     with np.errstate(over="ignore", invalid="ignore"):  # an overflow becomes infinite, which is reported later
-        kept = np.require(array, np.uint8 if is_bytes(array.dtype) else np.float32, "CW")
+        kept = np.require(array, np.uint8 if is_bytes(array.dtype) else np.float32, ["C", "W"])
     x = torch.from_numpy(kept)
     return x.unsqueeze(1) if x.ndim == 3 else x
