@@ -81,6 +81,30 @@ def test_vamp_shares_its_encoder_and_trains_it():
     assert all(p.grad is not None and p.grad.any() for p in prior.parameters())
 
 
+class EncoderOfCodes(torch.nn.Module):
+    """x -> q(z|x), where x are codes of categories."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.log_scale = torch.nn.Embedding(5, 2), torch.nn.Parameter(torch.zeros(2), requires_grad=False)
+
+    def forward(self, x):
+        return Independent(Normal(self.embed(x.long()).mean(-2), self.log_scale.exp()), 1)
+
+
+def test_pseudo_inputs_without_a_gradient_are_refused():
+    net, u = EncoderOfCodes(), torch.randint(5, (10, 3)).float()
+    with pytest.raises(ValueError, match=r"gives pseudo_inputs no gradient.*learn=False"):
+        VampPrior(net, u, bounds=(0, 4))
+    assert [p.requires_grad for p in net.parameters()] == [False, True]
+    assert net.training
+    assert VampPrior(net, u, learn=False)().sample().shape == (2,)
+    with torch.inference_mode():  # where nothing has a gradient, and nothing is learned
+        VampPrior(encoder(), torch.rand(3, *SHAPE, dtype=torch.float64))
+    with torch.no_grad():
+        VampPrior(encoder().requires_grad_(False), torch.rand(3, *SHAPE, dtype=torch.float64))
+
+
 def test_pseudo_inputs_are_clamped_and_frozen_beyond_the_bounds():
     u = torch.full((3, *SHAPE), 0.5, dtype=torch.float64)
     u[0, 0, 0, 0], u[1, 0, 0, 0] = -0.01, 1.02

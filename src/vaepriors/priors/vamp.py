@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from vaepriors.distributions import DiagonalNormal, NormalMixture
 from vaepriors.priors.encoded import check_events, component_posteriors, paired, posterior_at
+from vaepriors.vae import eval_mode
 from vaepriors.words import a_type
 
 __all__ = ["VampPrior"]
@@ -43,7 +44,8 @@ class VampPrior(nn.Module):
 
     Raises:
         ValueError: If `pseudo_inputs` is not a tensor of at least one event that the encoder takes, if its values are
-            outside the bounds or not finite, or if the encoder's distribution is not a diagonal normal.
+            outside the bounds or not finite, if the encoder's distribution is not a diagonal normal, or if
+            pseudo-inputs are to be learned and get no gradient, as from an encoder that rounds them to codes.
 
     >>> from vaepriors import networks
     >>> prior = VampPrior(networks.Encoder((1, 4, 4), [16], latent=2), torch.rand(10, 1, 4, 4))
@@ -80,7 +82,10 @@ class VampPrior(nn.Module):
             self.register_buffer("pseudo_inputs", pseudo_inputs)
         self.logits = nn.Parameter(pseudo_inputs.new_zeros(len(pseudo_inputs))) if weighted else None
         given = None if conditions is None else conditions()
-        _check_diagonal_normal(encoder, paired(self.inputs(), given, "pseudo_inputs"))
+        inputs = paired(self.inputs(), given, "pseudo_inputs")
+        _check_diagonal_normal(encoder, inputs)
+        if learn:
+            _check_gradient(encoder, inputs)
 
     def inputs(self) -> Tensor:
         """The clamped pseudo-inputs in the units of the data, of shape `(K, *event)`."""
@@ -142,3 +147,23 @@ def _check_diagonal_normal(encoder: nn.Module, inputs: tuple[Tensor, ...]) -> No
                 f"the encoder returns {a_type(q)} that is not a normal with diagonal covariance: "
                 "mix such posteriors with torch.distributions.MixtureSameFamily instead"
             )
+
+
+def _check_gradient(encoder: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Refuse an encoder whose q(z|u) has no gradient in u. While its parameters are frozen, only u has one."""
+    if torch.is_inference_mode_enabled():
+        return
+    trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    u, *conditions = (each[:1].detach() for each in inputs)
+    encoder.requires_grad_(False)
+    try:
+        with torch.enable_grad(), eval_mode(encoder):
+            connected = encoder(u.requires_grad_(), *conditions).mean.requires_grad
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_()
+    if not connected:
+        raise ValueError(
+            "the encoder gives pseudo_inputs no gradient, as an embedding of codes does, so they cannot be learned: "
+            "choose learn=False, or another prior"
+        )
