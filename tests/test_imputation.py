@@ -191,6 +191,18 @@ def test_cells_are_filled_as_the_table_writes_such_values(tmp_path, vaepriors):
     assert [row[::3] for row in cells(tmp_path / "other.csv")] == [row[::3] for row in before]
 
 
+def test_whole_numbers_beside_a_mean_keep_their_digits(tmp_path, vaepriors):
+    """A `.parquet` has them as numbers, of which a mean among them would make floats."""
+    table = pd.DataFrame({"mass": pd.array(2**60 + np.arange(60) ** 9, "Int64")})
+    table.loc[3, "mass"] = None
+    table.to_parquet(tmp_path / "mine.parquet")
+    options = ["--hidden", "8", "--latent", "2", "--epochs", "1", "--accelerator", "cpu", "--out", tmp_path / "run"]
+    assert vaepriors("train", "--data", tmp_path / "mine.parquet", *options) == 0
+    assert vaepriors("impute", tmp_path / "run", "--out", tmp_path / "out.csv") == 0
+    after = [cell for (cell,) in cells(tmp_path / "out.csv")]
+    assert after[:4] + after[5:] == ["mass", *map(str, table["mass"].dropna())]
+
+
 def test_draws_of_a_table_are_written_as_a_table_and_reported(folder, vaepriors):
     assert vaepriors("sample", folder, "--number", "7") == 0
     rows = cells(folder / "samples.csv")

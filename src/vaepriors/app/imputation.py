@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from vaepriors.app.files import check_new
@@ -73,7 +74,8 @@ def _filled(table: "pd.DataFrame", missing: "Tensor", x: "Tensor", columns: Sequ
         cells = table[column.name].tolist()
         spelled = _spelled(values, cells, gaps) if column.kind in ("bit", "category") else {}
         filled = zip(values, cells, gaps, strict=True)
-        table[column.name] = [spelled.get(value, value) if gap else cell for value, cell, gap in filled]
+        written = [spelled.get(value, value) if gap else cell for value, cell, gap in filled]
+        table[column.name] = np.array(written, object)  # pandas would make floats of whole numbers beside a mean
     return table.to_csv(index=False, header=["" if is_index(str(name)) else str(name) for name in table.columns])
 
 
