@@ -209,6 +209,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         method, parts = ImportanceSampling(self.draws), []
         check_sizes(self.model_, u[:1], self.draws, self.draws)
         with fixed_numerics(), torch.no_grad(), eval_mode(self.model_), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(self.seed_, "prior"))  # of a `Resampled` prior, whose constant is an estimate
             prior = self.model_.prior()
             for row in u.split(1):
                 torch.manual_seed(seed_of(self.seed_, "score"))
