@@ -203,6 +203,8 @@ def test_two_levels_have_both_means():
         ({"latent": 2.0}, "latent is 2.0: a whole number"),
         ({"hidden": (8.5,)}, "hidden is 8.5: give whole numbers"),
         ({"draws": 0}, "draws is 0"),
+        ({"standardize": "no"}, "standardize is 'no': give True or False"),
+        ({"prior": "vamp", "options": {"weighted": "no"}}, "weighted is 'no': give True or False"),
         ({"components": 3}, "components is 3, but the prior standard has no such option"),
         ({"prior": "vamp-data", "components": 100}, "only 36 training examples"),
         ({"model": "convhvae"}, "vectors|images"),

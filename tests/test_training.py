@@ -178,6 +178,7 @@ def test_numbers_of_numpy_are_those_of_python(tmp_path, data):
         ({"accelerator": "gpu"}, "unknown accelerator 'gpu'"),
         ({"patience": -1}, "patience is -1"),
         ({"precision": "16"}, "precision '16'"),
+        ({"compile": "no"}, "compile is 'no': give True or False"),
         ({"best_from": "end"}, "best_from 'end'"),
         ({"best_from": "warmup", "epochs": 2, "warmup": 3}, "fewer than the 3 of the warm-up"),
     ],

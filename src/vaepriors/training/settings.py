@@ -57,8 +57,10 @@ class Settings:
         for name, choices in (("precision", PRECISIONS), ("best_from", ("start", "warmup"))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")
-        for name in ("normalize", "compile", "graph"):  # that of NumPy is no JSON
-            object.__setattr__(self, name, bool(getattr(self, name)))
+        for name in ("normalize", "compile", "graph"):
+            if (value := getattr(self, name)) not in (True, False):  # any text would be true, "no" included
+                raise ValueError(f"{name} is {value!r}: give True or False")
+            object.__setattr__(self, name, bool(value))  # that of NumPy is no JSON
         if self.best_from == "warmup" and self.epochs < self.warmup:
             raise ValueError(
                 f"epochs is {self.epochs}, fewer than the {self.warmup} of the warm-up, and best_from is warmup, so "

@@ -95,6 +95,8 @@ def check_value(name: str, value: Any, kind: Any) -> None:
     plain, *limits = typing.get_args(kind) if typing.get_origin(kind) is Annotated else (kind,)
     if typing.get_origin(plain) is Literal:
         check_choice(name, value, typing.get_args(plain))
+    if plain is bool and value not in (True, False):  # any text would be true, "no" included
+        raise ValueError(f"{name} is {value!r}: give True or False")
     for limit in limits:
         if isinstance(limit, Within):
             _check_whole(name, value, limit)
