@@ -192,6 +192,7 @@ def test_two_levels_have_both_means():
     ("parameters", "message"),
     [
         ({"prior": "vampire"}, "unknown prior 'vampire'"),
+        ({"model": "mine:make"}, "unknown model 'mine:make': choose one of vae"),
         ({"likelihood": "poison"}, "unknown likelihood 'poison': choose one of auto"),
         ({"validation_fraction": 1.0}, "validation_fraction is 1.0"),
         ({"options": {"latent": 3}}, "options has latent, which is a parameter"),

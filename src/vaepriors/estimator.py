@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vaepriors import training
 from vaepriors.app.choices import Count, check_choice, check_value
-from vaepriors.app.experiment import OBJECTIVES, Experiment, build
+from vaepriors.app.experiment import MODELS, OBJECTIVES, Experiment, build
 from vaepriors.app.train import settings_of
 from vaepriors.conditional import unconditional
 from vaepriors.data import LIKELIHOODS, Dataset
@@ -250,6 +250,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             if name in PARAMETERS:
                 raise ValueError(f"options has {name}, which is a parameter: give it as {PARAMETERS[name]}=...")
             check_choice("option", name, OPTIONS)
+        check_choice("model", self.model, MODELS)  # a function of the user's is imported by commands alone
         own: Any = {name: getattr(self, parameter) for name, parameter in PARAMETERS.items()}
         own |= {"hidden": tuple(np.atleast_1d(self.hidden).tolist()), "seed": seed}
         experiment = Experiment(**own | options)
