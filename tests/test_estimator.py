@@ -130,6 +130,17 @@ def test_it_stands_in_a_pipeline_and_a_search():
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
+def test_the_default_device_of_torch_does_not_matter():
+    codes = np.arange(120).reshape(60, 2) % 3.0
+    plain = tiny(likelihood="categorical", prior="vamp", components=3).fit(codes)
+    with torch.device("meta"):  # as torch.set_default_device does
+        model = tiny(likelihood="categorical", prior="vamp", components=3).fit(codes)
+        z = model.transform(codes)
+        assert np.array_equal(model.inverse_transform(z), plain.inverse_transform(z))
+        assert np.array_equal(model.score_samples(codes), plain.score_samples(codes))
+        assert np.array_equal(model.sample(5), plain.sample(5))
+
+
 def test_threads_do_not_share_random_numbers():
     x = np.random.default_rng(0).normal(size=(60, 3))
     alone = tiny(max_epochs=10).fit(x).score_samples(x)

@@ -17,7 +17,7 @@ import functools
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -33,11 +33,15 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def one_at_a_time(function: Function) -> Function:
-    """Let threads that call these functions take turns: all share torch's random generator and its settings."""
+    """Let threads that call these functions take turns: all share torch's random generator and its settings.
+
+    Meanwhile torch's default device is the CPU.
+    """
 
     @functools.wraps(function)
     def locked(*args: Any, **kwargs: Any) -> Any:
-        with _lock:
+        other = torch.empty(0).device.type != "cpu"  # naming a device makes each operation slower
+        with _lock, torch.device("cpu") if other else nullcontext():
             return function(*args, **kwargs)
 
     return cast(Function, locked)

@@ -121,7 +121,7 @@ class Run(Folder):
         if not re.fullmatch(r"best|last|epoch-\d+", which):  # a path would read another run
             raise ValueError(f"which is {which!r}: choose best, last, or epoch-N of a snapshot")
         tensors, values = self.load_checkpoint(which)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # whatever torch's default device is
             model, _ = build(self.experiment(), dataset)
         prefix = "model."
         own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
