@@ -221,6 +221,7 @@ def test_an_interrupted_run_has_a_report(tmp_path, train, images, vaepriors, cap
         ("compare RUN OTHER --number 0", "number is 0"),
         ("compare RUN nowhere", "nowhere holds no run"),
         ("compare RUN OTHER --out page.pdf", "give a file that ends in .html"),
+        ("compare RUN OTHER --out RUN/metrics.jsonl/page.html", "RUN/metrics.jsonl is a file, but"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, message, in_folder, train, vaepriors, capsys):
@@ -659,6 +660,12 @@ def test_a_report_of_any_model_needs_no_run(tmp_path):
     assert model.training
     with pytest.raises(ValueError, match=r"page\.txt"):
         vaepriors_report(model, data, tmp_path / "page.txt")
+    (tmp_path / "taken").write_text("")
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(ValueError, match=r"taken is a file, but .*taken\.html needs a folder there"):
+        vaepriors_report(model, data, tmp_path / "taken.html")
+    with pytest.raises(ValueError, match=r"folder\.html is a folder"):
+        vaepriors_report(model, data, tmp_path / "folder.html")
 
 
 def labelled(x, labels):

@@ -61,11 +61,11 @@ def compare(
     from vaepriors.app.report.compare import COLUMNS, notes, rows
     from vaepriors.app.report.compare import compare as compare_runs
     from vaepriors.app.report.comparison import write_comparison
+    from vaepriors.app.report.page import check_place
     from vaepriors.app.run import Run
 
     check_seed(seed)
-    if out.suffix != ".html":
-        raise ValueError(f"out is {out}: give a file that ends in .html")
+    check_place(out)
     with counting_bar(console, "runs") as progress:
         compared = compare_runs(_named([Run(run) for run in runs], model), number, which, seed, progress)
     table = Table(*COLUMNS, box=None)
@@ -73,7 +73,6 @@ def compare(
         table.add_row(*row)
     console.print(table)
     console.print("\n".join(notes(compared)))
-    out.parent.mkdir(parents=True, exist_ok=True)
     console.print("\n".join(map(str, write_comparison(compared, out))))
     return 0
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from vaepriors.app.report.pictures import figure_png, png
 from vaepriors.checkpoint import write_atomically
 
-__all__ = ["Opening", "Part", "Picture", "Section", "Table", "drawn", "sections", "sheet", "write"]
+__all__ = ["Opening", "Part", "Picture", "Section", "Table", "check_place", "drawn", "sections", "sheet", "write"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,17 @@ def drawn(name: str, figure: Figure, alt: str, caption: str = "") -> Picture:
 def sheet(name: str, images: np.ndarray, alt: str, caption: str = "", width: int = 600) -> Picture:
     """A sheet of images (see `pictures.grid`) as a picture."""
     return Picture(name, png(images, width), alt, caption, pixels=True)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a page that cannot be written, before the work for it."""
+    if path.suffix != ".html":
+        raise ValueError(f"out is {path}: give a file that ends in .html")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: choose another page")
+    for each in (path.with_suffix(""), *path.parents):
+        if each.exists() and not each.is_dir():
+            raise ValueError(f"{each} is a file, but {path} needs a folder there: choose another page")
 
 
 def write(

@@ -54,12 +54,11 @@ def report(
         The page and the folder.
 
     Raises:
-        ValueError: If `out` does not end in .html, `number` or `samples` is less than 1, or log p(x) of a test example
-            is infinite or not a number.
+        ValueError: If `out` does not end in .html or a file is in its way, `number` or `samples` is less than 1, or
+            log p(x) of a test example is infinite or not a number.
     """
     path = Path(out)
-    if path.suffix != ".html":
-        raise ValueError(f"out is {path}: give a file that ends in .html")
+    page.check_place(path)
     at_least_one(number=number, samples=samples)
     with eval_mode(model), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "report"))
@@ -97,6 +96,7 @@ def write_report(
         progress: Called with the number of sections done and their total.
     """
     at_least_one(number=number)
+    page.check_place(run / "report.html")
     data = run.dataset()
     model, values = run.model(data, which)
     torch.manual_seed(seed_of(seed, "report"))
