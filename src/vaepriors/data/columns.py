@@ -2,7 +2,7 @@
 
 bit        0 and 1, or true and false
 count      whole numbers from 0 or 1 on
-positive   numbers above 0 whose logarithm is less skewed
+positive   numbers above 0 with a skewness above 1 that is smaller for their logarithms
 real       other numbers
 category   texts; the codes 0, 1, ... are the sorted categories of the training rows
 size       the size factor of the row, which multiplies the means of its counts; see `vaepriors.networks.mixed`
