@@ -114,7 +114,8 @@ def test_rows_are_selected_as_of_a_tensor():
     mask = REAL[:, 0] > 0
     for chosen in (slice(2, 9, 3), slice(0), torch.tensor([5, 5, -2]), mask, rows, [1, 0]):
         assert torch.equal(items[chosen], REAL[chosen])
-    assert torch.equal(items[-1], REAL[-1])
+    for one in (-1, np.int64(3), torch.tensor(3)):
+        assert torch.equal(items[one], REAL[one])
     for none in (40, -41):
         with pytest.raises(IndexError):
             items[none]
@@ -133,6 +134,8 @@ def test_what_is_not_a_dataset_of_tensors_is_refused():
         data.Items([])
     with pytest.raises(ValueError, match="workers is -1"):
         data.Items([REAL[0]], workers=-1)
+    with pytest.raises(ValueError, match=r"workers is 0\.5: give 0, or a number of processes"):
+        data.Items([REAL[0]], workers=0.5)
     with pytest.raises(ValueError, match="item 0 of the dataset is a dict"):
         data.Items(StackDataset(image=REAL))
     with pytest.raises(ValueError, match="item 0 of the dataset is a tuple that begins with a str"):

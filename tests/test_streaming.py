@@ -86,7 +86,7 @@ def test_points_are_selected_as_from_a_tensor_whatever_the_default_device(tmp_pa
     train = Streamed(Shards([saved(tmp_path, REAL)]), order=GENERATOR.permutation(60))
     points = train[:]
     with torch.device("meta"):  # as where the memory of a model is estimated
-        for rows in (0, -1, slice(3, 40, 5), slice(-2, None)):
+        for rows in (0, -1, np.int64(7), slice(3, 40, 5), slice(-2, None)):
             assert torch.equal(train[rows], points[rows])
     with pytest.raises(IndexError):
         train[60]

@@ -7,14 +7,14 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vaepriors.data.rows import Convert, as_tensor, check_selection, positions, unchanged
+from vaepriors.data.rows import Convert, as_tensor, selected, unchanged
 from vaepriors.words import a_type
 
 __all__ = ["Items"]
@@ -55,8 +55,8 @@ class Items:
             raise ValueError(f"dataset is {a_type(dataset)}, which has no length or no dataset[i]: {remedy}")
         if not len(dataset):
             raise ValueError(f"dataset is {a_type(dataset)} without items: give one with at least one")
-        if workers < 0:
-            raise ValueError(f"workers is {workers}: give 0, or a number of processes")
+        if not isinstance(workers, SupportsIndex) or workers < 0:
+            raise ValueError(f"workers is {workers!r}: give 0, or a number of processes")
         self.dataset, self.workers, self.convert = dataset, workers, convert
         self.first = _point(dataset, 0)
 
@@ -78,11 +78,7 @@ class Items:
         return len(self.dataset)
 
     def __getitem__(self, rows: Any) -> Tensor:
-        if isinstance(rows, int):
-            return self.convert(self.read(np.array([range(len(self))[rows]])))[0]
-        chosen = positions(rows, len(self))
-        check_selection(chosen, self.shape)
-        return self.convert(self.read(chosen))
+        return selected(lambda chosen: self.convert(self.read(chosen)), rows, self.shape)
 
     def read(self, rows: np.ndarray) -> Tensor:
         """Some items as they are, stacked."""

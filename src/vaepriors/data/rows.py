@@ -132,11 +132,7 @@ class Streamed:
         return self.shards.row_size
 
     def __getitem__(self, rows: Any) -> Tensor:
-        if isinstance(rows, int):  # by NumPy, because torch's default device may be another
-            return self.convert(self._stored(np.array([range(len(self))[rows]])))[0]
-        chosen = positions(rows, len(self))
-        check_selection(chosen, self.shape)
-        return self.convert(self._stored(chosen))
+        return selected(lambda chosen: self.convert(self._stored(chosen)), rows, self.shape)
 
     def read(self, rows: Tensor) -> Tensor:
         """Some rows as they are stored, on the CPU."""
@@ -169,6 +165,17 @@ def points_of(stored: np.ndarray | Shards, convert: Convert, channels_last: bool
     if isinstance(stored, Shards):
         return Streamed(stored, convert, None, channels_last)
     return Rows(as_tensor(stored, channels_last), convert)
+
+
+def selected(read: Callable[[np.ndarray], Tensor], rows: Any, shape: torch.Size) -> Tensor:
+    """What `read` returns for the numbers of selected rows; of a single row without the first dimension."""
+    if getattr(rows, "ndim", None) == 0:  # a number of NumPy or torch
+        rows = rows.item()
+    if isinstance(rows, int):  # by NumPy, because torch's default device may be another
+        return read(np.array([range(shape[0])[rows]]))[0]
+    chosen = positions(rows, shape[0])
+    check_selection(chosen, shape)
+    return read(chosen)
 
 
 def positions(rows: Any, number: int) -> np.ndarray:
