@@ -111,6 +111,15 @@ def test_dense_networks_take_vectors():
         assert vae(vectors).elbo.shape == (5,)
 
 
+def test_networks_without_hidden_layers_are_linear():
+    encoder, decoder = networks.Encoder(SHAPE, [], 2), networks.Decoder((5,), [], 2, head=GaussianHead)
+    x, z = torch.randn(7, *SHAPE), torch.randn(7, 2)
+    assert torch.equal(encoder(x).mean, encoder.head.loc(x.flatten(1)))
+    assert torch.equal(decoder(z).mean, decoder.head.loc(z))
+    assert networks.conditional(2, [], 3)(z).mean.shape == (7, 3)
+    assert networks.scalar(2, [])(z).shape == (7,)
+
+
 def test_the_two_levels_of_the_iwae_paper_have_its_sizes():
     options = {"model": "tanh", "latent": 100, "prior": "vhp", "prior_samples": 1, "prior_latent": 50}
     vae, _ = build(Experiment(**options, objective="iwae", samples=5), dataset("bernoulli", (784,)))

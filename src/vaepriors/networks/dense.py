@@ -60,7 +60,7 @@ class Encoder(nn.Module):
 
     Args:
         event_shape: Shape of one x.
-        hidden: Sizes of the layers.
+        hidden: Sizes of the layers; none for the head alone.
         latent: Size of z.
         head: (size of the features, size of z) -> a module from features to a normal distribution.
         layers: Sizes -> the layers: `gated_layers`, `relu_layers` or `tanh_layers`.
@@ -82,7 +82,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.features = Features(event_shape, hidden, layers)
-        self.head = head(hidden[-1], latent)
+        self.head = head([self.features.event_shape.numel(), *hidden][-1], latent)
 
     def forward(self, x: Tensor) -> DiagonalNormal:
         return self.head(self.features(x))
@@ -93,7 +93,7 @@ class Decoder(nn.Module):
 
     Args:
         event_shape: Shape of one x.
-        hidden: Sizes of the layers.
+        hidden: Sizes of the layers; none for the head alone.
         latent: Size of z.
         head: (size of the features, event shape) -> a module from features to p(x|z).
         layers: Sizes -> the layers: `gated_layers`, `relu_layers` or `tanh_layers`.
@@ -115,7 +115,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.layers = layers(latent, *hidden)
-        self.head = head(hidden[-1], event_shape)
+        self.head = head([latent, *hidden][-1], event_shape)
 
     def forward(self, z: Tensor) -> Distribution:
         return self.head(self.layers(z))
@@ -148,4 +148,4 @@ def scalar(features: int, hidden: Sequence[int], *, bias: bool = True, layers: L
     >>> scalar(40, [100, 100])(torch.zeros(5, 7, 40)).shape
     torch.Size([5, 7])
     """
-    return nn.Sequential(layers(features, *hidden), _ToScalar(hidden[-1], bias=bias))
+    return nn.Sequential(layers(features, *hidden), _ToScalar([features, *hidden][-1], bias=bias))

@@ -131,7 +131,7 @@ def conditional(
     layers: Callable[..., nn.Sequential] = gated_layers,
 ) -> Network:
     """p(z1|z2): dense layers and a head, as in `networks.Encoder`."""
-    return Network(layers(in_features, *hidden), head(hidden[-1], latent))
+    return Network(layers(in_features, *hidden), head([in_features, *hidden][-1], latent))
 
 
 def hierarchical_decoder(
