@@ -271,6 +271,14 @@ def test_sizes_of_zero_or_less_are_refused(make, words):
         make()
 
 
+@pytest.mark.parametrize("hidden", [[], [8, 8, 8]])
+def test_sizes_that_a_network_of_two_levels_would_not_have_are_refused(hidden):
+    parts = ("hierarchical_encoder", "hierarchical_decoder", "conv_hierarchical_encoder", "conv_hierarchical_decoder")
+    for part in parts:
+        with pytest.raises(ValueError, match=r"hidden is \[.*\]: give one or two sizes"):
+            getattr(networks, part)(SHAPE, hidden, 2)
+
+
 @pytest.mark.parametrize("model", ["mlp", "tanh"])
 @pytest.mark.parametrize("init", ["he", "glorot"])
 def test_the_scale_of_the_posterior_starts_where_it_is_set(model, init):

@@ -19,7 +19,7 @@ from vaepriors.distributions import Shape
 from vaepriors.networks.dense import first_event_dim
 from vaepriors.networks.heads import BernoulliHead, Network, NormalHead, SoftplusNormalHead
 from vaepriors.networks.layers import Conv, ConvToEvent, GatedConv, GatedDense, Upsampling, gated_layers, relu_layers
-from vaepriors.networks.levels import ChainEncoder, Joined, SplitDecoder, two_level_encoder
+from vaepriors.networks.levels import ChainEncoder, Joined, SplitDecoder, first_and_joint, two_level_encoder
 
 __all__ = [
     "ConvFeatures",
@@ -151,8 +151,9 @@ def conv_hierarchical_encoder(event_shape: Shape, hidden: Sequence[int], latent:
     >>> encoder(torch.zeros(7, 1, 8, 8)).sample((5,)).shape
     torch.Size([5, 7, 6])
     """
+    _, joint = first_and_joint(hidden)
     top, features = conv_encoder(event_shape, (), latent, head=NormalHead), ConvFeatures(event_shape, BOTTOM)
-    return two_level_encoder(top, features, size=features.out_features, joint=hidden[-1], latent=latent)
+    return two_level_encoder(top, features, size=features.out_features, joint=joint, latent=latent)
 
 
 def conv_hierarchical_decoder(
@@ -167,7 +168,7 @@ def conv_hierarchical_decoder(
 
     The first layer of each level has the width `hidden[0]`.
     """
-    width, size = hidden[0], check_images(event_shape).numel()
+    (width, _), size = first_and_joint(hidden), check_images(event_shape).numel()
     joint = GatedDense(2 * width, size)
     first, second = GatedDense(latent + condition, width), GatedDense(latent, width)
     joined = Joined(first, second, joint, head=_from_plane(event_shape, head))

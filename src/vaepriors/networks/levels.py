@@ -23,6 +23,7 @@ __all__ = [
     "Joined",
     "SplitDecoder",
     "conditional",
+    "first_and_joint",
     "hierarchical_decoder",
     "hierarchical_encoder",
     "two_level_encoder",
@@ -109,17 +110,31 @@ def two_level_encoder(top: nn.Module, features: nn.Module, *, size: int, joint: 
     return ChainEncoder(top, features, bottom, sizes=(latent, latent))
 
 
+def first_and_joint(hidden: Sequence[int]) -> tuple[int, int]:
+    """The sizes of the first layers and of the joint one, of one size for both or of two.
+
+    Raises:
+        ValueError: If there are others, which the networks would not have.
+    """
+    if not 1 <= len(hidden) <= 2:
+        raise ValueError(f"hidden is {list(hidden)}: give one or two sizes, of the first layers and of the joint one")
+    return hidden[0], hidden[-1]
+
+
 def hierarchical_encoder(event_shape: Shape, hidden: Sequence[int], latent: int) -> ChainEncoder:
     """The dense encoder of the HVAE: both levels of size `latent`.
+
+    Raises:
+        ValueError: If `hidden` are not one or two sizes.
 
     >>> import torch
     >>> encoder = hierarchical_encoder((1, 4, 4), [16, 16], latent=3)
     >>> encoder(torch.zeros(7, 1, 4, 4)).sample((5,)).shape
     torch.Size([5, 7, 6])
     """
-    features = Features(event_shape, hidden[:1])
-    top = Encoder(event_shape, hidden, latent)
-    return two_level_encoder(top, features, size=hidden[0], joint=hidden[-1], latent=latent)
+    width, joint = first_and_joint(hidden)
+    features, top = Features(event_shape, [width]), Encoder(event_shape, hidden, latent)
+    return two_level_encoder(top, features, size=width, joint=joint, latent=latent)
 
 
 def conditional(
@@ -142,8 +157,12 @@ def hierarchical_decoder(
     head: Callable[[int, Shape], nn.Module] = BernoulliHead,
     condition: int = 0,
 ) -> SplitDecoder:
-    """The dense decoder of the HVAE, a module of z = [z2, z1], or of [z2, z1, y] with a condition y of this size."""
-    width, last = hidden[0], hidden[-1]
+    """The dense decoder of the HVAE, a module of z = [z2, z1], or of [z2, z1, y] with a condition y of this size.
+
+    Raises:
+        ValueError: If `hidden` are not one or two sizes.
+    """
+    width, last = first_and_joint(hidden)
     joint = GatedDense(2 * width, last)
     first, second = GatedDense(latent + condition, width), GatedDense(latent, width)
     joined = Joined(first, second, joint, head=head(last, event_shape))
