@@ -25,7 +25,7 @@ from vaepriors.analysis import (
 from vaepriors.app.experiment import Experiment, build
 from vaepriors.data import Dataset
 from vaepriors.distributions import Chain, DiagonalNormal, NormalMixture
-from vaepriors.priors import StandardNormal
+from vaepriors.priors import SNIS, Resampled, StandardNormal
 from vaepriors.vae import VAE
 
 
@@ -169,6 +169,18 @@ def test_surgery_is_of_the_elbo():
     assert -surgery.distortion - surgery.rate == pytest.approx(exact, abs=1e-9)
     assert 0 < surgery.mutual_information_se < 0.1
     assert 0 < surgery.marginal_kl_se < 0.2
+
+
+def test_models_with_the_same_encoder_have_the_same_distortion_and_information():
+    """On the same draws, whatever their priors draw: when they are called, or in a density of 1,000 examples."""
+    encoder, decoder, base = networks.Encoder((5,), [8], 2), networks.Decoder((5,), [8], 2), StandardNormal(2)
+    network, x = networks.scalar(2, [8]), torch.randint(2, (1500, 5)).float()
+    parts = []
+    for prior in (base, Resampled(base, network, truncation=5), SNIS(base, network, samples=8)):
+        torch.manual_seed(0)
+        surgery = elbo_surgery(VAE(encoder, decoder, prior), x)
+        parts.append((surgery.distortion, surgery.mutual_information))
+    assert parts[0] == parts[1] == parts[2]
 
 
 def test_a_model_in_double_precision_takes_the_points_of_a_data_set():

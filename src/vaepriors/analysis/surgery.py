@@ -92,10 +92,10 @@ def elbo_surgery(
         raise ValueError(f"{draws} draws of {len(x)} examples: at least 2 are needed")
     with eval_mode(model):
         rows = torch.randperm(len(x), device=x.device)[:draws]
-        parts = []
-        for at, some in batches(model.hold_prior(), x[rows], None if condition is None else condition[rows], 1000):
-            q = at.encoder(some)
-            z = q.sample()
+        chosen = x[rows], None if condition is None else condition[rows], 1000
+        posteriors = [at.encoder(some) for at, some in batches(model, *chosen)]
+        drawn, parts = [q.sample() for q in posteriors], []  # before a prior draws: the same for all with this encoder
+        for (at, some), q, z in zip(batches(model.hold_prior(), *chosen), posteriors, drawn, strict=True):
             p = at.decoder(z)
             check_support(p, some, outside(p, some))
             parts.append((z, p.log_prob(some), q.log_prob(z), at.prior().log_prob(z)))
