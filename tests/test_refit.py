@@ -17,6 +17,7 @@ from vaepriors import checkpoint
 from vaepriors.app import train as app_train
 from vaepriors.app.origin import measure_surgery
 from vaepriors.app.refit import refit, refitted
+from vaepriors.app.report.compare import compare
 from vaepriors.app.run import Run
 from vaepriors.data import binarize_once, load
 from vaepriors.distributions import DiagonalNormal
@@ -156,6 +157,15 @@ def test_only_the_marginal_kl_falls(source, vaepriors, tmp_path):
     assert (after.distortion, after.mutual_information) == (before["distortion"], before["mutual_information"])
     assert after.marginal_kl < before["marginal_kl"]
     assert after.rate < before["rate"]
+
+
+def test_compared_runs_differ_by_the_prior_alone_though_it_draws(source, vaepriors, tmp_path):
+    words = ["--prior", "resampled", "--truncation", "3", "--out", tmp_path / "new", *SHORT]
+    assert vaepriors("refit", source, *words) == 0
+    before, after = compare([Run(source), Run(tmp_path / "new")])
+    assert torch.equal(before.elbo.distortion, after.elbo.distortion)
+    assert not torch.equal(before.elbo.rate, after.elbo.rate)
+    assert before.surgery.distortion == after.surgery.distortion
 
 
 def test_an_interrupted_refit_is_resumed_to_the_identical_numbers(source, vaepriors, tmp_path):

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vaepriors.analysis import Surgery, diagnose
 from vaepriors.app.evaluation import digest_of
+from vaepriors.app.evaluation.normalizer import hold_seeded_prior
 from vaepriors.app.measure import is_discrete
 from vaepriors.app.records import (
     OPTIONS,
@@ -108,11 +110,10 @@ def compare(
     for done, (run, name, (data, model, epoch, measure, kinds, stale)) in enumerate(
         zip(runs, names, models, strict=True), 1
     ):
-        torch.manual_seed(seed_of(seed, "report"))
         x, condition = data.test[:number], data.conditions.get("test")
         test = digest_of(x, None if condition is None else condition[: len(x)])
         x = x.to(next(model.parameters()))
-        elbo = estimate(model, x, samples=1, condition=as_conditions(condition, x))
+        elbo = _elbo(model, x, condition, seed)
         groups = classes_of_split(data, "test")
         latent = look(model, x, seed=seed, condition=condition, groups=groups, most_levels=most_levels)
         record = kinds.get(kind) or next(iter(kinds.values()), None)
@@ -124,6 +125,13 @@ def compare(
         )  # fmt: skip
         progress(done, len(runs))
     return compared
+
+
+def _elbo(model: AnyVAE, x: Tensor, condition: Tensor | None, seed: int) -> Estimate:
+    """The ELBO by one draw each: the same z for all models with one encoder, also if their priors draw when called."""
+    known = hold_seeded_prior(model, seed)
+    torch.manual_seed(seed_of(seed, "report"))
+    return estimate(known, x, samples=1, condition=as_conditions(condition, x))
 
 
 def _levels(data: Dataset, model: AnyVAE) -> int:
