@@ -236,6 +236,8 @@ def test_a_distribution_that_torch_refuses_after_a_while_has_diverged(tmp_path, 
     with pytest.raises(Diverged, match=r"distribution of epoch 3 .*epoch 2 is kept as best"):
         fit(model, ELBO(), data, **SHORT | {"save_every": 30.0}, store=store, callbacks=[Break()])
     assert load_weights(model, store).encoder.layers[0].weight.isfinite().all()
+    with pytest.raises(Diverged, match="epoch 2 is kept as best in the store, if fit was given one"):
+        fit(model, ELBO(), data, **SHORT, callbacks=[Break()])
 
 
 def test_callbacks_are_called(data):

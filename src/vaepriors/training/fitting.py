@@ -99,7 +99,7 @@ def fit(
             frozen, if the optimiser leaves some out, if the data have conditions and the model is not conditional, or
             the other way round, or if the store has another training or damaged files.
         Diverged: If a loss is not finite, or torch refuses a distribution whose parameters became NaN; the last
-            checkpoint, of an epoch before, is kept.
+            checkpoint, of an epoch before, is kept in the store.
         OSError: If the disk is full; the last checkpoint is kept.
 
     >>> from vaepriors import VAE, data, networks, objectives, priors

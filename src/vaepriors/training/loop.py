@@ -204,7 +204,8 @@ class Training:
     def _diverged(self, what: str) -> Diverged:
         """The error that says what is lost, after what is kept is written."""
         self.checkpoints.save_best(self.state)  # it may be younger than the last checkpoint
-        best = f"the model of epoch {self.state.best_epoch} is kept as best"
+        where = " in the store, if fit was given one" if getattr(self.store, "private", False) else ""
+        best = f"the model of epoch {self.state.best_epoch} is kept as best{where}"
         return Diverged(
             f"{what}: {best if self.state.best else 'no epoch before it gave a model'}; "
             f"lower lr {self.rates.current():g}, lengthen the warm-up, or look for the reason with "
