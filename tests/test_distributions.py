@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare, logistic
-from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily, Normal, constraints
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -22,6 +22,7 @@ from vaepriors.distributions import (
     NormalMixture,
     marginal_log_prob,
     naive_pixel_draws,
+    outside,
     rsample_and_log_prob,
     support_of,
 )
@@ -49,6 +50,8 @@ def test_diagonal_normal_has_torchs_density(batch):
     assert ours.batch_shape == reference.batch_shape
     torch.testing.assert_close(log_prob, reference.log_prob(z), rtol=0, atol=1e-11)
     torch.testing.assert_close(ours.log_prob(z), reference.log_prob(z), rtol=0, atol=1e-11)
+    for moment in ("mean", "variance", "stddev"):
+        torch.testing.assert_close(getattr(ours, moment), getattr(reference, moment))
 
 
 def test_diagonal_normal_does_not_broadcast_a_wrong_size():
@@ -183,6 +186,17 @@ def test_samples_of_a_batch_of_mixtures_follow_the_density_of_their_place():
         )
         torch.manual_seed(1)
         assert fit_of_samples(one, -14, 14, n=20_000, cells=30) > 1e-3
+
+
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_the_score_of_a_draw_of_a_mixture_is_the_log_weight_of_its_component(batch):
+    torch.manual_seed(0)
+    logits = torch.randn(*batch, 4, dtype=torch.float64)
+    loc = 100 * torch.arange(4, dtype=torch.float64)[:, None]
+    z, score = NormalMixture(loc, torch.ones_like(loc), logits).rsample_and_score((50,))
+    component = (z / 100).round().long()
+    expected = logits.log_softmax(-1).expand(50, *batch, 4).gather(-1, component)[..., 0]
+    torch.testing.assert_close(score, expected)
 
 
 @pytest.mark.parametrize("batch", [(), (2,)])
@@ -355,6 +369,11 @@ def test_bits_are_drawn_by_their_probability():
 def test_bits_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"x has shape \(3, 4\), expected \(\.\.\., 5\)"):
         IndependentBernoulli(torch.zeros(3, 5), 1).log_prob(torch.zeros(3, 4))
+
+
+def test_a_value_is_outside_of_a_support_of_coordinates_if_one_of_them_is():
+    p = SimpleNamespace(support=constraints.unit_interval, event_shape=torch.Size([2]))
+    assert outside(p, torch.tensor([[0.5, 1.0], [0.5, 2.0], [2.0, 2.0]])).tolist() == [False, True, True]
 
 
 def pixels(x: torch.Tensor) -> IndependentBernoulli:

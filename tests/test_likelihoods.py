@@ -70,6 +70,14 @@ def test_masses_of_counts_sum_to_one(likelihood):
     masses = each.log_prob(COUNTS[:, None]).exp()
     torch.testing.assert_close(masses.sum(0), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-10)
     torch.testing.assert_close((COUNTS[:, None] * masses).sum(0), each.mean[0], rtol=1e-8, atol=0)
+    squares = (COUNTS[:, None] - each.mean).square()
+    torch.testing.assert_close((squares * masses).sum(0), each.variance[0], rtol=1e-8, atol=0)
+
+
+def test_stirlings_series_is_exact_to_rounding():
+    x = torch.arange(30, 60, dtype=torch.float64)
+    expected = torch.as_tensor(stats.poisson.logpmf(x, x))
+    torch.testing.assert_close(Poisson(x.log()).log_prob(x), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
