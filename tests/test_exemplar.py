@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
 from reference import Call
-from vaepriors import ExemplarPrior, Folder, estimate, fit, load_weights
+from vaepriors import ExemplarPrior, Folder, Ignoring, estimate, fit, load_weights
 from vaepriors.app.cost import gflop_per_image, gflop_per_step
 from vaepriors.app.experiment import Experiment, build
 from vaepriors.checkpoint import module_tensors
@@ -116,6 +116,10 @@ def test_the_prior_of_a_top_level_leaves_out_too():
     rows = torch.tensor([1, 4])
     expected = prior.without(rows).log_prob(z[..., :D]) + Normal(z[..., :D], 1.0).log_prob(z[..., D:]).sum(-1)
     torch.testing.assert_close(chain.without(rows).log_prob(z), expected)
+    y, shifted = torch.randn(2, D, dtype=torch.float64), Call(lambda z2, y: Independent(Normal(z2 + y, 1.0), 1))
+    given = TwoLevelPrior(Ignoring(prior), shifted, (D, D)).without(rows, y)
+    below = Normal(z[..., :D] + y, 1.0).log_prob(z[..., D:]).sum(-1)
+    torch.testing.assert_close(given.log_prob(z), prior.without(rows).log_prob(z[..., :D]) + below)
     other = VAE(prior.encoder, bottom, TwoLevelPrior(StandardNormal(D), bottom, (D, D)))
     assert other.without(rows) is other
 
@@ -154,6 +158,15 @@ def test_exemplars_in_another_order_than_the_training_set_are_refused(data):
             fit(a_model(data, exemplars=exemplars), ELBO(), data, **options)
     for exemplars in (x[:30], other, torch.cat([x[:3], x[:3]])):  # some, others, and some again
         assert fit(a_model(data, 5, exemplars), ELBO(), data, **options).reason == "finished"
+
+
+def test_the_order_of_repeated_and_incomplete_examples_is_checked():
+    x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    x[1], x[2, 0] = x[0], math.nan
+    prior = ExemplarPrior(Call(lambda x: Independent(Normal(x.nan_to_num(), 1.0), 1)), x, 2)
+    prior.check_order(x)
+    with pytest.raises(ValueError, match="row 0 of the training set is row 2 of the exemplars"):
+        prior.check_order(x[2:])
 
 
 def test_a_resumed_training_is_the_same_and_its_checkpoint_has_no_exemplars(tmp_path, data):
@@ -195,6 +208,7 @@ def test_exemplars_move_with_the_model_and_belong_to_no_buffer(data):
         (torch.randn(9, 3), 10, "samples is 10: choose 2 to 9"),
         (torch.randn(9, 4), 2, "exemplars have event shape"),
         (torch.full((9, 3), math.nan), 2, "exemplars has values that are not finite"),
+        (torch.zeros(9, 3).index_fill(0, torch.tensor(7), math.nan), 2, "exemplars has values that are not finite"),
     ],
 )
 def test_mistakes_are_named(exemplars, samples, words):

@@ -73,6 +73,11 @@ def test_vamp_weights_are_a_softmax():
     torch.testing.assert_close(prior().log_prob(z).exp(), components @ weights, rtol=1e-9, atol=0)
 
 
+def test_the_posteriors_of_some_pseudo_inputs_are_their_components():
+    prior = vamp()
+    torch.testing.assert_close(prior.posteriors(slice(3, 5)).mean, prior().loc[3:5])
+
+
 def test_vamp_shares_its_encoder_and_trains_it():
     net = encoder()
     prior = VampPrior(net, torch.rand(10, *SHAPE, dtype=torch.float64))
@@ -107,11 +112,11 @@ def test_pseudo_inputs_without_a_gradient_are_refused():
 
 def test_pseudo_inputs_are_clamped_and_frozen_beyond_the_bounds():
     u = torch.full((3, *SHAPE), 0.5, dtype=torch.float64)
-    u[0, 0, 0, 0], u[1, 0, 0, 0] = -0.01, 1.02
+    u[0, 0, 0, 0], u[1, 0, 0, 0], u[2, 0, 0, 0] = -0.01, 1.02, 1.0
     prior = VampPrior(encoder(), u)
     assert prior.inputs().min() == 0
     assert prior.inputs().max() == 1
-    assert prior.clamped_share().item() == pytest.approx(2 / 48)
+    assert prior.clamped_share().item() == pytest.approx(3 / 48)  # at a bound, too
     prior().log_prob(torch.zeros(2, dtype=torch.float64)).backward()
     gradient = prior.pseudo_inputs.grad
     assert gradient[0, 0, 0, 0] == 0
@@ -190,6 +195,13 @@ def test_components_are_drawn_by_their_weight_and_not_in_order():
     assert first.std() > 10
 
 
+def test_free_components_start_apart_as_standard_normal_draws():
+    torch.manual_seed(0)
+    p = MixtureOfGaussians(2, 1000)()
+    assert kstest(p.loc.detach().flatten().numpy(), "norm").pvalue > 1e-3
+    assert torch.equal(p.scale, torch.ones(1000, 2))
+
+
 A, S = torch.tensor([1.0, -2.0], dtype=torch.float64), 0.5  # z = A u + S e, over the plane
 
 
@@ -225,6 +237,15 @@ def test_a_vhp_is_unbiased_whatever_its_posterior_and_tightens_with_its_samples(
     assert (means[0] < means[1]).all()
     assert (means[1] < means[2]).all()
     assert (means[2] < MARGINAL.log_prob(z) - 1e-3).all()
+
+
+def test_a_vhp_has_the_bound_of_its_samples_and_draws_nothing_when_it_is_made():
+    before = torch.get_rng_state()
+    prior, z = vhp(samples=3), torch.tensor([0.3, -1.0], dtype=torch.float64)
+    assert torch.equal(torch.get_rng_state(), before)
+    ours = prior().log_prob(z)
+    torch.set_rng_state(before)
+    assert torch.equal(ours, prior.vae(z, 3).bound)
 
 
 def test_samples_of_a_vhp_are_those_of_the_marginal():
