@@ -50,10 +50,10 @@ def two_levels() -> VAE:
     return VAE(Shifted(posterior), model.decoder, model.prior)
 
 
-def gradients(model: VAE, estimator: str, k: int) -> torch.Tensor:
+def gradients(model: VAE, estimator: str, k: int, groups: int = 1) -> torch.Tensor:
     """Estimates of the gradient of the loss, one for each copy of the shift."""
     torch.manual_seed(k)
-    objective, r = IWAE(k, estimator), len(model.encoder.shift)
+    objective, r = IWAE(k, estimator, groups), len(model.encoder.shift)
     loss, _ = objective(model, X.expand(r, -1))
     (gradient,) = torch.autograd.grad(loss * r, model.encoder.shift)
     return gradient.flatten()
@@ -64,9 +64,9 @@ def mean_and_error(estimates):
 
 
 @pytest.mark.parametrize("model", [one_level, two_levels])
-@pytest.mark.parametrize("k", [1, 2, 8])
-def test_dreg_is_unbiased(model, k):
-    plain, dreg = (mean_and_error(gradients(model(), estimator, k)) for estimator in ("plain", "dreg"))
+@pytest.mark.parametrize(("k", "groups"), [(1, 1), (2, 1), (8, 1), (3, 2)])
+def test_dreg_is_unbiased(model, k, groups):
+    plain, dreg = (mean_and_error(gradients(model(), estimator, k, groups)) for estimator in ("plain", "dreg"))
     assert abs(plain[0] - dreg[0]) < 4 * math.hypot(plain[1], dreg[1])
     assert abs(dreg[0]) > 20 * dreg[1]  # there is something to estimate
 

@@ -51,6 +51,12 @@ def test_evaluation_is_at_beta_one_and_does_not_count():
     assert objective.metrics()["beta"].item() == 0.25
 
 
+def test_steps_of_an_epoch_that_are_given_are_kept():
+    for objective, expected in ((ELBO(steps_per_epoch=7), 7), (ELBO(), 3)):
+        objective.count_epochs(3)
+        assert objective.steps_per_epoch == expected
+
+
 def test_an_objective_checkpoints_itself():
     first, second = ELBO(warmup=4), ELBO(warmup=4)
     loss_of(first, TERMS)
@@ -330,3 +336,6 @@ def test_data_outside_of_the_support_are_refused_in_the_first_call(objective):
     with pytest.raises(ValueError, match=r"2 of 2 x.*from -0.5 to 0.5"):
         copy.deepcopy(objective)(model, x.clamp(max=1) - 0.5)
     objective(model, x.clamp(max=0.3))  # probabilities
+    objective.restart()
+    with pytest.raises(ValueError, match="outside the support"):
+        objective(model, x)
