@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Independent
+from torch.distributions import Independent, Normal, kl_divergence
 
 from reference import Call, LinearGaussian
-from vaepriors.annealing import Annealing, bidirectional, simulate
+from vaepriors.annealing import Annealing, Bounds, bidirectional, simulate
 from vaepriors.annealing.path import AnnealingPath
-from vaepriors.distributions import DiagonalNormal, IndependentBernoulli
+from vaepriors.distributions import Chain, DiagonalNormal, IndependentBernoulli
 from vaepriors.likelihood import ImportanceSampling, estimate
 from vaepriors.networks.heads import Counts
 from vaepriors.priors import StandardNormal
@@ -56,6 +56,19 @@ def test_from_a_wrong_posterior_the_estimate_is_near_and_has_more_effective_draw
     assert many.effective_samples.mean() > 1.3 * few.effective_samples.mean()
 
 
+def test_rate_and_distortion_are_those_of_the_first_draws():
+    linear = LinearGaussian(scale=1.5)
+    model, x = linear.vae(), linear.x
+    q, p = (Normal(each.loc, each.scale) for each in (model.encoder(x), model.prior()))
+    torch.manual_seed(0)
+    result = estimate(model, x, Annealing(4000, 3, 2), chunk=10**5)
+    spread = (linear.W.square().sum(0) * q.scale.square()).sum(-1) / (2 * linear.t**2)
+    distortion = spread - model.decoder(q.loc).log_prob(x)
+    torch.testing.assert_close(result.rate, kl_divergence(q, p).sum(-1), rtol=0, atol=0.1)
+    torch.testing.assert_close(result.distortion, distortion, rtol=0, atol=0.1)
+    torch.testing.assert_close(result.elbo, -result.rate - result.distortion)
+
+
 @pytest.mark.parametrize(
     "method",
     [Annealing(3, 4, 2), Annealing(3, 4, 2, Refinement(3, 2)), ImportanceSampling(10, Refinement(20, 2))],
@@ -88,6 +101,29 @@ def test_transitions_leave_the_density_invariant():
     torch.testing.assert_close(standard.var(0), torch.ones(7, 3).double(), rtol=0, atol=0.07)
 
 
+def path_of_a_normal() -> AnnealingPath:
+    one = torch.ones(1, 1, dtype=torch.float64)
+    unit = DiagonalNormal(0 * one, one)
+    return AnnealingPath(lambda z: DiagonalNormal(z, one), unit, unit, one)
+
+
+def test_step_sizes_vary_so_that_no_trajectory_is_periodic():
+    """Two steps of sqrt(2) take each z of N(0, 1) to -z."""
+    torch.manual_seed(0)
+    path = path_of_a_normal()
+    chain = path.start(100)
+    moved, _ = path.move(chain, 0.0, math.sqrt(2) / path.spread, leapfrogs=2)
+    assert ((moved.z.abs() - chain.z.abs()).abs() > 1e-3).double().mean() > 0.5
+
+
+def test_a_trajectory_that_leaves_the_finite_numbers_is_not_accepted():
+    path = path_of_a_normal()
+    chain = path.start(10)
+    moved, probability = path.move(chain, 0.0, torch.tensor([[1e200]]).double(), leapfrogs=3)
+    assert probability.item() == 0
+    assert torch.equal(moved.z, chain.z)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_on_data_of_the_model_the_bounds_are_on_both_sides(name):
     linear = LinearGaussian(scale=1.5)
@@ -96,6 +132,10 @@ def test_on_data_of_the_model_the_bounds_are_on_both_sides(name):
     far, near = (bidirectional(model, 200, method) for method in (Annealing(1, 2, 1), Annealing(4, 20, 2)))
     assert far.lower.shape == far.upper.shape == (200,)
     assert 0 < near.gap < far.gap / 3
+
+
+def test_the_gap_is_negative_where_the_bounds_have_crossed():
+    assert Bounds(torch.tensor([2.0, 1.0]), torch.tensor([1.0, 1.0])).gap == -0.5
 
 
 def test_the_truth_lies_between_the_bounds():
@@ -127,6 +167,27 @@ def test_bounds_of_counts_with_size_factors_are_of_the_distribution_that_draws_t
     for below, above in ((lower, truth), (truth, upper)):
         difference = above - below
         assert difference.mean() > 3 * difference.std() / math.sqrt(500)
+
+
+def test_the_u_of_a_hierarchy_is_that_of_its_upper_level():
+    torch.manual_seed(0)
+    first, z = LinearGaussian().vae_with_vae_prior(4).prior(), torch.randn(5, 7, dtype=torch.float64)
+    chain = Chain(first, lambda a: DiagonalNormal(a[..., :1], torch.ones(1).double()), (3, 1))
+    upper, both = first.auxiliary(), chain.auxiliary()
+    torch.testing.assert_close(both.posterior(z[:, 3:]).loc, upper.posterior(z[:, 3:6]).loc)
+    below = Normal(z[:, 3], 1.0).log_prob(z[:, 6])
+    torch.testing.assert_close(both.joint.log_prob(z), upper.joint.log_prob(z[:, :6]) + below)
+
+
+def test_chains_run_in_the_u_of_all_levels_of_a_prior():
+    """z3 ~ N(0, I), and z2 = 0.6 z3 + 0.8 e is N(0, I) as before; all posteriors are exact."""
+    linear = LinearGaussian()
+    model = linear.vae_with_vae_prior(4)
+    step = Call(lambda z: DiagonalNormal(0.6 * z, torch.full((3,), 0.8, dtype=torch.float64)))
+    above = VAE(step, step, StandardNormal(3).double())
+    model.prior().model.prior = Call(lambda: Marginal(above, 4, (3,)))
+    result = estimate(model, linear.x, SHORT)
+    torch.testing.assert_close(result.log_likelihood, linear.log_prob(linear.x), rtol=0, atol=1e-9)
 
 
 def test_estimates_do_not_depend_on_how_the_chains_are_split():
