@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import norm
 from torch import nn
-from torch.distributions import Gamma, Independent, Uniform
+from torch.distributions import Gamma, HalfNormal, Independent, Uniform, constraints
 
 import vaepriors
 from conftest import RunOn
@@ -25,7 +25,7 @@ from vaepriors.data import load as load_data
 from vaepriors.distributions import DiagonalNormal
 from vaepriors.likelihood import Estimate, ImportanceSampling, estimate
 from vaepriors.networks.heads import BernoulliHead, GaussianHead, LogisticHead
-from vaepriors.priors import Resampled, StandardNormal
+from vaepriors.priors import VHP, Resampled, StandardNormal
 from vaepriors.refinement import Refinement
 from vaepriors.vae import VAE, Terms
 
@@ -108,6 +108,52 @@ def test_log_likelihood_is_that_of_the_estimate():
     values = likelihood.log_likelihood(linear.vae(), linear.x, samples=50, chunk=20)
     torch.manual_seed(0)
     assert torch.equal(values, estimate(linear.vae(), linear.x, 50, chunk=20).log_likelihood)
+
+
+def test_the_look_at_the_data_takes_no_draws():
+    linear = LinearGaussian(scale=1.5)
+    torch.manual_seed(0)
+    ours = estimate(linear.vae(), linear.x, 50).log_likelihood
+    torch.manual_seed(0)
+    torch.testing.assert_close(ours, linear.vae()(linear.x, 50).bound)
+
+
+def test_a_posterior_is_fitted_under_the_given_prior_to_as_many_examples_as_its_draws_allow():
+    class Recording:
+        draws = 10
+        seen = []
+
+        def __call__(self, model, x):
+            self.seen.append((len(x), model.prior()))
+            return model.encoder(x)
+
+    linear, prior = LinearGaussian(), StandardNormal(3).double()()
+    ImportanceSampling(100, Recording()).weigh(linear.vae(), prior, linear.x, 40, lambda images: None)
+    assert Recording.seen == [(4, prior), (3, prior)]
+
+
+def test_log_weights_in_single_precision_are_added_up_in_double():
+    class Single(Recorder):
+        def _weigh(self, x, n):
+            zero = torch.zeros(n, len(x))
+            return Terms(zero - 1e5, zero + 2**-10, zero)
+
+    result = estimate(Single(), torch.zeros(2, 1), 10)
+    for each in (result.log_likelihood, result.elbo):
+        torch.testing.assert_close(each, torch.full((2,), -1e5 - 2**-10, dtype=torch.float64), rtol=0, atol=1e-9)
+
+
+def test_codes_that_are_not_numbers_give_no_number():
+    lost = Call(lambda x: DiagonalNormal(torch.full((len(x), 2), math.nan), torch.ones(2)))
+    model = VAE(lost, networks.Decoder((4,), [4], 2), StandardNormal(2))
+    assert estimate(model, torch.zeros(3, 4), 5).log_likelihood.isnan().all()
+
+
+def test_the_draws_of_a_prior_that_is_a_vae_count_as_memory():
+    inner = VAE(networks.Encoder((2,), [4], 2), networks.conditional(2, [4], 2), StandardNormal(2))
+    model = VAE(networks.Encoder((4,), [4], 2), networks.Decoder((4,), [4], 2), VHP(inner, 10**15))
+    with pytest.raises(ValueError, match="the prior's own draws"):
+        estimate(model, torch.zeros(3, 4), 1)
 
 
 def test_evaluation_turns_dropout_off_and_on_again():
@@ -276,6 +322,21 @@ def test_codes_outside_of_the_support_of_the_prior_are_refused(method, validate_
     model = VAE(encoder, decoder, Call(lambda: Independent(gamma, 1, validate_args=validate_args)))
     with pytest.raises(ValueError, match=r"q\(z\|x\) are outside the support of p\(z\)"):
         estimate(model, torch.zeros(3, 4), method)
+
+
+def test_codes_must_vanish_wherever_they_are_outside_of_the_support():
+    class Half(HalfNormal):
+        """Its density is 0 below 0, but not above 1."""
+
+        support = constraints.interval(0.0, 1.0)
+
+    model = VAE(
+        networks.Encoder((4,), [8], 2),
+        networks.Decoder((4,), [8], 2),
+        Call(lambda: Independent(Half(torch.ones(2), validate_args=False), 1, validate_args=False)),
+    )
+    with pytest.raises(ValueError, match=r"q\(z\|x\) are outside the support of p\(z\)"):
+        estimate(model, torch.zeros(3, 4), 5)
 
 
 def test_an_example_without_a_finite_likelihood_is_named_and_nothing_is_written(tmp_path):
