@@ -117,6 +117,13 @@ def test_examples_are_simulated_given_the_conditions_of_the_model():
             bidirectional(model, 3, condition=condition)
 
 
+def test_some_simulated_examples_keep_their_conditions():
+    simulated = simulate(one_level(), 4, torch.randn(4, C, dtype=torch.float64))
+    some = simulated.rows(1, 3)
+    for ours, all_of_them in zip(some, simulated, strict=True):
+        assert torch.equal(ours, all_of_them[1:3])
+
+
 def test_a_sample_has_a_z_for_each_y():
     torch.manual_seed(0)
     many = torch.zeros(20_000, C, dtype=torch.float64)
@@ -378,6 +385,51 @@ def test_information_on_the_class_is_exact_where_it_is_known():
     assert abs(between.value - exact) < 4 * between.se
 
 
+def uneven(number):
+    """The classes 1 and 4, of shares 0.3 and 0.7, with conditions -1 and 1."""
+    labels = torch.where(torch.arange(number) % 10 < 3, 1, 4)
+    return analysis.Labelled(torch.zeros(number, 1), labels, (labels > 1)[:, None] * 2.0 - 1)
+
+
+def test_information_on_classes_of_other_numbers_and_shares_is_exact_with_its_error():
+    torch.manual_seed(0)
+    examples = uneven(4000)
+    information = analysis.class_information(at(1.0), examples, examples)
+    z = torch.linspace(-12, 12, 20_001, dtype=torch.float64)
+    joint = torch.stack([share * Normal(m, 1.0).log_prob(z).exp() for share, m in ((0.3, -1.0), (0.7, 1.0))])
+    gain = (joint / joint.sum(0)).log() - torch.tensor([[0.3], [0.7]]).double().log()
+    mean, square = (((joint * gain**k).sum() * (z[1] - z[0])).item() for k in (1, 2))
+    assert information.se == pytest.approx(math.sqrt((square - mean**2) / 4000), rel=0.05)
+    assert abs(information.value - mean) < 4 * information.se
+    assert information.entropy == pytest.approx(-0.3 * math.log(0.3) - 0.7 * math.log(0.7))
+
+
+def test_the_bound_on_information_counts_the_shares_of_the_test_examples():
+    """Of codes that say nothing, the classifier has the shares of the training examples: it loses the divergence."""
+    labels = torch.where(torch.arange(10) % 2 < 1, 1, 4)
+    train = analysis.Labelled(torch.zeros(10, 1), labels, torch.zeros(10, 1))
+    information = analysis.class_information(at(0.0), train, uneven(10))
+    expected = -0.3 * math.log(0.3 / 0.5) - 0.7 * math.log(0.7 / 0.5)
+    assert information.value == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_classifier_that_is_sure_and_wrong_is_tempered_down_to_the_shares():
+    torch.manual_seed(0)
+    train, number = uneven(1000), torch.arange(1000)
+    test = train._replace(condition=(number // 10 % 2)[:, None] * 2.0 - 1)  # whatever the class
+    assert analysis.class_information(at(50.0), train, test).value == pytest.approx(0, abs=0.01)
+
+
+def test_the_temperature_is_chosen_on_the_other_half_of_the_draws():
+    """The even half could be sure of its classes, but the odd half is wrong so often that it asks for no classifier."""
+    torch.manual_seed(0)
+    train, number = labelled(100), torch.arange(100)
+    labels = number // 2 % 2
+    told = torch.where((number % 2 == 1) & (number % 8 < 4), 1 - labels, labels)
+    test = analysis.Labelled(torch.zeros(100, 1), labels, told[:, None] * 2.0 - 1)
+    assert analysis.class_information(at(10.0), train, test).value < -10
+
+
 def test_surgery_of_one_group_is_that_of_all_and_groups_lose_the_class():
     examples = labelled(100)
     sums = []
@@ -388,6 +440,9 @@ def test_surgery_of_one_group_is_that_of_all_and_groups_lose_the_class():
     assert sums[2].mutual_information == pytest.approx(0, abs=1e-6)  # z is the same for all of a class
     assert sums[2].rate == pytest.approx(sums[2].mutual_information + sums[2].marginal_kl)
     assert sums[2].log_n == pytest.approx(torch.tensor(50.0).log().item())
+    groups = (torch.arange(100) < 30).long()
+    uneven = analysis.elbo_surgery(at(3.0), examples.x, condition=examples.condition, groups=groups)
+    assert uneven.log_n == pytest.approx(0.3 * math.log(30) + 0.7 * math.log(70))
 
 
 def test_units_of_conditional_models():

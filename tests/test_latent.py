@@ -153,8 +153,14 @@ def test_surgery_adds_up_and_is_the_sum_over_all_pairs(levels, block):
     assert z.shape == (25, 3 * levels)
     pairs = torch.stack([model.encoder(each).log_prob(z) for each in x])  # (40, 25)
     log_q = pairs.logsumexp(0) - math.log(40)
-    marginal = (log_q - model.prior().log_prob(z)).mean()
-    assert surgery.marginal_kl == pytest.approx(marginal.item(), abs=1e-10)
+    torch.manual_seed(0)
+    own = pairs[torch.randperm(40)[:25], torch.arange(25)]
+    for values, mean, error in (
+        (own - log_q, surgery.mutual_information, surgery.mutual_information_se),
+        (log_q - model.prior().log_prob(z), surgery.marginal_kl, surgery.marginal_kl_se),
+    ):
+        assert mean == pytest.approx(values.mean().item(), abs=1e-10)
+        assert error == pytest.approx(values.std().item() / 5, rel=1e-9)
     assert surgery.mutual_information + surgery.marginal_kl == pytest.approx(surgery.rate, abs=1e-10)
     assert surgery.log_n == math.log(40)
     assert 0 < surgery.mutual_information < surgery.log_n
@@ -245,6 +251,12 @@ def test_with_few_examples_the_marginal_kl_is_not_that_of_the_prior(n, limited):
     assert surgery.limited_by_n == limited
     assert surgery.marginal_kl >= surgery.rate - surgery.log_n
     assert (surgery.marginal_kl < 0.1) == (not limited)
+
+
+def test_information_within_3_nats_of_log_n_is_limited_by_it():
+    parts = Surgery(80.0, 20.0, 6.1, 2.0, 9.0, 0.1, 0.1)
+    assert parts.limited_by_n
+    assert not parts._replace(mutual_information=5.9).limited_by_n
 
 
 # The implied posterior
