@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from reference import Call
 from vaepriors import VAE, ConditionalVAE, Ignoring, StandardNormal, networks
 from vaepriors.app.run import Run
 from vaepriors.data.table import read_rows
@@ -69,6 +70,17 @@ def test_imputed_means_are_the_conditional_means(given):
         assert np.array_equal(imputed.x[number].numpy()[o], row[o])
     assert len(imputed.effective_samples) == 3
     assert (imputed.effective_samples > 1000).all()
+    # of a row without any cell the weights are N(0, I) / N(0, 4 I), with E[w^2] = 16 / 7
+    assert imputed.effective_samples[2].item() == pytest.approx(200_000 * 7 / 16, rel=0.02)
+
+
+def test_a_model_fills_cells_in_evaluation_mode():
+    model, _, _ = linear_gaussian()
+    modes, encoder = [], model.encoder
+    model.encoder = Call(lambda x: modes.append(model.training) or encoder(x))
+    impute(model, ROWS, samples=2)
+    assert set(modes) == {False}
+    assert model.training
 
 
 def test_each_row_needs_its_condition():
