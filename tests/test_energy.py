@@ -1,6 +1,7 @@
 """Priors with a learned energy: densities, samplers and gradients against integrals on a line and in the plane."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -182,10 +183,12 @@ def test_a_constant_network_or_one_draw_is_the_base(base, constant):
         Resampled(base, same),
         Resampled(base, Call(number), 1),
     ]
-    for prior in (*priors, *(prior.eval() for prior in priors)):
-        torch.testing.assert_close(prior().log_prob(z), base().log_prob(z), rtol=0, atol=1e-12)
-        prior().log_prob(z).sum().backward()
-        assert all(p.grad.isfinite().all() for p in base.parameters())
+    parameters = list(base.parameters())
+    for prior, training in product(priors, (True, False)):
+        ours, expected = prior.train(training)().log_prob(z), base().log_prob(z)
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
+        gradients = (torch.autograd.grad(each.sum(), parameters) for each in (ours, expected))
+        torch.testing.assert_close(*gradients, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("constant", [-16.0, -12.0, -8.0])
@@ -205,6 +208,28 @@ def test_acceptances_near_zero_and_one_have_finite_densities_and_gradients():
         log_prob = p.log_prob(torch.zeros(3, 1))
         assert log_prob.isfinite().all()
         assert torch.autograd.grad(log_prob.sum(), level)[0].isfinite()
+
+
+def test_no_draws_are_empty():
+    for prior in (SNIS(StandardNormal(2), Call(number), 4), Resampled(StandardNormal(2), Call(number))):
+        assert prior().sample((0, 3)).shape == (0, 3, 2)
+
+
+def test_a_proposal_with_all_the_weight_leaves_density_and_gradient_finite():
+    torch.manual_seed(0)
+    base = Line()
+    log_prob = SNIS(base, Call(lambda z: 1000 * z[..., 0]), 3)().log_prob(torch.full((1, 1), 3.0).double())
+    gradients = torch.autograd.grad(log_prob.sum(), list(base.parameters()))
+    assert all(each.isfinite().all() for each in (log_prob, *gradients))
+
+
+def test_an_acceptance_moved_by_many_errors_stays_a_probability():
+    torch.manual_seed(0)
+    p = Resampled(StandardNormal(1), Call(lambda z: 9 * z[..., 0] + 9), precise=50).eval()()
+    for errors in (-100, 100):
+        moved = p.shifted(errors)
+        assert 0 < moved.normalizer.value < 1
+        assert moved.log_prob(torch.zeros(3, 1)).isfinite().all()
 
 
 def test_an_energy_prior_is_the_top_of_a_hierarchy_with_its_normaliser():
