@@ -1,5 +1,8 @@
 """Posteriors fitted to each x: exact where they can be, unbiased everywhere, and refused where there is no noise."""
 
+import math
+from itertools import count
+
 import pytest
 import torch
 from torch.distributions import Gamma, Independent, MultivariateNormal, Normal
@@ -24,6 +27,7 @@ def test_noise_and_value_are_inverses_and_give_the_density():
         epsilon = torch.randn(5, 3, 3, dtype=torch.float64)
         z, log_det = at_noise(q, epsilon)
         torch.testing.assert_close(noise_of(q, z), (epsilon, log_det))
+        assert log_det.shape == (5, 3)
         standard = Normal(0.0, 1.0).log_prob(epsilon).sum(-1)
         torch.testing.assert_close(standard - log_det, q.log_prob(z))
 
@@ -93,6 +97,37 @@ def test_a_fit_that_diverges_falls_back_to_the_encoder():
     torch.testing.assert_close(log_q, linear.vae().encoder(linear.x).log_prob(z))
 
 
+def with_nan(linear: LinearGaussian, where) -> VAE:
+    """The model with one level, whose decoder returns NaN for some z."""
+    model, noise = linear.vae(), torch.full((5,), linear.t).double()
+    lost = lambda z: z @ linear.W.T * torch.where(where(z), math.nan, 1.0)  # noqa: E731
+    return VAE(model.encoder, Call(lambda z: DiagonalNormal(lost(z), noise)), model.prior)
+
+
+def test_a_fit_that_is_not_a_number_falls_back_to_the_encoder():
+    linear = LinearGaussian(scale=1.5)
+    model = with_nan(linear, lambda z: z[..., :1].abs() > 100)
+    q = Refinement(steps=3, lr=1e4, inflation=1.0)(model, linear.x)
+    assert not q.noise.loc.any()
+
+
+def test_a_step_without_a_gradient_is_skipped():
+    linear, calls = LinearGaussian(scale=1.5), count()
+    model = with_nan(linear, lambda z: torch.tensor(next(calls) == 2))
+    q = Refinement(steps=100, inflation=1.0)(model, linear.x)
+    assert (q.noise.scale_tril.diagonal(dim1=-2, dim2=-1) < 0.9).all()  # on their way to 1 / 1.5
+
+
+def test_the_step_size_falls_linearly():
+    """Each step of Adam is the step size where the gradient is constant, as far from the mode it is."""
+    one = torch.ones(1, dtype=torch.float64)
+    encoder, prior = Call(lambda x: DiagonalNormal(0 * x, one)), DiagonalNormal(0 * one, one)
+    model = VAE(encoder, Call(lambda z: DiagonalNormal(z, one)), Call(lambda: prior))
+    torch.manual_seed(0)
+    q = Refinement(steps=10, draws=4000, lr=0.01)(model, 1e6 * one[None])
+    assert q.noise.loc.item() == pytest.approx(0.01 * sum(1 - 0.09 * step for step in range(10)), rel=1e-4)
+
+
 def test_the_model_is_left_as_it_was():
     linear = LinearGaussian(scale=1.5)
     model = linear.vae()
@@ -101,6 +136,13 @@ def test_the_model_is_left_as_it_was():
     assert model.free.grad is None
     assert model.free.requires_grad
     assert not Refinement(steps=3)(model, linear.x).rsample().requires_grad
+    modes, decoder, prior = [], model.decoder, model.prior
+    model.decoder = Call(lambda z: modes.append(model.training) or decoder(z))
+    model.prior = Call(lambda: modes.append("prior") or prior())
+    Refinement(steps=3)(model, linear.x)
+    assert True not in modes
+    assert modes.count("prior") == 1  # its components cost as much as a step
+    assert model.training
 
 
 def test_posteriors_of_other_kinds_and_wrong_numbers_are_refused():
