@@ -1,5 +1,6 @@
 """Optimisers and schedules of the user's own: what `fit` trains, resumes and refuses."""
 
+import json
 import math
 
 import pytest
@@ -125,6 +126,13 @@ def test_the_rate_follows_the_schedule(data):
     shares = [(1 + math.cos(math.pi * epoch / 7)) / 2 for epoch in range(7)]
     assert rates(cosine) == pytest.approx([0.01 * share for share in shares[:6]])
     assert [group["lr"] for group in made[0].param_groups] == pytest.approx([0.01 * shares[6], 0.002 * shares[6]])
+
+
+def test_a_plateau_is_one_of_the_validation_loss():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    rates = Rates(lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0))
+    rates.follow([json.dumps({"loss": -number, "valid_loss": 1.0 + number}) for number in range(3)])
+    assert rates.current() == 0.25
 
 
 def test_the_rate_that_a_cuda_graph_reads_is_changed_in_place():

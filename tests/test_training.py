@@ -1,6 +1,7 @@
 """`fit` for models that anyone made: no names, no command line."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch.distributions import Independent, Normal
 from reference import Call
 from vaepriors import Folder, fit, load_weights
 from vaepriors.data import Dataset
-from vaepriors.objectives import ELBO, IWAE, REWO
+from vaepriors.objectives import ELBO, IWAE, REWO, Objective
 from vaepriors.priors import StandardNormal, VampPrior
 from vaepriors.store import Memory
 from vaepriors.training import Callback, Diverged
@@ -81,6 +82,36 @@ def test_a_training_in_memory_and_one_that_is_resumed_from_a_folder_are_the_same
 def test_the_warm_up_of_the_objective_counts_epochs(data):
     outcome = fit(model_of(data), ELBO(warmup=4), data, **SHORT)
     assert [line["beta"] for line in outcome.metrics] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+
+
+class Mean(Objective):
+    """The mean of x, whatever the model; it keeps in which mode it and the encoder were."""
+
+    def __init__(self):
+        super().__init__(samples=1)
+        self.modes = []
+
+    def forward(self, model, x):
+        self.modes.append((model.encoder.training, self.training))
+        terms = model(x, 1)
+        return x.mean() + 0 * terms.rate.mean(), terms
+
+
+def test_losses_are_means_over_all_examples_and_validation_is_in_evaluation_mode():
+    train, valid = torch.arange(50.0)[:, None].expand(50, 3), (torch.arange(700) >= 500).float()[:, None].expand(700, 3)
+    data, objective = Dataset("gaussian", train, valid, valid, "gaussian"), Mean()
+    (line,) = fit(model_of(data, "normal"), objective, data, **SHORT | {"epochs": 1, "batch_size": 25}).metrics
+    assert line["loss"] == pytest.approx(24.5)
+    assert line["valid_loss"] == pytest.approx(2 / 7)  # of batches of 500 and 200
+    assert objective.modes == [(True, True)] * 2 + [(False, False)] * 2
+
+
+def test_each_epoch_has_noise_of_its_own():
+    same = torch.ones(50, 3)
+    data = Dataset("gaussian", same, same[:1], same[:1], "gaussian")
+    options = SHORT | {"lr": 1e-30, "batch_size": 50}
+    losses = [line["loss"] for line in fit(model_of(data, "normal"), ELBO(), data, **options).metrics]
+    assert len({round(loss, 3) for loss in losses}) == 4
 
 
 @pytest.mark.parametrize("make", [lambda: ELBO(warmup=4), lambda: REWO(kappa=0.5)], ids=["elbo", "rewo"])
@@ -238,6 +269,23 @@ def test_a_distribution_that_torch_refuses_after_a_while_has_diverged(tmp_path, 
     assert load_weights(model, store).encoder.layers[0].weight.isfinite().all()
     with pytest.raises(Diverged, match="epoch 2 is kept as best in the store, if fit was given one"):
         fit(model, ELBO(), data, **SHORT, callbacks=[Break()])
+
+
+def test_no_epoch_begins_that_would_end_after_the_deadline(data):
+    class Slow(Callback):
+        def epoch(self, line):
+            time.sleep(0.3)
+
+    outcome = fit(model_of(data), ELBO(), data, **SHORT, callbacks=[Slow()], deadline=time.monotonic() + 0.5)
+    assert (outcome.epoch, outcome.reason) == (1, "out of time")
+
+
+def test_a_snapshot_of_an_epoch_that_is_over_is_refused(data):
+    store = Memory()
+    fit(model_of(data), ELBO(), data, **SHORT | {"epochs": 2}, store=store)
+    for epoch in (1, 2):
+        with pytest.raises(ValueError, match=f"snapshots has epoch {epoch}"):
+            fit(model_of(data), ELBO(), data, **SHORT, store=store, snapshots={epoch})
 
 
 def test_callbacks_are_called(data):
