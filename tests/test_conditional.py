@@ -19,7 +19,7 @@ from vaepriors.likelihood import ImportanceSampling, estimate
 from vaepriors.objectives import ELBO, IWAE, PriorFit
 from vaepriors.priors import ExemplarPrior, MixtureOfGaussians, StandardNormal, TwoLevelPrior, VampPrior
 from vaepriors.refinement import Refinement
-from vaepriors.training import fit
+from vaepriors.training import Losses, fit
 from vaepriors.vae import VAE
 
 C = 2  # size of y
@@ -248,6 +248,16 @@ def test_conditions_of_another_shape_are_refused():
         encoder(torch.zeros(5, 4), torch.eye(3))
 
 
+def test_probabilities_of_classes_mix_their_densities():
+    """Whatever the number of their components and the weights of these."""
+    torch.manual_seed(0)
+    mixture = NormalMixture(*(each.double() for each in (torch.randn(5, 2), torch.ones(5, 2), torch.randn(5))))
+    prior, z = PerClass(Call(lambda: mixture), torch.tensor([0, 0, 0, 1, 1])), torch.randn(7, 2).double()
+    shares = torch.tensor([0.3, 0.7]).double()
+    each = prior(torch.eye(2).double()).log_prob(z[:, None])
+    torch.testing.assert_close(prior(shares).log_prob(z), (each + shares.log()).logsumexp(-1))
+
+
 def test_components_stay_with_their_classes():
     with pytest.raises(ValueError, match="3 components, but 2 classes"):
         PerClass(MixtureOfGaussians(2, components=3), torch.arange(2))(torch.eye(2))
@@ -333,6 +343,14 @@ def test_fit_trains_all_parts_and_repeats_itself():
         assert all((p != start[name]).any() for name, p in model.named_parameters())
     assert [line["loss"] for line in outcomes[0].metrics] == [line["loss"] for line in outcomes[1].metrics]
     assert isinstance(outcomes[1].load_best(model), ConditionalVAE)
+
+
+def test_a_training_step_has_the_conditions_of_its_rows():
+    model, rows = one_level(), torch.tensor([4, 0, 3])
+    x, y = torch.randn(6, D, dtype=torch.float64, requires_grad=True), torch.randn(6, C, dtype=torch.float64)
+    loss, _, _ = Losses(model, ELBO(), x, conditions=y)(rows)
+    exact = linear.log_prob(x[rows] - y[rows] @ B - y[rows] @ A @ linear.W.T)  # by the exact posterior
+    torch.testing.assert_close(loss, -exact.mean())
 
 
 def test_fit_refuses_conditions_that_do_not_fit_the_model():
