@@ -11,8 +11,8 @@ from reference import Call, D, LinearGaussian
 from vaepriors import likelihood, networks
 from vaepriors.distributions import DiagonalNormal
 from vaepriors.likelihood import estimate
-from vaepriors.priors import StandardNormal
-from vaepriors.vae import VAE, Marginal, Terms
+from vaepriors.priors import StandardNormal, VampPrior
+from vaepriors.vae import VAE, Marginal, Terms, eval_mode
 
 
 def models(linear: LinearGaussian) -> dict[str, VAE]:
@@ -220,6 +220,14 @@ def test_a_part_that_returns_no_distribution_is_named(part):
     parts = parts | {"prior": StandardNormal(2)} | {part: Call(lambda *inputs: (torch.zeros(2), torch.ones(2)))}
     with pytest.raises(ValueError, match=f"the {part} returned a tuple"):
         VAE(**parts)(torch.zeros(3, 4))
+
+
+def test_each_part_is_back_in_its_own_mode_also_one_that_others_share():
+    encoder, decoder = networks.Encoder((4,), [4], 2), networks.Decoder((4,), [4], 2)
+    model = VAE(encoder.eval(), decoder, VampPrior(encoder, torch.rand(3, 4)))
+    with eval_mode(model):
+        assert not any(part.training for part in model.modules())
+    assert (model.training, encoder.training, model.prior.training) == (True, False, True)
 
 
 def test_a_number_is_refused_as_the_shape_of_a_sample():
