@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import zuko
+from scipy import stats
 from torch import nn
 from torch.distributions import (
     Bernoulli,
@@ -30,6 +31,7 @@ from mistakes import MISTAKES
 from reference import Call, LinearGaussian
 from vaepriors import VAE, ConditionalVAE, Ignoring, StandardNormal, check, networks
 from vaepriors.app.experiment import PRIORS, Experiment, build
+from vaepriors.checking.report import limit
 from vaepriors.data import Dataset
 from vaepriors.distributions import Autoregressive, DiagonalNormal, Multinomial, NormalMixture, naive_pixel_draws
 from vaepriors.networks.heads import Counts
@@ -167,6 +169,20 @@ def test_the_error_of_an_estimated_density_counts_its_calls(seed):
     assert report["reference"].error == pytest.approx(0.3 / 40**0.5, rel=0.4)  # of 40 calls
 
 
+class OwnNoise(DiagonalNormal):
+    """N(0, I) times a number of mean 1, another one for each value."""
+
+    def log_prob(self, value):
+        log_prob = super().log_prob(value)
+        return log_prob + 0.7 * torch.randn_like(log_prob) - 0.245
+
+
+def test_calls_of_an_estimated_density_are_averaged_as_densities():
+    report = check(OwnNoise(torch.zeros(2), torch.ones(2)), draws=1000)
+    assert report["normalisation"].passed
+    assert report["normalisation"].error < 0.04  # the mean of the logarithms would be too low by 0.245 nats
+
+
 def test_of_an_estimated_density_the_mean_is_compared():
     exact = MultivariateNormal(torch.zeros(2), A.outer(A) + S**2 * torch.eye(2))
     report = check(estimated(), reference=exact)
@@ -292,6 +308,11 @@ def test_gradients_that_do_not_arrive_are_named():
     report = check(Detached(), draws=500)
     assert report["gradients"].passed is None
     assert "shift" in report["gradients"].meaning
+
+
+def test_the_largest_of_many_right_comparisons_is_within_the_limit():
+    for comparisons in (1, 100, 10**6):
+        assert 1e-7 < 2 * comparisons * stats.norm.sf(limit(comparisons)) < 1e-6
 
 
 def test_a_report_is_a_test_and_a_table():
