@@ -31,7 +31,9 @@ from mistakes import MISTAKES
 from reference import Call, LinearGaussian
 from vaepriors import VAE, ConditionalVAE, Ignoring, StandardNormal, check, networks
 from vaepriors.app.experiment import PRIORS, Experiment, build
+from vaepriors.checking import continuous
 from vaepriors.checking.report import limit
+from vaepriors.checking.subject import RealSubject
 from vaepriors.data import Dataset
 from vaepriors.distributions import Autoregressive, DiagonalNormal, Multinomial, NormalMixture, naive_pixel_draws
 from vaepriors.networks.heads import Counts
@@ -63,6 +65,24 @@ def test_in_many_dimensions_the_identities_without_normaliser_see_a_mistake(kind
 def test_components_taken_in_order_are_seen_in_many_dimensions():
     report = check(wide_mixture(mistakes.FirstComponents), draws=2000)
     assert [finding.name for finding in report.failed] == ["order"]
+
+
+class Sorted(DiagonalNormal):
+    def sample(self, sample_shape=()):
+        z = super().sample(sample_shape)
+        return z.sort(0).values if sample_shape else z
+
+
+class ShiftedIfFew(DiagonalNormal):
+    def sample(self, sample_shape=()):
+        z = super().sample(sample_shape)
+        return z + 1 if len(z) < 10 else z
+
+
+@pytest.mark.parametrize("kind", [Sorted, ShiftedIfFew])
+def test_draws_that_depend_on_their_place_or_their_number_are_seen(kind):
+    failed = {finding.name for finding in check(kind(torch.zeros(2), torch.ones(2)), draws=500).failed}
+    assert "order" in failed
 
 
 def named(name, model="vae"):
@@ -183,6 +203,43 @@ def test_calls_of_an_estimated_density_are_averaged_as_densities():
     assert report["normalisation"].error < 0.04  # the mean of the logarithms would be too low by 0.245 nats
 
 
+def test_calls_that_differ_at_a_tenth_of_the_values_decide_nothing():
+    class PartlyLost(DiagonalNormal):
+        def log_prob(self, value):
+            log_prob = super().log_prob(value)
+            return log_prob + torch.where(value[..., 0] > 0.8, 3 * torch.randn_like(log_prob) - 4.5, 0.0)
+
+    assert check(PartlyLost(torch.zeros(2), torch.ones(2)), draws=500)["agreement"].passed is None
+
+
+def weighted_one(of_r, of_p):
+    """The mean weight p / r of 10,000 draws of r, its error, and whether too few of them decide it."""
+    zero = torch.zeros(10_000, 1, dtype=torch.float64)
+    at_r, at_p = (torch.zeros_like(zero) + each.log()[:, None] for each in (of_r, of_p))
+    draws = continuous.Draws(zero, zero, zero, at_p, zero, at_r, zero, zero)
+    return (each.item() for each in continuous._weighted_mean(draws, 1 + zero[..., None], 1 + zero[..., None]))
+
+
+def test_a_mean_that_few_weights_decide_is_not_trusted():
+    one = torch.ones(10_000, dtype=torch.float64)
+    number, error, blind = weighted_one(one, one)
+    assert (number, error, blind) == (1, pytest.approx(0.01), False)  # the draws of p say E_r[(p / r)^2] = 1
+    first = torch.arange(10_000) < 1
+    assert list(weighted_one(torch.where(first, 600.0, one), one))[2]  # 6 % of the sum, of 300 effective draws
+    few = torch.where(torch.arange(10_000) < 100, 100.0, 0 * one)
+    assert list(weighted_one(few, 100 * one))[2]  # 100 effective draws
+    many = torch.where(torch.arange(10_000) < 400, 25.0, 0 * one)
+    assert not list(weighted_one(many, 25 * one))[2]
+
+
+def test_the_density_over_the_reals_has_the_volume_and_vanishes_where_numbers_are_rounded_away():
+    """Of Gamma(1, 1) at z = exp(y), log p(z) + y = y - z; in single precision exp(-200) is 0, the support's edge."""
+    y = torch.tensor([1.0, 0.0, -200.0], dtype=torch.float64)
+    density = RealSubject(Gamma(torch.tensor(1.0), 1.0)).log_density(y.view(3, 1, 1), torch.float32)
+    expected = torch.tensor([[1 - math.e], [-1.0], [-math.inf]], dtype=torch.float64)
+    torch.testing.assert_close(density, expected, rtol=0, atol=1e-6)
+
+
 def test_of_an_estimated_density_the_mean_is_compared():
     exact = MultivariateNormal(torch.zeros(2), A.outer(A) + S**2 * torch.eye(2))
     report = check(estimated(), reference=exact)
@@ -212,6 +269,33 @@ def test_a_linear_gaussian_model_has_its_exact_likelihood():
     assert not check(linear.vae(), linear.x, reference=lambda x: linear.log_prob(x) + 0.5, draws=500)
 
 
+def test_the_noise_of_a_reference_counts_as_its_error():
+    linear = LinearGaussian(scale=1.1)
+    noisy = lambda x: linear.log_prob(x) + 0.5 * torch.randn(len(x))  # noqa: E731
+    report = check(linear.vae(), linear.x, reference=noisy, draws=500)
+    assert report["log-likelihood"].passed
+    assert report["log-likelihood"].error > 0.02
+
+
+def test_a_likelihood_of_few_effective_draws_decides_nothing():
+    linear = LinearGaussian()
+    far = Call(lambda x: DiagonalNormal(torch.full((len(x), 3), 4.0).double(), torch.full((3,), 0.1).double()))
+    model = VAE(far, linear.vae().decoder, linear.vae().prior)
+    assert check(model, linear.x, reference=linear.log_prob, draws=500)["log-likelihood"].passed is None
+
+
+def test_a_density_that_single_precision_rounds_is_seen():
+    class Rounded(DiagonalNormal):
+        def log_prob(self, value):
+            return super().log_prob(value + 1e6 - 1e6)
+
+    class Rough(StandardNormal):
+        def forward(self):
+            return Rounded(self.loc, self.scale)
+
+    assert check(Rough(2), draws=500)["precision"].passed is False
+
+
 class WithoutEntropy(VAE):
     def forward(self, x, n=1):
         terms = super().forward(x, n)
@@ -222,6 +306,24 @@ def test_terms_are_compared_with_the_parts_of_the_model():
     right, x = mistakes.model()
     wrong = WithoutEntropy(right.encoder, right.decoder, right.prior)
     assert not check(wrong, x, draws=500)["log-weights"].passed
+
+
+class Sums(Terms):
+    @property
+    def bound(self):
+        return self.log_weight.logsumexp(0)
+
+
+class WithoutMean(VAE):
+    def forward(self, x, n=1):
+        return Sums(*super().forward(x, n))
+
+
+def test_a_bound_that_is_the_log_of_a_sum_is_seen():
+    right, x = mistakes.model()
+    wrong = check(WithoutMean(right.encoder, right.decoder, right.prior), x, draws=500)
+    assert [finding.name for finding in wrong.failed] == ["bound"]
+    assert wrong["bound"].number == pytest.approx(math.log(4), abs=1e-4)
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
@@ -246,17 +348,17 @@ def test_a_decoder_without_tails_is_named_in_its_model():
     assert {"decoder: masses", "decoder: levels"} <= {finding.name for finding in report.failed}
 
 
-def tiny_images(sharpness):
+def tiny_images(sharpness, height=2, width=3):
     """Binary pixels that follow the one before by so much."""
 
     def conditionals(x):
         before = nn.functional.pad(x, (1, 0))[..., :-1]
         return Independent(Bernoulli(logits=sharpness * (before - 0.5)), 3)
 
-    blank = lambda shape: torch.zeros(*shape, 1, 2, 3)  # noqa: E731
+    blank = lambda shape: torch.zeros(*shape, 1, height, width)  # noqa: E731
     draws = lambda shape: naive_pixel_draws(conditionals, blank(shape))  # noqa: E731
-    support = lambda: Independent(Bernoulli(torch.zeros(1, 2, 3)), 3).support  # noqa: E731
-    return Autoregressive(conditionals, (), (1, 2, 3), draws=draws, support=support)
+    support = lambda: Independent(Bernoulli(torch.zeros(1, height, width)), 3).support  # noqa: E731
+    return Autoregressive(conditionals, (), (1, height, width), draws=draws, support=support)
 
 
 def test_masses_of_pixels_that_depend_on_each_other_are_summed_over_all_images():
@@ -264,6 +366,19 @@ def test_masses_of_pixels_that_depend_on_each_other_are_summed_over_all_images()
     assert report, report
     assert report["masses"].passed
     assert abs(report["masses"].number) < 1e-4
+
+
+def test_masses_of_many_pixels_that_depend_on_each_other_are_not_summed():
+    assert check(tiny_images(4.0, 4, 4), draws=200)["masses"].passed is None
+
+
+def test_a_highest_value_that_is_too_rare_is_seen_where_all_moves_are_alike():
+    class Lowered(Categorical):
+        def sample(self, sample_shape=()):
+            x = super().sample(sample_shape)
+            return torch.where((x == 4) & (torch.rand(x.shape) < 0.5), 3, x)
+
+    assert [finding.name for finding in check(Lowered(torch.ones(5))).failed] == ["levels"]
 
 
 def test_masses_of_independent_pixels_follow_from_single_changes():
@@ -283,6 +398,26 @@ def test_shapes_that_would_broadcast_are_named():
     report = check(Summed(torch.zeros(2), torch.ones(2)))
     assert "(3, 1)" in report["shapes"].meaning
     assert not report
+
+
+class WrongPath(DiagonalNormal):
+    def sample(self, sample_shape=()):
+        return super().rsample(sample_shape)
+
+    def rsample(self, sample_shape=()):
+        return super().rsample(sample_shape) + 0.5
+
+
+class WrongJoint(DiagonalNormal):
+    def rsample_and_log_prob(self, sample_shape=()):
+        z, log_prob = super().rsample_and_log_prob(sample_shape)
+        return z, log_prob + 0.1
+
+
+@pytest.mark.parametrize(("kind", "name"), [(WrongPath, "rsample"), (WrongJoint, "joint draw")])
+def test_draws_with_gradients_are_compared_with_the_others(kind, name):
+    report = check(kind(torch.zeros(2), torch.ones(2)), draws=500)
+    assert [finding.name for finding in report.failed] == [name]
 
 
 def test_draws_fewer_than_asked_for_are_named():
