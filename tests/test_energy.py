@@ -252,6 +252,9 @@ def test_a_check_counts_the_error_of_the_normaliser_but_no_more():
     for seed in range(4):
         assert check(prior, seed=seed)
         assert check(VAE(encoder, decoder, prior), torch.zeros(5, 4), seed=seed)
+    rough = Resampled(prior.base, prior.acceptance, precise=2**8).eval()
+    torch.manual_seed(0)
+    assert check(rough().shifted(2))  # which is off by much more than the draws of the check err
     failed = {finding.name for finding in check(prior().shifted(30)).failed}
     assert {"normalisation", "bridge"} <= failed
 
