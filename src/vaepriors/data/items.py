@@ -187,5 +187,8 @@ def _leave_signals(worker: int) -> None:
 
 
 def _kill(workers: Iterable[BaseProcess]) -> None:
+    """End the workers with the program. torch's handler would raise an error once the first of them has ended."""
+    if hasattr(signal, "SIGCHLD"):  # not on Windows
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for worker in workers:
         worker.kill()
