@@ -475,12 +475,21 @@ def test_a_stream_of_plain_signs_gets_plain_signs(copy, vaepriors):
     assert "--snapshots" in text
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as Python starts with it: what is started in the background of a script ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_that_a_library_drops_while_it_is_imported_ends_the_process():
-    left, before = [], signal.getsignal(signal.SIGINT)
+    left = []
     with leave_at_once(left.append), contextlib.suppress(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert left == [130]
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("start", [["-m", "vaepriors"], ["-c", "from vaepriors.__main__ import main; main()"]])
