@@ -223,8 +223,10 @@ def test_an_error_of_the_angle_is_shown_with_its_winding_number(tiny, tmp_path):
         assert ours.endswith("(winding number 1)" if seed == 0 else f"(winding number ±1 in 2 of {seed + 1} seeds)")
 
 
-@pytest.mark.parametrize("name", ["elbo", "rewo"])
-def test_a_result_of_the_pendulum_has_its_pictures(tiny, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "curves"), [("elbo", {"beta"}), ("rewo", {"beta", "error and bound"}), ("iwae", set())]
+)
+def test_a_result_of_the_pendulum_has_its_pictures(tiny, tmp_path, name, curves):
     angle = job_of("angle", name, tmp_path)
     assert run_job(angle, CPU) == "done"
     names = {path.name for path in angle.path.parent.iterdir()}
@@ -233,7 +235,8 @@ def test_a_result_of_the_pendulum_has_its_pictures(tiny, tmp_path, name):
     run, dataset = angle.run, angle.run.dataset()
     titles = [axis.get_title() for axis in pendulum.draw_latent_plane(run, dataset, "last").axes]
     assert [title for title in titles if "epoch" in title] == ["epoch 1", "epoch 2", "epoch 3"]
-    assert ("squared error and its bound" in titles) == (name == "rewo")
+    assert {title for title in titles if title and "epoch" not in title} == curves
+    assert len(titles) == 2 * (4 if curves else 3)
     before = pendulum.draw_latent_plane(run, dataset, "epoch-2")
     assert [axis.get_title() for axis in before.axes if "epoch" in axis.get_title()] == ["epoch 1", "epoch 2"]
 

@@ -56,6 +56,7 @@ which = "last"
 [tables.rows]
 "elbo" = { paper = 0.5 }
 "rewo" = { objective = "rewo", kappa = 0.1 }
+"iwae" = { objective = "iwae", samples = 2 }
 
 [[tables]]
 name = "smooth"

@@ -18,6 +18,7 @@ from vaepriors.vae import VAE
 __all__ = ["draw_half_turn", "draw_latent_plane", "write_pictures"]
 
 NODES, NEIGHBORS = 1000, 18  # of the graph, as in the paper
+CURVES = {"beta": "beta", "error_average": "error and bound"}  # metrics of an epoch, and their titles
 
 
 def write_pictures(run: Run, dataset: Dataset, which: str) -> list[Path]:
@@ -44,15 +45,18 @@ def draw_latent_plane(run: Run, dataset: Dataset, which: str) -> Figure:
     metrics = run.metrics()[: run.model(dataset, which)[1]["epoch"]]
     numbers = sorted(int(path.stem.removeprefix("epoch-")) for path in run.folder.glob("epoch-*.ckpt"))
     shown = [f"epoch-{number}" for number in numbers if number < len(metrics)] + [which]
-    figure = Figure(figsize=(2.4 * (len(shown) + 1), 5), layout="constrained")
-    axes = figure.subplots(2, len(shown) + 1)
-    for column, each in zip(axes.T[:-1], shown, strict=True):
+    curves = {name: title for name, title in CURVES.items() if name in metrics[-1]}
+    columns = len(shown) + bool(curves)
+    figure = Figure(figsize=(2.4 * columns, 5), layout="constrained")
+    axes = figure.subplots(2, columns)
+    for column, each in zip(axes.T, shown, strict=False):
         model, values = run.model(dataset, each)
         column[0].set_title(f"epoch {values['epoch']}")
         _draw_codes(column, unconditional(model), dataset)
     axes[0, 0].set_ylabel("posterior means")
     axes[1, 0].set_ylabel("prior samples")
-    _draw_curves(axes[:, -1], metrics)
+    if curves:
+        _draw_curves(axes[:, -1], metrics, curves)
     return figure
 
 
@@ -67,14 +71,13 @@ def _draw_codes(axes: np.ndarray, model: VAE, dataset: Dataset) -> None:
         axis.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[])
 
 
-def _draw_curves(axes: np.ndarray, metrics: list[dict[str, float]]) -> None:
+def _draw_curves(axes: np.ndarray, metrics: list[dict[str, float]], curves: dict[str, str]) -> None:
     """Beta above the reconstruction error and its bound, where the objective has them."""
-    for axis, name, title in ((axes[0], "beta", "beta"), (axes[1], "error_average", "squared error and its bound")):
-        if name in metrics[-1]:
-            axis.plot([line["epoch"] for line in metrics], [line[name] for line in metrics])
-            axis.set(title=title, yscale="log")
-        else:
-            axis.axis("off")
+    for axis in axes[len(curves) :]:
+        axis.axis("off")
+    for axis, (name, title) in zip(axes, curves.items(), strict=False):
+        axis.plot([line["epoch"] for line in metrics], [line[name] for line in metrics])
+        axis.set(title=title, yscale="log")
     if "error_bound" in metrics[-1]:
         axes[1].axhline(metrics[-1]["error_bound"], linestyle="--", color="0.5")
 
