@@ -308,8 +308,8 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     said = f"five seeds have errors of {first}, {folded} (folded), {others[0]}, {others[1]} and {others[2]}."
     assert said in page
 
-    def pendulum(name):
-        return json.loads((ROOT / "results" / "vhp-1" / f"{name}.json").read_text())
+    def pendulum(name, table="vhp-1"):
+        return json.loads((ROOT / "results" / table / f"{name}.json").read_text())
 
     full = [pendulum(name) for name in ("rewo-0", "rewo-1", "rewo-2", "elbo-0", "wu20-0", "wu200-0")]
     assert {each["epochs"] for each in full} == {1272}
@@ -325,6 +325,10 @@ def test_the_pages_have_the_recorded_refined_likelihoods_and_areas():
     assert f"an error of {found['angle_error']:.3f}, and with {found['valid_loss']:.1f} nats on the" in page
     assert f"and ends at {found['beta']:.0f}, with" in page
     assert found["valid_loss"] > max(each["found"]["valid_loss"] for each in full)
+    found = pendulum("iwae-0", "vhp-figure-3")["found"]
+    assert (
+        f"an error of {found['angle_error']:.3f}, in table `vhp-figure-3`, and with {found['valid_loss']:.1f}" in page
+    )
     first, *rest = (f"{pendulum(f'elbo-{seed}')['found']['angle_error']:.3f}" for seed in range(1, 5))
     assert f"other four have errors of {first}, {rest[0]}, {rest[1]} and {rest[2]}." in page
     motion = json.loads((ROOT / "results" / "vhp-figure-8" / "vhp-0.json").read_text())["found"]["metrics"]
