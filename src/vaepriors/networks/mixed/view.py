@@ -34,12 +34,13 @@ class MixedView(nn.Module):
         self.scaling, device = scaling, missing.device
         sizes = [len(column.categories) for column in scaling.columns if column.kind == "category"]
         self.one_hot = OneHot(torch.tensor(sizes, device=device)) if sizes else None
-        kept = [code < size for size in sizes for code in range(max(sizes))]  # the codes that a column has
+        used = [code < size for size in sizes for code in range(max(sizes))]  # whether a column has the code
+        kept = [place for place, there in enumerate(used) if there]  # to select by a mask, a device is read
         groups = {"numbers": NUMBERS, "bits": ("bit",), "codes": ("category",)}
         for name, kinds in groups.items():
             self.register_buffer(name, places(scaling.columns, *kinds, device=device), persistent=False)
         self.register_buffer("missing", missing, persistent=False)
-        self.register_buffer("kept", torch.tensor(kept, dtype=torch.bool, device=device), persistent=False)
+        self.register_buffer("kept", torch.tensor(kept, dtype=torch.long, device=device), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         u, observed = self.scaling(x), (~x.isnan()).to(x)
