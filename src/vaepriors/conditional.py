@@ -26,7 +26,7 @@ from torch.distributions import Distribution
 
 from vaepriors.agreement import check_module
 from vaepriors.distributions import NormalMixture
-from vaepriors.vae import VAE, Constant, Parts
+from vaepriors.vae import VAE, Constant, Parts, at_device_of
 from vaepriors.words import a_type
 
 __all__ = [
@@ -74,7 +74,7 @@ class ConditionalVAE(Parts):
         """The model given y.
 
         Args:
-            y: Conditions, of shape `(*batch, c)`.
+            y: Conditions, of shape `(*batch, c)`, on any device.
             others: Nothing: the model is not called with x.
 
         Raises:
@@ -90,6 +90,7 @@ class ConditionalVAE(Parts):
             raise ValueError(
                 f"y is {kind}: give floats of shape (*batch, c), such as one_hot(labels, 10).float() for ten classes"
             )
+        y = at_device_of(self, y)
         return VAE(_At(self.encoder, y), _At(self.decoder, y), _PriorAt(self.prior, y))
 
     def hold_prior(self) -> "ConditionalVAE":

@@ -19,7 +19,7 @@ from vaepriors.conditional import AnyVAE, check_condition, given
 from vaepriors.distributions import rsample_and_log_prob
 from vaepriors.likelihood import check_sizes
 from vaepriors.limits import at_least_one
-from vaepriors.vae import VAE, eval_mode
+from vaepriors.vae import VAE, at_device_of, eval_mode
 from vaepriors.words import a_type
 
 __all__ = ["Imputed", "impute"]
@@ -54,7 +54,7 @@ def impute(
 
     Args:
         model: A model whose decoder returns a `Mixed`.
-        x: Rows, of shape `(N, D)`, with NaN for missing cells.
+        x: Rows, of shape `(N, D)`, with NaN for missing cells, on any device; what is returned is on that of the model.
         samples: Draws of z for each row.
         draws: Multiple imputations of each row.
         chunk: Pairs of a row and a draw that are decoded at a time.
@@ -71,6 +71,7 @@ def impute(
     check_dtype(x)
     if x.dim() != 2:
         raise ValueError(f"x has shape {tuple(x.shape)}: only rows of a table, of shape (N, D), have missing cells")
+    x = at_device_of(model, x)
     incomplete = x.isnan().any(1).nonzero().flatten()
     filled, drawn, effective = x.clone(), x.expand(draws, *x.shape).clone(), [x.new_zeros(0)]
     y = None if condition is None else condition.to(x)

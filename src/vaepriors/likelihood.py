@@ -30,7 +30,7 @@ from vaepriors.distributions import check_support, completed, outside, support_o
 from vaepriors.limits import at_least_one, check_size
 from vaepriors.numerics import fixed_numerics
 from vaepriors.priors import VHP
-from vaepriors.vae import VAE, Terms, eval_mode
+from vaepriors.vae import VAE, Terms, at_device_of, eval_mode
 
 __all__ = [
     "Estimate",
@@ -100,7 +100,7 @@ def estimate(
 
     Args:
         model: The model, in evaluation mode during the call.
-        x: Data, of shape `(batch, *event)`.
+        x: Data, of shape `(batch, *event)`, on any device; the estimates are on that of the model.
         samples: S, the draws of z for each x from q(z|x); or another method, such as
             `ImportanceSampling(5000, Refinement())` or `Annealing()`.
         chunk: Pairs (x, z) decoded at a time; by default, what suits the model and the device. It bounds the memory and
@@ -114,6 +114,7 @@ def estimate(
             or p(z), or the method cannot be used with the model.
     """
     check_dtype(x)
+    x = at_device_of(model, x)
     method: Any = samples if hasattr(samples, "weigh") else ImportanceSampling(samples)
     chunk = check_sizes(model, x, method.draws, chunk)
     with eval_mode(model):

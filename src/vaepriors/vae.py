@@ -36,7 +36,7 @@ from vaepriors.agreement import (
 )
 from vaepriors.distributions import Auxiliary, Chain, Shape, ShapedDistribution, rsample_and_log_prob
 
-__all__ = ["VAE", "Conditional", "Constant", "Marginal", "Parts", "Terms", "eval_mode"]
+__all__ = ["VAE", "Conditional", "Constant", "Marginal", "Parts", "Terms", "at_device_of", "eval_mode"]
 
 
 class Terms(NamedTuple):
@@ -277,6 +277,11 @@ class Marginal(ShapedDistribution):
 
     def sample(self, sample_shape: Shape = ()) -> Tensor:
         return self.model.sample(torch.Size(sample_shape) + self.batch_shape)
+
+
+def at_device_of(module: nn.Module, x: Tensor) -> Tensor:
+    """x on the device of the module's parameters; x itself if there are none."""
+    return x.to(next(module.parameters(), x).device)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaepriors.distributions import Shape
 from vaepriors.limits import at_least_one
-from vaepriors.vae import VAE, eval_mode
+from vaepriors.vae import VAE, at_device_of, eval_mode
 
 __all__ = ["ImpliedPosterior"]
 
@@ -30,7 +30,7 @@ class ImpliedPosterior:
 
     Args:
         model: The model.
-        x: One example, of shape `event`.
+        x: One example, of shape `event`, on any device.
         samples: K.
 
     Raises:
@@ -39,7 +39,7 @@ class ImpliedPosterior:
 
     def __init__(self, model: VAE, x: Tensor, samples: int) -> None:
         at_least_one(samples=samples)
-        self.model, self.x, self.samples = model, x, samples
+        self.model, self.x, self.samples = model, at_device_of(model, x), samples
 
     @torch.no_grad()
     def log_prob(self, z: Tensor, draws: int = 1000, chunk: int = 10_000) -> Tensor:

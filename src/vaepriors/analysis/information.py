@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vaepriors.analysis.surgery import aggregated_log_prob
 from vaepriors.conditional import AnyVAE, batches
-from vaepriors.vae import eval_mode
+from vaepriors.vae import at_device_of, eval_mode
 
 __all__ = ["Information", "Labelled", "class_information"]
 
@@ -34,6 +34,11 @@ class Labelled(NamedTuple):
     x: Tensor  # (N, *event)
     labels: Tensor  # (N,), whole numbers from 0
     condition: Tensor | None = None  # y, for a `ConditionalVAE`
+
+    def to(self, device: torch.device) -> "Labelled":
+        """The same on a device."""
+        y = self.condition
+        return Labelled(self.x.to(device), self.labels.to(device), None if y is None else y.to(device))
 
 
 class Information(NamedTuple):
@@ -57,6 +62,8 @@ def class_information(model: AnyVAE, train: Labelled, test: Labelled, *, block: 
     Raises:
         ValueError: If there are fewer than four test examples, or one has a class that `train` does not have.
     """
+    device = at_device_of(model, train.labels).device
+    train, test = train.to(device), test.to(device)
     classes, labels = train.labels.unique(return_counts=True), test.labels
     if len(labels) < 4 or not torch.isin(labels, classes[0]).all():
         raise ValueError(

@@ -90,6 +90,7 @@ def elbo_surgery(
     x, draws = x.to(next(model.parameters(), x)), min(draws, len(x))
     if draws < 2:
         raise ValueError(f"{draws} draws of {len(x)} examples: at least 2 are needed")
+    condition, groups = (None if each is None else each.to(x.device) for each in (condition, groups))
     with eval_mode(model):
         rows = torch.randperm(len(x), device=x.device)[:draws]
         chosen = x[rows], None if condition is None else condition[rows], 1000

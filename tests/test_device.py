@@ -1,0 +1,186 @@
+"""What works on the CPU works on another device: nothing mixes the two, and a training step reads nothing from it."""
+
+import pytest
+import torch
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from simulated import AVAILABLE, simulated_device
+from vaepriors import (
+    VAE,
+    Annealing,
+    ImportanceSampling,
+    MixtureOfGaussians,
+    Refinement,
+    analysis,
+    bidirectional,
+    check,
+    estimate,
+    imputation,
+    networks,
+)
+from vaepriors.app.experiment import MODELS, PRIORS, Experiment, build
+from vaepriors.app.train import settings_of
+from vaepriors.data import Dataset
+from vaepriors.networks.mixed import Column
+from vaepriors.store import Memory
+from vaepriors.training.loop import Training
+from vaepriors.training.settings import Settings
+
+pytestmark = pytest.mark.skipif(not AVAILABLE, reason="needs a torch that can simulate a device")
+
+OBJECTIVES = {
+    "rewo": {"objective": "rewo", "kappa": 0.6, "prior": "vhp", "prior_samples": 3},
+    "geco": {"objective": "geco", "kappa": 0.6, "prior": "vhp", "prior_samples": 3},
+    "dreg": {"objective": "iwae", "samples": 3, "estimator": "dreg"},
+}
+SMALL = {"components": 4, "exemplars": 4, "prior_hidden": (4,), "proposals": 4, "truncation": 4, "prior_samples": 3}
+COLUMNS = (Column("a", "real"), Column("b", "category", ("x", "y", "z")), Column("c", "bit"), Column("d", "count"))
+
+
+def images():
+    x = torch.rand(23, 1, 4, 4)
+    return Dataset("bits", x, x[:6].round(), x[:5].round(), "bernoulli", dynamic=True)
+
+
+def gray():
+    x = (torch.randint(0, 256, (23, 1, 16, 16)) + 0.5) / 256
+    return Dataset("gray", x, x[:6], x[:5], "logistic256")
+
+
+def vectors(likelihood, *shape):
+    x = torch.arange(69.0).remainder(4).view(23, *shape)
+    return Dataset("vectors", x, x[:6], x[:5], likelihood)
+
+
+def table():
+    kinds = [torch.randn(23), torch.arange(23) % 3, torch.arange(23) % 2, torch.arange(23) % 5]
+    x, y = torch.stack(kinds, 1), torch.eye(2)[torch.arange(23) % 2]
+    x[10:, 0], x[12:, 1] = torch.nan, torch.nan
+    splits = {"train": slice(None), "valid": slice(6), "test": slice(7, 14)}
+    labels = {split: y[rows, 1].long() for split, rows in splits.items()}
+    conditions = {split: y[rows] for split, rows in splits.items()}
+    parts = (x[rows] for rows in splits.values())
+    return Dataset("table", *parts, "mixed", columns=COLUMNS, labels=labels, conditions=conditions)
+
+
+CASES = {
+    **{
+        f"prior {name}": (images, {"prior": name} | {k: v for k, v in SMALL.items() if k in PRIORS[name].options})
+        for name in PRIORS
+    },
+    **{f"model {name}": (gray, {"model": name, "prior": "vamp", "components": 3}) for name in MODELS},
+    **{f"objective {name}": (images, options) for name, options in OBJECTIVES.items()},
+    "likelihood mixed": (table, {"prior": "vamp", "components": 4, "condition": "labels"}),
+    "likelihood poisson": (lambda: vectors("poisson", 3), {}),
+    "likelihood negative_binomial": (lambda: vectors("negative_binomial", 3), {}),
+    "likelihood multinomial": (lambda: vectors("multinomial", 3), {}),
+    "likelihood categorical": (lambda: vectors("categorical", 1, 1, 3), {}),
+    "likelihood student": (lambda: vectors("student", 3), {"df": 3.0}),
+}
+
+
+class OneDevice:
+    """What a training needs of a Fabric with one device."""
+
+    world_size, global_rank, is_global_zero = 1, 0, True
+
+    def __init__(self, name):
+        self.device = torch.device(name)
+
+    def setup(self, losses, optimizer, move_to_device):
+        return losses, optimizer
+
+    def backward(self, loss):
+        loss.backward()
+
+    def all_reduce(self, x, reduce_op):
+        return x
+
+    def barrier(self):
+        pass
+
+
+def trained(experiment, dataset, device, reads):
+    """The model after an epoch on a device, its metrics, and what the steps from the second on read from the device."""
+    torch.manual_seed(1)
+    model, objective = build(experiment, dataset)
+    parts = Training(model, objective, dataset, Settings(**settings_of(experiment)), OneDevice(device), Memory())
+    step, found = parts.step, []
+
+    def watched(rows):
+        before = len(reads)
+        result = step(rows)
+        found.append(reads[before:])
+        return result
+
+    parts.step = watched
+    parts.run()
+    (line,) = parts.store.metrics()
+    metrics = {name: line[name] for name in line.keys() - {"seconds", "memory"}}
+    return parts.model, metrics, [read for each in found[1:] for read in each]  # the first step checks x
+
+
+def compare(case):
+    make, options = CASES[case]
+    experiment = Experiment(latent=2, hidden=(4,), epochs=1, batch_size=10, warmup=0, **options)
+    torch.manual_seed(0)
+    dataset = make()
+    x, y = dataset.test, dataset.conditions.get("test")
+    with simulated_device() as reads:  # from the start: the engine of gradients counts devices once
+        found = []
+        for device in ("cpu", "sim"):
+            model, metrics, of_steps = trained(experiment, dataset, device, reads)
+            assert not of_steps, of_steps
+            torch.manual_seed(2)
+            estimated = estimate(model, x, samples=3, condition=y)
+            assert estimated.log_likelihood.device.type == device
+            weights = [w.cpu() for w in [*model.state_dict().values(), estimated.log_likelihood, estimated.elbo]]
+            found.append((metrics, weights, analysis.elbo_surgery(model, x, draws=10, condition=y)))
+        (metrics, weights, surgery), (other_metrics, other_weights, other_surgery) = found
+        assert metrics == other_metrics
+        assert all(torch.equal(a, b) for a, b in zip(weights, other_weights, strict=True))
+        assert surgery == other_surgery
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_training_and_its_likelihoods_are_those_of_the_cpu(case, processes):
+    assert processes((compare, case)) == [0]
+
+
+def evaluated(device):
+    """Numbers of a model on a device for data on the CPU, by the functions that take both."""
+    torch.manual_seed(0)
+    bits, rows = images(), table()
+    encoder, decoder = networks.Encoder((1, 4, 4), [4], 2), networks.Decoder((1, 4, 4), [4], 2)
+    model = VAE(encoder, decoder, MixtureOfGaussians(2, 3)).to(device)
+    experiment = Experiment(latent=2, hidden=(4,), prior="vamp", components=4, condition="labels")
+    given = build(experiment, rows)[0].to(device)
+    x, y = bits.test, rows.conditions["test"]
+    train, test = ((rows.fixed_train().x[:k], rows.labels["train"][:k], rows.conditions["train"][:k]) for k in (20, 10))
+    return {
+        "ais": estimate(model, x, Annealing(4, 6)).log_likelihood,
+        "refined": estimate(model, x, ImportanceSampling(4, Refinement(3, 2))).log_likelihood,
+        "bidirectional": bidirectional(model, 3, Annealing(4, 6)),
+        "implied": analysis.ImpliedPosterior(model, x[0], 3).log_prob(model.prior().sample((4,)), 5),
+        "codes": analysis.codes(given, rows.test, condition=y),
+        "activity": analysis.activity(given, rows.test, condition=y),
+        "divergence": analysis.divergence_of_units(given, rows.test, condition=y),
+        "surgery": analysis.elbo_surgery(given, rows.test, 5, condition=y, groups=rows.labels["test"]),
+        "information": analysis.class_information(given, analysis.Labelled(*train), analysis.Labelled(*test)),
+        "imputed": imputation.impute(given, rows.test, 5, 2, condition=y),
+        "draws": given(y).sample((3,)),
+        "check": [finding.number for finding in check(model, x, draws=200)],
+        "check given y": [finding.number for finding in check(given(y[0]), rows.test[:1], draws=200)],
+    }
+
+
+def compare_functions():
+    with simulated_device():
+        plain, there = (tree_map_only(torch.Tensor, lambda x: x.cpu(), evaluated(device)) for device in ("cpu", "sim"))
+    for name, numbers in plain.items():
+        for a, b in zip(tree_leaves(numbers), tree_leaves(there[name]), strict=True):
+            assert a.equal(b) if isinstance(a, torch.Tensor) else a == b or a != a, name
+
+
+def test_what_takes_a_model_and_data_takes_those_of_two_devices(processes):
+    assert processes((compare_functions,)) == [0]
