@@ -15,7 +15,7 @@ from vaepriors.app.run import Run
 from vaepriors.app.train import fit
 from vaepriors.data import load
 from vaepriors.likelihood import estimate
-from vaepriors.numerics import fixed_numerics
+from vaepriors.numerics import fixed_numerics, keep_generators
 from vaepriors.priors import StandardNormal
 from vaepriors.vae import VAE
 
@@ -143,3 +143,14 @@ def free_and_ask():
 def test_memory_is_kept_within_the_block(processes):
     """Memory that is freed and asked for again costs new pages only outside of the block."""
     assert processes([free_and_ask]) == [0]
+
+
+def test_the_generators_of_the_devices_in_use_are_kept(monkeypatch):
+    """And no others: to look at each would open all devices of the machine."""
+    kept, fork = [], torch.random.fork_rng
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: kept.append(devices) or fork([]))
+    with keep_generators(torch.device("cuda", 1), torch.zeros(2), torch.nn.Linear(2, 2)):
+        pass
+    with keep_generators(torch.nn.Linear(2, 2)):
+        pass
+    assert kept == [[torch.device("cuda", 1)], []]

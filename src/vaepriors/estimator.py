@@ -31,7 +31,7 @@ from vaepriors.data import LIKELIHOODS, Dataset
 from vaepriors.data.draws import keep_known
 from vaepriors.distributions import point_estimate
 from vaepriors.likelihood import ImportanceSampling, check_sizes
-from vaepriors.numerics import fixed_numerics, one_at_a_time, seed_of
+from vaepriors.numerics import fixed_numerics, keep_generators, one_at_a_time, seed_of
 from vaepriors.vae import eval_mode
 
 __all__ = ["VariationalAutoencoder"]
@@ -153,7 +153,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         self.likelihood_ = self._choose_likelihood(rows)
         self.mean_, self.scale_ = self._moments(rows)
         dataset = self._dataset(rows, seed)
-        with torch.random.fork_rng(devices=[]):
+        with keep_generators():
             torch.manual_seed(seed_of(seed, "weights"))
             model, objective = build(experiment, dataset)
         settings = settings_of(experiment)
@@ -208,7 +208,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         _, u = self._check(X)
         method, parts = ImportanceSampling(self.draws), []
         check_sizes(self.model_, u[:1], self.draws, self.draws)
-        with fixed_numerics(), torch.no_grad(), eval_mode(self.model_), torch.random.fork_rng(devices=[]):
+        with fixed_numerics(), torch.no_grad(), eval_mode(self.model_), keep_generators(self.model_):
             torch.manual_seed(seed_of(self.seed_, "prior"))  # of a `Resampled` prior, whose constant is an estimate
             prior = self.model_.prior()
             for row in u.split(1):
@@ -236,7 +236,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         if n_samples < 1:
             raise ValueError(f"n_samples is {n_samples}: at least 1 is needed")
         state = self.random_state if random_state is None else random_state
-        with torch.random.fork_rng(devices=[]), fixed_numerics():
+        with keep_generators(self.model_), fixed_numerics():
             torch.manual_seed(seed_of(int(check_random_state(state).randint(2**31 - 1)), "sample"))
             return self._restore(self.model_.sample((n_samples,)))
 

@@ -28,7 +28,7 @@ from vaepriors.agreement import check_dtype, check_posterior, check_prior
 from vaepriors.conditional import AnyVAE, batches, check_condition, given
 from vaepriors.distributions import check_support, completed, outside, support_of
 from vaepriors.limits import at_least_one, check_size
-from vaepriors.numerics import fixed_numerics
+from vaepriors.numerics import fixed_numerics, keep_generators
 from vaepriors.priors import VHP
 from vaepriors.vae import VAE, Terms, at_device_of, eval_mode
 
@@ -163,7 +163,7 @@ def _check_data(model: VAE, x: Tensor) -> Tensor:
     if x.dtype != dtype:
         raise ValueError(f"x is {x.dtype} and the model {dtype}: convert one of them, for example with x.to({dtype})")
     try:
-        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        with keep_generators(x):
             z = check_posterior(model.encoder(x[:1])).sample((100,))
             likelihood = model.decoder(z[0])
     except (ValueError, RuntimeError) as error:  # of a posterior whose parameters are NaN

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
+from torch import Tensor, nn
 
-__all__ = ["describe", "fixed_numerics", "one_at_a_time", "seed_of"]
+__all__ = ["describe", "fixed_numerics", "keep_generators", "one_at_a_time", "seed_of"]
 
 _fixed: ContextVar[bool] = ContextVar("fixed", default=False)
 _lock = threading.RLock()
@@ -76,6 +77,22 @@ def seed_of(*parts: int | str) -> int:
     """
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
+
+
+@contextmanager
+def keep_generators(*where: nn.Module | Tensor | torch.device) -> Iterator[None]:
+    """Leave torch's generators, of the CPU and of the devices of these modules and tensors, as they were.
+
+    >>> before = torch.get_rng_state()
+    >>> with keep_generators():
+    ...     _ = torch.randn(3)
+    >>> torch.equal(torch.get_rng_state(), before)
+    True
+    """
+    parts = [each.parameters() if isinstance(each, nn.Module) else [each] for each in where]
+    devices = {each if isinstance(each, torch.device) else each.device for part in parts for each in part}
+    with torch.random.fork_rng([device for device in devices if device.type == "cuda"]):
+        yield
 
 
 def describe() -> dict[str, Any]:

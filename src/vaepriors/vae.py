@@ -256,7 +256,8 @@ class Marginal(ShapedDistribution):
     @property
     def support(self) -> constraints.Constraint | None:
         """The support of p(x|z), at one draw of z; torch's generators stay as they were."""
-        with torch.random.fork_rng(), torch.no_grad():
+        devices = {p.device for p in self.model.parameters() if p.is_cuda}
+        with torch.random.fork_rng(devices), torch.no_grad():
             return self.model.decoder(self.model.prior().sample()).support
 
     def posterior_and_prior(self, value: Tensor) -> tuple[Distribution, Distribution]:

@@ -19,6 +19,7 @@ from vaepriors.app import custom
 from vaepriors.app.experiment import PRIORS, TWO_LEVELS, Experiment, build
 from vaepriors.data import Dataset
 from vaepriors.limits import check_size
+from vaepriors.numerics import keep_generators
 
 __all__ = [
     "Memory",
@@ -60,7 +61,7 @@ def _counts(experiment: Experiment) -> _Counts:
         smaller: Any = ({_drawn(experiment) or "components": n} for n in (2, 3))
         two, three = (_counts(experiment.replace(**options)) for options in smaller)
         return _Counts(*(a + (k - 2) * (b - a) for a, b in zip(two, three, strict=True)))
-    with torch.random.fork_rng(devices=[]):
+    with keep_generators():
         dataset = data.stand_in(experiment.data, 3)
         model, objective = build(experiment, dataset)
     x, steps, draws = dataset.valid, [], []

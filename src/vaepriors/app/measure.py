@@ -5,6 +5,7 @@ import torch
 from vaepriors.conditional import AnyVAE, batches
 from vaepriors.data import LIKELIHOODS, Dataset
 from vaepriors.distributions import outside, support_of
+from vaepriors.numerics import keep_generators
 from vaepriors.vae import eval_mode
 
 __all__ = ["is_discrete"]
@@ -21,7 +22,7 @@ def is_discrete(model: AnyVAE, dataset: Dataset) -> bool:
     if dataset.columns:
         return named
     at, one = next(batches(model, dataset.test[:1], dataset.conditions.get("test"), 1))
-    with eval_mode(model), torch.random.fork_rng(devices=[one.device] if one.is_cuda else []):
+    with eval_mode(model), keep_generators(one):
         p = at.decoder(at.encoder(one).sample())
     support = support_of(p)
     if support is None:

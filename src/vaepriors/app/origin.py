@@ -11,7 +11,7 @@ from torch import Tensor
 from vaepriors.analysis import Surgery, elbo_surgery, levels
 from vaepriors.app.run import Run
 from vaepriors.conditional import AnyVAE, batches
-from vaepriors.numerics import seed_of
+from vaepriors.numerics import keep_generators, seed_of
 from vaepriors.reading import read_json
 
 __all__ = ["Origin", "measure_surgery", "origin"]
@@ -58,7 +58,7 @@ def measure_surgery(
         The parts, None of fewer than two examples, and the number of examples.
     """
     parameter = next(model.parameters())
-    with torch.random.fork_rng(devices=[]):
+    with keep_generators(model):
         torch.manual_seed(seed_of(seed, "surgery"))
         y = None if condition is None else condition.to(parameter)
         first, one = next(batches(model, x[:1].to(parameter), y, 1))

@@ -24,6 +24,7 @@ from vaepriors.app.custom import is_custom
 from vaepriors.app.experiment import Experiment, build, load_data
 from vaepriors.conditional import AnyVAE
 from vaepriors.data import CATALOGUE, Dataset, is_file
+from vaepriors.numerics import keep_generators
 from vaepriors.store import RESTORE, Folder, check_settings
 
 __all__ = ["Run", "identity"]
@@ -121,7 +122,7 @@ class Run(Folder):
         if not re.fullmatch(r"best|last|epoch-\d+", which):  # a path would read another run
             raise ValueError(f"which is {which!r}: choose best, last, or epoch-N of a snapshot")
         tensors, values = self.load_checkpoint(which)
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # whatever torch's default device is
+        with keep_generators(), torch.device("cpu"):  # whatever torch's default device is
             model, _ = build(self.experiment(), dataset)
         prefix = "model."
         own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -21,6 +21,7 @@ from vaepriors.checking.conditional import check_distribution
 from vaepriors.checking.model import check_model
 from vaepriors.checking.report import Finding, Report
 from vaepriors.conditional import ConditionalVAE
+from vaepriors.numerics import keep_generators
 from vaepriors.vae import eval_mode
 from vaepriors.words import a_type
 
@@ -75,9 +76,9 @@ def check(
     module = what if isinstance(what, nn.Module) else None
     if x is not None and module is not None:
         x = x.to(next(module.parameters(), x))
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     mode = nullcontext() if module is None else eval_mode(module)
-    with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad(), mode:
+    with keep_generators(device), torch.inference_mode(False), torch.enable_grad(), mode:
         torch.manual_seed(seed)
         if all(hasattr(what, part) for part in ("encoder", "decoder", "prior")):
             if x is None:

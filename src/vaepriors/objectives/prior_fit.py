@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from vaepriors.numerics import keep_generators
 from vaepriors.objectives.base import Objective
 from vaepriors.vae import VAE, Parts, Terms
 
@@ -48,7 +49,7 @@ class PriorFit(Objective):
     def forward(self, model: VAE, x: Tensor) -> tuple[Tensor, Terms]:
         if self.training:
             return self._rate(model, x)
-        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        with keep_generators(x):
             torch.manual_seed(0)
             return self._rate(model, x)
 

@@ -13,6 +13,7 @@ from vaepriors.app.report.pictures import grid, save_figure, save_png
 from vaepriors.app.run import Run
 from vaepriors.conditional import unconditional
 from vaepriors.data import Dataset
+from vaepriors.numerics import keep_generators
 from vaepriors.vae import VAE
 
 __all__ = ["draw_half_turn", "draw_latent_plane", "write_pictures"]
@@ -27,7 +28,7 @@ def write_pictures(run: Run, dataset: Dataset, which: str) -> list[Path]:
     The codes of the run are in a plane, and the labels of its data are the angles. Returns the files.
     """
     latent, path = run / "latent.png", run / "path.png"
-    with torch.random.fork_rng(devices=[]):
+    with keep_generators():
         torch.manual_seed(0)
         save_figure(latent, draw_latent_plane(run, dataset, which))
         torch.manual_seed(0)

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import nn
 
 from vaepriors.limits import at_least_one
+from vaepriors.numerics import keep_generators
 from vaepriors.vae import VAE, Marginal, eval_mode
 
 __all__ = ["VHP"]
@@ -39,7 +39,7 @@ class VHP(nn.Module):
         super().__init__()
         at_least_one(samples=samples)
         self.vae, self.samples = vae, samples
-        with torch.random.fork_rng(devices=[]), eval_mode(vae):
+        with keep_generators(vae), eval_mode(vae):
             self.event_shape = vae.sample().shape
         if len(self.event_shape) != 1:
             raise ValueError(f"the VAE draws events of shape {tuple(self.event_shape)}: a prior is over vectors z")

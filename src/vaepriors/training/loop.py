@@ -15,7 +15,7 @@ from vaepriors.compilation import Graphed, compiled
 from vaepriors.conditional import AnyVAE, batches, check_condition, given
 from vaepriors.data import Dataset
 from vaepriors.devices import peak_memory
-from vaepriors.numerics import fixed_numerics, seed_of
+from vaepriors.numerics import fixed_numerics, keep_generators, seed_of
 from vaepriors.objectives import Objective
 from vaepriors.priors import ExemplarPrior, VampPrior
 from vaepriors.store import Store, session
@@ -112,9 +112,8 @@ class Training:
             save_every, snapshots, deadline: As for `fit`.
             save_start: Write a checkpoint before the first epoch: the initial weights do not follow from the settings.
         """
-        cuda = [self.fabric.device] if self.fabric.device.type == "cuda" else []
         try:
-            with torch.random.fork_rng(devices=cuda), self.store.lock(self.writes, create=True):
+            with keep_generators(self.fabric.device), self.store.lock(self.writes, create=True):
                 self._check_shapes()
                 self._open_store(snapshots)
                 if save_start and self.state.epoch == 0:

@@ -20,7 +20,7 @@ from vaepriors.conditional import AnyVAE
 from vaepriors.data import Dataset
 from vaepriors.likelihood import estimate
 from vaepriors.limits import at_least_one
-from vaepriors.numerics import fixed_numerics, seed_of
+from vaepriors.numerics import fixed_numerics, keep_generators, seed_of
 from vaepriors.vae import eval_mode
 from vaepriors.words import counted
 
@@ -60,7 +60,7 @@ def report(
     path = Path(out)
     page.check_place(path)
     at_least_one(number=number, samples=samples)
-    with eval_mode(model), torch.random.fork_rng(devices=[]):
+    with eval_mode(model), keep_generators(model):
         torch.manual_seed(seed_of(seed, "report"))
         parameter = next(model.parameters())
         x = data.test[:number].to(parameter)
