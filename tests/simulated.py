@@ -1,5 +1,5 @@
 """A device simulated on the CPU. It shows two faults that only a GPU would show: operations on tensors of two devices,
-and reads of a tensor by Python, for which a GPU must finish all its work.
+and reads of a tensor by Python, for which a GPU must finish all its work. Copies to and from the CPU count as reads.
 
 Its tensors say that they are on `sim:0`, and are computed on the CPU, with random numbers of the CPU. So every number
 is that of the CPU, bit for bit. torch cannot undo the registration of a device: use it in a process that ends, and
@@ -89,6 +89,8 @@ class _State(TorchDispatchMode):
         there = bool(simulated) if asked is None else torch.device(asked).type == "sim"
         if simulated:
             self.check(name, args, others, there)
+        if there and others and name in ("aten::_to_copy", "aten::copy_"):
+            self.read("copy from the CPU")
         result = function(*tree_map(_held, args), **tree_map(_held, kwargs))
         if name == "aten::copy_":
             return args[0]
@@ -130,7 +132,7 @@ def _as_tensor(data, dtype=None, device=None):
 
 @contextlib.contextmanager
 def simulated_device():
-    """Let the device exist for the block; returns the list of what waits for it, in the order of the waiting."""
+    """Let the device exist for the block; returns the list of the reads, which grows."""
     if not hasattr(torch, "sim"):
         backend_registration._setup_privateuseone_for_python_backend("sim")
         torch.sim.get_amp_supported_dtype = lambda: [torch.bfloat16]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from simulated import AVAILABLE, simulated_device
+from simulated import AVAILABLE, Mixed, simulated_device
 from vaepriors import (
     VAE,
     Annealing,
@@ -140,6 +140,31 @@ def compare(case):
         assert metrics == other_metrics
         assert all(torch.equal(a, b) for a, b in zip(weights, other_weights, strict=True))
         assert surgery == other_surgery
+
+
+def look():
+    with simulated_device() as reads:
+        x, other = torch.ones(3, device="sim"), torch.ones(3)
+        waiting = [
+            lambda: x.sum().item(), lambda: bool(x.sum() > 0), lambda: x.tolist(), lambda: x.cpu(), lambda: x[x > 0],
+            lambda: x.nonzero(), lambda: x[torch.tensor([0])], lambda: other.copy_(x), lambda: x.copy_(other),
+            lambda: other.to(x), lambda: torch.tensor(1.0, device="sim"), lambda: x.new_tensor([1.0]),
+        ]  # fmt: skip
+        for number, wait in enumerate(waiting):
+            before = len(reads)
+            wait()
+            assert len(reads) > before, number
+        before = list(reads)
+        at_once = x + 1, x * torch.tensor(2.0), x.new_zeros(2), torch.where(x > 0, x, 0.0), x[x.long()], x.double()
+        assert all(each.device == x.device for each in at_once)
+        assert reads == before
+        for mix in (lambda: x + other, lambda: torch.cat([x, other]), lambda: other[x.long()], lambda: other @ x):
+            with pytest.raises(Mixed):
+                mix()
+
+
+def test_the_simulated_device_shows_reads_and_mixtures(processes):
+    assert processes((look,)) == [0]
 
 
 @pytest.mark.parametrize("case", CASES)
