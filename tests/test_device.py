@@ -8,9 +8,11 @@ from simulated import AVAILABLE, Mixed, simulated_device
 from vaepriors import (
     VAE,
     Annealing,
+    ExemplarPrior,
     ImportanceSampling,
     MixtureOfGaussians,
     Refinement,
+    VampPrior,
     analysis,
     bidirectional,
     check,
@@ -194,6 +196,8 @@ def evaluated(device):
         "information": analysis.class_information(given, analysis.Labelled(*train), analysis.Labelled(*test)),
         "imputed": imputation.impute(given, rows.test, 5, 2, condition=y),
         "draws": given(y).sample((3,)),
+        "pseudo-inputs": VampPrior(given.encoder, rows.test, learn=False, conditions=y)().loc,
+        "exemplars": ExemplarPrior(given.encoder, rows.test, 4, conditions=y).eval()().loc,
         "check": [finding.number for finding in check(model, x, draws=200)],
         "check given y": [finding.number for finding in check(given(y[0]), rows.test[:1], draws=200)],
     }

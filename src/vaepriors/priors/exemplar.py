@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vaepriors.distributions import NormalMixture
 from vaepriors.priors.encoded import check_events, component_posteriors, paired, posterior_at
+from vaepriors.vae import at_device_of
 
 __all__ = ["ExemplarPrior"]
 
@@ -38,7 +39,7 @@ class ExemplarPrior(nn.Module):
 
     Args:
         encoder: Module, x -> q(z|x), with a mean in closed form. For a hierarchy, the one of the top level.
-        exemplars: The training set, of shape `(N, *event)`.
+        exemplars: The training set, of shape `(N, *event)`, on any device.
         samples: M, the number of exemplars of a call in training mode, from 2 to N.
         conditions: Of a conditional model, whose encoder is (x, y) -> q(z|x, y): the y of each exemplar, `(N, c)`.
 
@@ -61,7 +62,8 @@ class ExemplarPrior(nn.Module):
         check_events(exemplars, "exemplars", least=2, missing=True)
         if not 2 <= samples <= len(exemplars):
             raise ValueError(f"samples is {samples}: choose 2 to {len(exemplars)}, the number of exemplars")
-        inputs = paired(exemplars, conditions, "exemplars")
+        exemplars = at_device_of(encoder, exemplars)
+        inputs = paired(exemplars, None if conditions is None else conditions.to(exemplars.device), "exemplars")
         incomplete = exemplars.flatten(1).isnan().any(1)
         looked_at = torch.cat([torch.arange(2, device=exemplars.device), incomplete.nonzero().flatten()[:1]])
         posterior_at(encoder, tuple(each[looked_at] for each in inputs), "exemplars", "mean")

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from vaepriors.distributions import DiagonalNormal, NormalMixture
 from vaepriors.priors.encoded import check_events, component_posteriors, paired, posterior_at
-from vaepriors.vae import eval_mode
+from vaepriors.vae import at_device_of, eval_mode
 from vaepriors.words import a_type
 
 __all__ = ["VampPrior"]
@@ -32,7 +32,7 @@ class VampPrior(nn.Module):
 
     Args:
         encoder: Module, x -> q(z|x). For a hierarchy, the one of the top level.
-        pseudo_inputs: Initial $u$, of shape `(K, *event)`, the event shape of the data.
+        pseudo_inputs: Initial $u$, of shape `(K, *event)`, the event shape of the data, on any device.
         weighted: Learn the weights, $w = \mathrm{softmax}(\text{logits})$; otherwise $w_k = 1/K$.
         learn: Learn the pseudo-inputs.
         bounds: Range of the data, to which learned pseudo-inputs are clamped; None for no clamp.
@@ -81,6 +81,7 @@ class VampPrior(nn.Module):
         else:
             self.register_buffer("pseudo_inputs", pseudo_inputs)
         self.logits = nn.Parameter(pseudo_inputs.new_zeros(len(pseudo_inputs))) if weighted else None
+        self.to(at_device_of(encoder, pseudo_inputs).device)
         given = None if conditions is None else conditions()
         inputs = paired(self.inputs(), given, "pseudo_inputs")
         _check_diagonal_normal(encoder, inputs)
