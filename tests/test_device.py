@@ -1,5 +1,10 @@
 """What works on the CPU works on another device: nothing mixes the two, and a training step reads nothing from it."""
 
+import contextlib
+import copy
+import itertools
+import math
+
 import pytest
 import torch
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -22,13 +27,15 @@ from vaepriors import (
 )
 from vaepriors.app.experiment import MODELS, PRIORS, Experiment, build
 from vaepriors.app.train import settings_of
+from vaepriors.conditional import given
 from vaepriors.data import Dataset
 from vaepriors.networks.mixed import Column
+from vaepriors.numerics import fixed_numerics
 from vaepriors.store import Memory
 from vaepriors.training.loop import Training
 from vaepriors.training.settings import Settings
 
-pytestmark = pytest.mark.skipif(not AVAILABLE, reason="needs a torch that can simulate a device")
+SIMULATED = pytest.mark.skipif(not AVAILABLE, reason="needs a torch that can simulate a device")
 
 OBJECTIVES = {
     "rewo": {"objective": "rewo", "kappa": 0.6, "prior": "vhp", "prior_samples": 3},
@@ -102,37 +109,44 @@ class OneDevice:
         pass
 
 
-def trained(experiment, dataset, device, reads):
-    """The model after an epoch on a device, its metrics, and what the steps from the second on read from the device."""
+def trained(experiment, dataset, device, watch):
+    """The model after an epoch on a device, and its metrics. The first step checks x; `watch` is around the others."""
     torch.manual_seed(1)
     model, objective = build(experiment, dataset)
     parts = Training(model, objective, dataset, Settings(**settings_of(experiment)), OneDevice(device), Memory())
-    step, found = parts.step, []
+    step, number = parts.step, itertools.count()
 
     def watched(rows):
-        before = len(reads)
-        result = step(rows)
-        found.append(reads[before:])
-        return result
+        with watch() if next(number) else contextlib.nullcontext():
+            return step(rows)
 
     parts.step = watched
     parts.run()
     (line,) = parts.store.metrics()
-    metrics = {name: line[name] for name in line.keys() - {"seconds", "memory"}}
-    return parts.model, metrics, [read for each in found[1:] for read in each]  # the first step checks x
+    return parts.model, {name: line[name] for name in line.keys() - {"seconds", "memory"}}
+
+
+def prepared(case):
+    """The experiment and the data of a case."""
+    make, options = CASES[case]
+    torch.manual_seed(0)
+    return Experiment(latent=2, hidden=(4,), epochs=1, batch_size=10, warmup=0, **options), make()
 
 
 def compare(case):
-    make, options = CASES[case]
-    experiment = Experiment(latent=2, hidden=(4,), epochs=1, batch_size=10, warmup=0, **options)
-    torch.manual_seed(0)
-    dataset = make()
+    experiment, dataset = prepared(case)
     x, y = dataset.test, dataset.conditions.get("test")
     with simulated_device() as reads:  # from the start: the engine of gradients counts devices once
+
+        @contextlib.contextmanager
+        def no_reads():
+            before = len(reads)
+            yield
+            assert not reads[before:], reads[before:]
+
         found = []
         for device in ("cpu", "sim"):
-            model, metrics, of_steps = trained(experiment, dataset, device, reads)
-            assert not of_steps, of_steps
+            model, metrics = trained(experiment, dataset, device, no_reads)
             torch.manual_seed(2)
             estimated = estimate(model, x, samples=3, condition=y)
             assert estimated.log_likelihood.device.type == device
@@ -142,6 +156,36 @@ def compare(case):
         assert metrics == other_metrics
         assert all(torch.equal(a, b) for a, b in zip(weights, other_weights, strict=True))
         assert surgery == other_surgery
+
+
+@contextlib.contextmanager
+def no_waiting():
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def check_on(device, case, watch):
+    """Train on a device, and compare the densities of encoder and decoder with those on the CPU."""
+    experiment, dataset = prepared(case)
+    x, y = dataset.test, dataset.conditions.get("test")
+    model, metrics = trained(experiment, dataset, device, watch)
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert estimate(model, x, samples=3, condition=y).log_likelihood.isfinite().all()
+    with fixed_numerics(), torch.no_grad():
+        here, there = (given(each.eval(), y) for each in (copy.deepcopy(model).cpu(), model))
+        z = here.encoder(x).sample()
+        on = [each.to(device) for each in (x, z)]
+        assert torch.allclose(here.encoder(x).log_prob(z), there.encoder(on[0]).log_prob(on[1]).cpu(), 1e-3, 1e-3)
+        assert torch.allclose(here.decoder(z).log_prob(x), there.decoder(on[1]).log_prob(on[0]).cpu(), 1e-3, 1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("case", CASES)
+def test_a_training_on_cuda_waits_for_nothing_and_has_the_densities_of_the_cpu(case):
+    check_on("cuda", case, no_waiting)
 
 
 def look():
@@ -165,10 +209,12 @@ def look():
                 mix()
 
 
+@SIMULATED
 def test_the_simulated_device_shows_reads_and_mixtures(processes):
     assert processes((look,)) == [0]
 
 
+@SIMULATED
 @pytest.mark.parametrize("case", CASES)
 def test_a_training_and_its_likelihoods_are_those_of_the_cpu(case, processes):
     assert processes((compare, case)) == [0]
@@ -211,5 +257,6 @@ def compare_functions():
             assert a.equal(b) if isinstance(a, torch.Tensor) else a == b or a != a, name
 
 
+@SIMULATED
 def test_what_takes_a_model_and_data_takes_those_of_two_devices(processes):
     assert processes((compare_functions,)) == [0]
