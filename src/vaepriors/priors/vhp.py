@@ -27,6 +27,7 @@ class VHP(nn.Module):
     Raises:
         ValueError: If `samples` < 1, or the data of the VAE are not vectors.
 
+    >>> import torch
     >>> from vaepriors import networks, priors
     >>> inner = VAE(networks.Encoder((2,), [8], 2), networks.conditional(2, [8], 2), priors.StandardNormal(2))
     >>> VHP(inner, samples=16)().log_prob(torch.zeros(5, 2)).shape
