@@ -501,6 +501,12 @@ def test_ctrl_c_while_torch_is_loaded_is_one_sentence(tmp_path, start):
     assert (end.returncode, end.stdout, end.stderr) == (130, "", "vaepriors: interrupted\n")
 
 
+def test_python_without_docstrings_runs_the_commands(run):
+    command = [sys.executable, "-OO", "-m", "vaepriors", "sample", run.folder]
+    end = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (end.returncode, end.stderr) == (0, ""), end.stderr
+
+
 def test_custom_vectors_do_not_fit_convolutions(here, vaepriors, capsys):
     np.save("mine.npy", np.random.default_rng(0).normal(size=(30, 3)))
     assert vaepriors("train", "--data", "mine.npy", "--model", "convhvae") == 2

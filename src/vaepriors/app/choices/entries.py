@@ -1,6 +1,7 @@
 """What the function of an entry says of itself: its options, and the words about them."""
 
 import inspect
+import sys
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,8 @@ def options_of(build: Callable[..., Any], helps: dict[str, str]) -> dict[str, Op
     """The options that a function has: its keyword-only parameters."""
     parameters = inspect.signature(build).parameters.values()
     own = [each for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
+    if sys.flags.optimize == 2:  # python -OO has no docstrings
+        helps = {each.name: "" for each in own}
     return {
         each.name: Option(each.name, _without_none(each.annotation), each.default, helps[each.name]) for each in own
     }
