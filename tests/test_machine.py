@@ -142,7 +142,7 @@ def test_peak_memory_is_in_gib_and_grows_with_what_is_held(processes):
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own code
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Guards may run slower")  # of torch's own code
 def test_a_compiled_step_gives_the_numbers_of_the_plain_one(tmp_path, images, capsys):
     """Over epochs of three steps, up to rounding in another order."""
     lines = []
