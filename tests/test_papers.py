@@ -136,6 +136,47 @@ def test_a_number_of_others_is_shown_beside_a_run_of_ours(tmp_path):
     assert "| b (Others) | -2.00 | -1.75 ± 0.25 | +0.25 | 1 | 3 | 0.50 | a machine |" in page
 
 
+def test_only_likelihoods_have_a_refined_column(tmp_path):
+    text = """
+        paper = "p"
+        [sets.digits]
+        data = "digits"
+        refined = 2
+        [[tables]]
+        name = "t"
+        title = "t"
+        source = "s"
+        metric = "log_likelihood"
+        [tables.common]
+        data = "digits"
+        [tables.rows]
+        "a" = { }
+        "units" = { metric = "active_units", prior = "mog" }
+        [[tables]]
+        name = "u"
+        title = "u"
+        source = "s"
+        metric = "active_units"
+        [tables.rows]
+        "b" = { same = "t/a" }
+        """
+    table, other = rows.read([text]).values()
+    assert [row.refined for row in table.rows] == [2, 0]  # active units need no refined posteriors
+    found = {"n": 5, "nll": 1.75, "nll_se": 0.25, "active_units": 4}
+    result = {
+        "seed": 0, "complete": True, "ended": "finished", "epochs": 3, "epochs_planned": 3, "hours": 0.5,
+        "experiment": {"data": "digits"}, "sessions": [{"hardware": "a machine"}],
+        "found": {**found, "refined": {**found, "nll": 1.5, "nll_by_is": 1.625}},
+    }  # fmt: skip
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "a-0.json").write_text(json.dumps(result))
+    refined = "-1.50 ± 0.25 (by draws from the encoder -1.62)"
+    assert f"| a | log p(x), nats | -1.75 ± 0.25 | {refined} | 1 |" in papers.markdown(table, tmp_path)
+    page = papers.markdown(other, tmp_path)
+    assert "| b | 4.0 | 1 |" in page
+    assert "refined" not in page
+
+
 def test_the_difference_to_another_row_is_taken_example_by_example(tmp_path):
     text = """
         paper = "p"

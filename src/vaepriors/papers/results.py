@@ -98,7 +98,7 @@ def summarize(row: Row, results: Path) -> Summary | None:
     if not chosen:
         return None
     numbers = [result["found"] for result in chosen]
-    refined = [each["refined"] for each in numbers if "refined" in each]
+    refined = [each["refined"] for each in numbers if "refined" in each and METRICS[row.metric].of_likelihood]
     return Summary(
         *_mean(row, numbers),
         tuple(result["seed"] for result in chosen),

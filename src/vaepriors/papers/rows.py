@@ -71,6 +71,11 @@ class Metric(NamedTuple):
     digits: int = 2
     measured_by: Literal["evaluation", "angle", "interpolation"] = "evaluation"
 
+    @property
+    def of_likelihood(self) -> bool:
+        """Whether it is proportional to the mean of log p(x), which refined posteriors estimate better."""
+        return self.error == "nll_se"
+
     def standard_error(self, result: dict[str, Any]) -> float | None:
         """The standard error of a recorded number, if there is one.
 
@@ -200,7 +205,7 @@ def _read_row(raw: Raw, table: str, name: str) -> Row:
         None if "cited" in values else _read_experiment(raw, home, source),
         home,
         run.get("draws", 5000) if of_run == "evaluation" else 0,
-        run.get("refined", 0) if of_run == "evaluation" else 0,
+        run.get("refined", 0) if METRICS[run["metric"]].of_likelihood else 0,
         run.get("pairs", 100),
         run.get("which", "best"),
         tuple(run.get("snapshots", ())),
