@@ -245,6 +245,8 @@ def test_the_page_has_the_recorded_effects_of_other_settings():
         "{}, {} and {}".format(*each) for each in (gives, fewer, (f"{-each['elbo']:.2f}" for each in kth.values()))
     )
     assert f"-log p(x) = {gives} nats (one seed each), {fewer} fewer" in page
+    more = [f"{each['refined']['nll_by_is'] - each['refined']['nll']:.2f}" for each in kth.values()]
+    assert "refined posteriors give {}, {} and {} nats more".format(*more) in page
     assert f"With 40 units {kth[40]['active_units']} are active, and with 100 units {kth[100]['active_units']}," in page
     assert f"and we {mnist['nll']:.2f} with 40 units, or like negative ELBOs, which are {bounds} here" in page
     names = ("settings/vamp-3e-5-glorot-0", "vampprior-1/caltech101-hvae-vamp-0")
