@@ -76,6 +76,24 @@ def test_digits_are_embedded_and_split_alike_for_every_seed(data_folder):
     assert data.fetch("digits") == []
 
 
+def test_few_test_points_are_of_all_classes_and_always_the_same():
+    labels = torch.arange(1000) // 250  # in the order of the classes, as a folder for each class is read
+    x = torch.arange(1000.0)[:, None]
+    own = {"train": labels, "test": labels}
+    ordered = data.Dataset("ordered", x, x, x, "gaussian", labels=own)
+    few = ordered.few_test(40)
+    assert torch.equal(few.labels, few.x[:, 0].long() // 250)
+    assert torch.bincount(few.labels).min() >= 3
+    assert len(few.x.unique()) == 40
+    assert torch.equal(ordered.few_test(10).x, few.x[:10])
+    assert torch.equal(ordered.few_test().x.sort(0).values, x)
+    assert (few.condition, few.groups) == (None, None)
+    y = {split: torch.nn.functional.one_hot(labels).float() for split in ("train", "valid", "test")}
+    given = replace(ordered, conditions=y, classes=(0, 1, 2, 3)).few_test(40)
+    assert torch.equal(given.condition.argmax(-1), few.labels)
+    assert torch.equal(given.groups, few.labels)
+
+
 def test_binarize_once_is_fixed_exact_at_the_ends_and_unbiased():
     p = torch.tensor([0.0, 1.0, 0.25]).expand(20_000, 3)
     x = draws.binarize_once(p)

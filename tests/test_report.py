@@ -35,6 +35,7 @@ from vaepriors.app.report.latent_space import elbo, limits
 from vaepriors.app.report.likelihoods import measure_of
 from vaepriors.app.report.page import drawn
 from vaepriors.app.report.paths import write_interpolations
+from vaepriors.app.report.pictures import grid, png
 from vaepriors.app.report.run import write_report
 from vaepriors.app.report.subject import look
 from vaepriors.app.run import Run
@@ -269,7 +270,7 @@ def test_elbos_are_compared_on_the_same_examples_whatever_the_number_of_levels(t
     compared = compare(runs)
     for run, each, row in zip(runs, compared, rows(compared), strict=True):
         torch.manual_seed(seed_of(0, "report"))
-        value = estimate(run.model(data)[0], data.test, samples=1).elbo.mean().item()
+        value = estimate(run.model(data)[0], data.few_test().x, samples=1).elbo.mean().item()
         assert row[COLUMNS.index("ELBO")] == f"{value:.2f}"
         assert (each.surgery.draws, each.surgery.log_n) == (200, np.log(300))
 
@@ -675,6 +676,31 @@ def labelled(x, labels):
     return condition_on(Dataset("some", x, x[some], x[some], "bernoulli", labels=own), "labels")
 
 
+def in_order_of_class(classes=4, of_each=50):
+    """Images whose two left columns tell the class, in the order of the classes, as files in a folder for each are."""
+    labels = torch.arange(classes).repeat_interleave(of_each)
+    x = torch.rand(len(labels), 1, 4, 4, generator=torch.Generator().manual_seed(0)).round()
+    x[:, 0, :, 0], x[:, 0, :, 1] = (labels % 2)[:, None], (labels // 2)[:, None]
+    of = dict.fromkeys(("train", "valid", "test"), labels)
+    return condition_on(Dataset("ordered", x, x, x, "bernoulli", labels=of), "labels")
+
+
+def test_a_report_of_few_examples_is_of_all_classes_of_ordered_files(tmp_path):
+    data = in_order_of_class()
+    model, _ = build(Experiment(condition="labels", hidden=(4,), latent=2), data)
+    page, pictures = vaepriors_report(model, data, tmp_path / "page.html", samples=5, number=40)
+    x, y, groups, labels = data.few_test(40)
+    assert torch.equal(groups, labels)
+    share = torch.bincount(groups).double() / 40
+    entropy = -(share * share.log()).sum()
+    assert entropy > 1.2
+    assert f" nats of at most {entropy:.2f}, " in html.unescape(page.read_text())
+    torch.manual_seed(seed_of(0, "report"))
+    log_likelihood = estimate(model.eval(), x, 5, condition=y).log_likelihood
+    hardest = grid(x[log_likelihood.argsort()[:10]], 10)
+    assert (pictures / "hardest.png").read_bytes() == png(hardest)
+
+
 @pytest.mark.parametrize(
     ("kind", "model", "is_one"), [("labels", "hvae", True), ("covariates", "hvae", False), ("covariates", "vae", True)]
 )
@@ -712,6 +738,6 @@ def test_a_class_that_no_chosen_training_example_has_is_left_out_of_the_informat
     entropies = []
     for seed in range(6):
         torch.manual_seed(seed)
-        entropies.append(measure_information(model, data, data.test).entropy)
+        entropies.append(measure_information(model, data, data.test, data.conditions["test"]).entropy)
     assert sorted(set(entropies)) == pytest.approx([0, -0.1 * np.log(0.1) - 0.9 * np.log(0.9)])
-    assert measure_information(model, data, data.test[:3]) is None
+    assert measure_information(model, data, data.test[:3], data.conditions["test"][:3]) is None

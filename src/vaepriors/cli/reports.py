@@ -25,7 +25,7 @@ def report(
 
     Args:
         run: Folder of the run; report.html and a folder of its pictures are written there.
-        number: The most test examples to measure.
+        number: The most test examples to measure; of more, a random subset, which is always the same.
         seed: Seed of all draws.
     """
     from vaepriors.app.report.run import write_report
@@ -52,7 +52,8 @@ def compare(
     Args:
         runs: Folders of runs, at least two.
         out: The page; its pictures go into a folder of the same name beside it.
-        number: The most test examples that ELBO and units are measured on.
+        number: The most test examples that ELBO and units are measured on; of more, a random subset, which is always
+            the same.
         seed: Seed of all draws.
         model: Where runs have custom models: their package.module:function again, to import them.
     """

@@ -8,7 +8,7 @@ A new set is a module with a loader and its sources, and one entry of `CATALOGUE
 """
 
 from vaepriors.data.catalogue import CATALOGUE, Entry, Form, fetch, missing, stand_in
-from vaepriors.data.conditions import CONDITIONS, classes_of_split, condition_of, condition_on
+from vaepriors.data.conditions import CONDITIONS, condition_of, condition_on
 from vaepriors.data.dataset import LIKELIHOODS, Dataset
 from vaepriors.data.draws import binarize_once
 from vaepriors.data.files import Source
@@ -31,7 +31,6 @@ __all__ = [
     "Streamed",
     "absolute",
     "binarize_once",
-    "classes_of_split",
     "condition_of",
     "condition_on",
     "fetch",

@@ -24,7 +24,6 @@ __all__ = [
     "WITH_LABELS",
     "check_covariates",
     "check_labels",
-    "classes_of_split",
     "condition_of",
     "condition_on",
     "y_of",
@@ -127,11 +126,6 @@ def y_of(
     if number and covariates is not None:
         parts.append(covariates)
     return torch.cat(parts, 1)
-
-
-def classes_of_split(dataset: Dataset, split: str) -> Tensor | None:
-    """The number of the class of each point in the conditions, of shape `(N,)`; None without classes."""
-    return dataset.conditions[split][:, : len(dataset.classes)].argmax(-1) if dataset.classes else None
 
 
 def check_labels(what: str, labels: Tensor, rows: Tensor | None = None) -> None:

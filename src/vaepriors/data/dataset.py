@@ -47,12 +47,13 @@ SUBSET = 2**28  # bytes of training points that are looked at, of those that sta
 MOST = 100_000  # rows of a table from which the moments of its columns are computed
 
 
-class Fixed(NamedTuple):
-    """Training points that do not change, with their conditions and the numbers of their classes; None without any."""
+class Chosen(NamedTuple):
+    """Points of a split, with their conditions, the numbers of their classes, and their labels; None without any."""
 
     x: Tensor
     condition: Tensor | None
     groups: Tensor | None
+    labels: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,17 +143,32 @@ class Dataset:
         """Whether the training points are not in memory, but read batch by batch."""
         return getattr(self.train, "streamed", False)
 
-    def fixed_train(self) -> "Fixed":
+    def fixed_train(self) -> Chosen:
         """The training points as an evaluation sees them: probabilities become pixels once.
 
         Of points that are read batch by batch it is a random subset of a quarter of a GiB.
         """
         rows = self._some(max(2, SUBSET // (4 * self.event_shape.numel()))) if self.streamed else slice(None)
-        x, y = self.train[rows], self.conditions.get("train")
-        y = None if y is None else y[rows]
-        classes = len(self.classes)
-        groups = y[:, :classes].argmax(-1) if y is not None and classes else None
-        return Fixed(binarize_once(x) if self.dynamic else x, y, groups)
+        chosen = self._choose("train", rows)
+        return chosen._replace(x=binarize_once(chosen.x)) if self.dynamic else chosen
+
+    def few_test(self, most: int | None = None) -> Chosen:
+        """At most `most` test points, or all, in a random order, which is always the same.
+
+        Many files are in the order of the classes. In this order the first points are of all classes.
+        """
+        order = np.random.default_rng(0).permutation(len(self.test))
+        return self._choose("test", torch.from_numpy(order[:most]))
+
+    def _choose(self, split: str, rows: Tensor | slice) -> Chosen:
+        y, labels = self.conditions.get(split), self.labels.get(split)
+        groups = y[rows, : len(self.classes)].argmax(-1) if y is not None and self.classes else None
+        return Chosen(
+            getattr(self, split)[rows],
+            None if y is None else y[rows],
+            groups,
+            None if labels is None else labels[rows],
+        )
 
     def read(self, path: Path | str) -> "Examples":
         """Read another file as the training data were read.

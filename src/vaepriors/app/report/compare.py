@@ -37,7 +37,7 @@ from vaepriors.app.report.pictures import draw, grid, tones
 from vaepriors.app.report.subject import as_conditions, levels_of, look
 from vaepriors.app.run import Run
 from vaepriors.conditional import AnyVAE
-from vaepriors.data import Dataset, classes_of_split
+from vaepriors.data import Dataset
 from vaepriors.likelihood import Estimate, estimate
 from vaepriors.limits import at_least_one
 from vaepriors.numerics import seed_of
@@ -110,11 +110,10 @@ def compare(
     for done, (run, name, (data, model, epoch, measure, kinds, stale)) in enumerate(
         zip(runs, names, models, strict=True), 1
     ):
-        x, condition = data.test[:number], data.conditions.get("test")
-        test = digest_of(x, None if condition is None else condition[: len(x)])
+        x, condition, groups, _ = data.few_test(number)
+        test = digest_of(x, condition)
         x = x.to(next(model.parameters()))
         elbo = _elbo(model, x, condition, seed)
-        groups = classes_of_split(data, "test")
         latent = look(model, x, seed=seed, condition=condition, groups=groups, most_levels=most_levels)
         record = kinds.get(kind) or next(iter(kinds.values()), None)
         compared.append(

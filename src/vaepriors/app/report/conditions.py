@@ -9,6 +9,7 @@ from torch import Tensor
 from vaepriors.analysis import Information, Labelled, class_information, levels
 from vaepriors.app.report.page import Part, sheet
 from vaepriors.app.report.pictures import CLASSES, OF_EACH, by_condition, grid, tones
+from vaepriors.app.report.subject import Subject
 from vaepriors.conditional import AnyVAE, batches
 from vaepriors.data import Dataset
 
@@ -17,16 +18,14 @@ __all__ = ["conditions", "measure_information"]
 MOST = {1: (20_000, 2000), 2: (4000, 200)}  # by levels, training and test examples of the classifier at most
 
 
-def conditions(model: AnyVAE, data: Dataset, x: Tensor) -> Iterator[Part]:
-    """Sentences, and for images a picture of draws given each condition; nothing without conditions.
-
-    x are the first test examples.
-    """
-    if not data.conditions:
+def conditions(subject: Subject) -> Iterator[Part]:
+    """Sentences, and for images a picture of draws given each condition; nothing without conditions."""
+    model, data = subject.model, subject.data
+    if subject.y is None:
         return
     classes = data.classes
     yield f"The model is given the conditions of each point: {data.given_in_words()}."
-    information = measure_information(model, data, x) if classes else None
+    information = measure_information(model, data, subject.x, subject.y) if classes else None
     if information is None:
         yield "What the codes tell about the conditions is measured only for classes, by four test examples or more."
     else:
@@ -49,17 +48,15 @@ def in_words(information: Information) -> str:
 
 
 @torch.no_grad()
-def measure_information(model: AnyVAE, data: Dataset, x: Tensor) -> Information | None:
-    """What the codes of the first test examples tell about their classes; None of fewer than four.
+def measure_information(model: AnyVAE, data: Dataset, x: Tensor, y: Tensor) -> Information | None:
+    """What the codes of test examples tell about their classes; None of fewer than four.
 
     Examples of a class that none of the chosen training examples has are left out: nothing could recognise them.
     """
-    train, of_train, groups = (cast(Tensor, each).to(x.device) for each in data.fixed_train())
-    y = data.conditions["test"].to(x)
+    train, of_train, groups = (cast(Tensor, each).to(x.device) for each in data.fixed_train()[:3])
     at, one = next(batches(model, x, y, 1))
     most, draws = MOST[len(levels(at.encoder(one)))]
     rows = torch.randperm(len(train))[:most].to(x.device)
-    y = y[: len(x)]
     labels = y[:, : len(data.classes)].argmax(-1)
     known = torch.isin(labels, groups[rows]).nonzero().flatten()[:draws]
     if len(known) < 4:

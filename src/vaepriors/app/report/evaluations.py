@@ -75,11 +75,11 @@ def _likelihood_pictures(subject: Subject, split: str, values: np.ndarray) -> It
         f"with its mean at {values.mean():.1f}.",
         "log p(x) of each example; dashed: the mean.",
     )
-    if not subject.data.has_images or split != "test" or len(values) > len(subject.data.test):
+    if not subject.data.has_images or split != "test" or len(values) > len(subject.tested):
         return
     order, shown = np.argsort(values), min(10, len(values))
     for name, rows in (("hardest", order[:shown]), ("easiest", order[::-1][:shown])):
         numbers = ", ".join(f"{values[row]:.1f}" for row in rows)
         alt = f"The {shown} {name} examples, log p(x) from left to right {numbers}."
-        images = grid(tones(subject.data.test[rows.copy()], subject.data), shown)
+        images = grid(tones(subject.tested[rows.copy()], subject.data), shown)
         yield sheet(name, images, alt, f"The {name}: {numbers} nats.")

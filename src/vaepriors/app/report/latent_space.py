@@ -122,8 +122,7 @@ def codes(subject: Subject) -> Iterator[Part]:
     if len(x) < 3:
         yield f"Only {counted(len(x), 'test example')} measured; a plane needs three."
         return
-    labels = subject.data.labels.get("test")
-    labels = None if labels is None or labels.dim() != 1 else labels[: len(x)]
+    labels = None if subject.labels is None or subject.labels.dim() != 1 else subject.labels
     if labels is None:
         yield "The data have no labels, so all codes have one colour."
     for name, place in where.items():

@@ -129,13 +129,14 @@ def draw(model: AnyVAE, dataset: Dataset, number: int, condition: Tensor | None 
 def by_condition(model: AnyVAE, dataset: Dataset) -> tuple[Tensor, list[str]]:
     """Draws given each of some conditions, of shape `(rows * OF_EACH, *event)`, and the name of each row.
 
-    The conditions are the classes, or those of the first test points if they are covariates. With a class and
-    covariates, the latter are those of the first test point of the class.
+    The conditions are the classes, or those of some test points if they are covariates. With a class and covariates,
+    the latter are those of a test point of the class.
     """
-    y, classes = dataset.conditions["test"], dataset.classes[:CLASSES]
+    y, classes = dataset.few_test().condition, dataset.classes[:CLASSES]
+    assert y is not None
     if classes:
         c = len(dataset.classes)
-        first = y[:, :c].argmax(0)[: len(classes)]  # the first point of each class
+        first = y[:, :c].argmax(0)[: len(classes)]  # a point of each class
         y = torch.cat([torch.eye(c)[: len(classes)], y[first, c:]], -1)
     shown = y[: len(classes) or 8].to(next(model.parameters()))
     at = given(model, shown)
@@ -174,11 +175,10 @@ def write_pictures(
         return [*written, folder / "samples.csv"]
     if not dataset.has_images:
         return written
-    examples = dataset.test[: min(number, 30)].to(samples)
-    conditions = None if y is None else dataset.conditions["test"].to(y)
+    shown = dataset.few_test(min(number, 30))
     sheets = {
         "samples": grid(tones(samples, dataset)),
-        "reconstructions": reconstructions(model, dataset, examples, conditions),
+        "reconstructions": reconstructions(model, dataset, shown.x.to(samples), shown.condition),
     }
     if y is not None:
         sheets["by_condition"] = grid(tones(by_condition(model, dataset)[0], dataset), OF_EACH)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vaepriors.analysis import diagnose
 from vaepriors.app.evaluation import check_likelihoods, summary
@@ -47,7 +48,7 @@ def report(
         out: The page, a file that ends in .html; its pictures go into a folder of the same name beside it.
         metrics: The lines of the training (`Outcome.metrics`), for its curves.
         samples: Draws of z for each example in log p(x).
-        number: The most test examples to measure.
+        number: The most test examples to measure; of more, a random subset, which is always the same.
         seed: Seed of all draws.
 
     Returns:
@@ -62,16 +63,14 @@ def report(
     at_least_one(number=number, samples=samples)
     with eval_mode(model), keep_generators(model):
         torch.manual_seed(seed_of(seed, "report"))
-        parameter = next(model.parameters())
-        x = data.test[:number].to(parameter)
-        y = as_conditions(data.conditions.get("test"), x)
+        x, y, labels = _test_examples(model, data, number)
         estimates = estimate(model, x, samples, condition=y)
         check_likelihoods(estimates.log_likelihood)
         numbers = summary(estimates, data, is_discrete(model, data))
         result = {"split": "test", "samples": samples, "seed": seed, **numbers}
         record = Record("", result, estimates.log_likelihood.cpu().numpy())
-        elbo, latent = measure(model, data, x, seed)
-        subject = Subject(data.name, model, data, x, y, elbo, latent, list(metrics), [record])
+        elbo, latent = measure(model, data, x, y, seed)
+        subject = Subject(data.name, model, data, x, y, labels, elbo, latent, list(metrics), [record], x)
         sections = page.sections(_parts(subject))
     sentences = _diagnose(subject, result["effective_samples_mean"])
     parameters = sum(p.numel() for p in model.parameters())
@@ -100,17 +99,16 @@ def write_report(
     data = run.dataset()
     model, values = run.model(data, which)
     torch.manual_seed(seed_of(seed, "report"))
-    x = data.test[:number].to(next(model.parameters()))
+    x, y, labels = _test_examples(model, data, number)
     records, stale = records_of(run, model, values["epoch"], which)
     # damaged files are refused before the work
     metrics, *_ = run.metrics(), interpolations.interpolated(run), origin(run)
-    elbo, latent = measure(model, data, x, seed)
+    elbo, latent = measure(model, data, x, y, seed)
     experiment, renewal = run.experiment(), command(run, {"checkpoint": which})
     implied = experiment.samples if experiment.objective == "iwae" else 0
-    y = as_conditions(data.conditions.get("test"), x)
     subject = Subject(
-        run.folder.name, model, data, x, y, elbo, latent, metrics, records, renewal, experiment.epochs, implied, run,
-        which, values["epoch"],
+        run.folder.name, model, data, x, y, labels, elbo, latent, metrics, records, data.test, renewal,
+        experiment.epochs, implied, run, which, values["epoch"],
     )  # fmt: skip
     sections = page.sections(_parts(subject), progress)
     title = f"{experiment.model}, {experiment.prior} prior, {Path(experiment.data).name}"
@@ -119,6 +117,13 @@ def write_report(
     effective = few_samples(records[0].result) if records else None
     sentences = stale + _diagnose(subject, effective)
     return page.write(run / "report.html", title, subtitle, sections, _numbers(subject), sentences)
+
+
+def _test_examples(model: AnyVAE, data: Dataset, number: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Test examples to measure with their conditions, at the model, and their labels."""
+    chosen = data.few_test(number)
+    x = chosen.x.to(next(model.parameters()))
+    return x, as_conditions(chosen.condition, x), chosen.labels
 
 
 def _diagnose(subject: Subject, effective_samples: float | None) -> list[str]:
@@ -150,7 +155,7 @@ def _parts(subject: Subject) -> dict[tuple[str, str], Iterator[Part]]:
         ("training", "Training"): about.training(subject),
         ("likelihood", "Likelihood"): evaluations.likelihood(subject),
         ("samples", "Draws of the model"): draws.samples(subject),
-        ("conditions", "Conditions"): conditions(subject.model, subject.data, subject.x),
+        ("conditions", "Conditions"): conditions(subject),
         ("pseudo-inputs", "Pseudo-inputs"): draws.pseudo_inputs(subject),
         ("units", "Active units"): latent_space.units(subject),
         ("elbo", "The ELBO in parts"): latent_space.elbo(subject),

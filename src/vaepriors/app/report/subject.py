@@ -60,7 +60,7 @@ def look(
 
 
 def as_conditions(condition: Tensor | None, x: Tensor) -> Tensor | None:
-    """The conditions of the first points of a split, of their type and device."""
+    """The conditions of the first points, of their type and device."""
     return None if condition is None else condition[: len(x)].to(x)
 
 
@@ -76,12 +76,14 @@ class Subject(NamedTuple):
     name: str
     model: AnyVAE
     data: Dataset
-    x: Tensor  # test examples
+    x: Tensor  # test examples, in a random order
     y: Tensor | None  # their conditions
+    labels: Tensor | None
     elbo: Estimate  # of these
     latent: Latent
     metrics: list[dict[str, Any]]
     records: list[Record]  # evaluations of this model
+    tested: Tensor  # the test examples of these, from the first
     command: str = ""  # that evaluates it
     epochs: int = 0  # planned
     implied: int = 0  # draws of the importance-weighted posterior to show; none for 0
@@ -90,9 +92,8 @@ class Subject(NamedTuple):
     epoch: int = 0  # of this checkpoint
 
 
-def measure(model: AnyVAE, data: Dataset, x: Tensor, seed: int) -> tuple[Estimate, Latent]:
+def measure(model: AnyVAE, data: Dataset, x: Tensor, y: Tensor | None, seed: int) -> tuple[Estimate, Latent]:
     """The ELBO of test examples by one draw each, and the latent space."""
-    train, of_train, groups = data.fixed_train()
-    y = data.conditions.get("test")
+    train, of_train, groups, _ = data.fixed_train()
     latent = look(model, x, train, seed, condition=y, train_condition=of_train, groups=groups)
-    return estimate(model, x, samples=1, condition=as_conditions(y, x)), latent
+    return estimate(model, x, samples=1, condition=y), latent
