@@ -1,4 +1,4 @@
-"""A case of the benchmark: a model, a prior, and a variant (plain, compile, reduce-overhead, graph) of this library."""
+"""A case of the benchmark: a model, a prior, and a variant of this library (a name in `speed.VARIANTS`)."""
 
 import sys
 
@@ -34,13 +34,15 @@ def main(model: str, prior: str, variant: str) -> None:
     vae, objective = build(experiment(model, prior), data)
     vae, objective, x = vae.to(device), objective.to(device), data.train.to(device)
     losses = Losses(vae, objective, x, data.dynamic)
-    if variant in ("compile", "reduce-overhead"):
-        losses = compiled(losses, "default" if variant == "compile" else variant)
+    if "compile" in variant or variant == "reduce-overhead":
+        losses = compiled(losses, variant if variant == "reduce-overhead" else "default")
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=variant.startswith("bf16"))
     optimizer = adam(vae, objective, 5e-4, capturable=variant == "graph")
 
     def step(rows: torch.Tensor) -> torch.Tensor:
         optimizer.zero_grad()
-        result = losses(rows)
+        with precision:
+            result = losses(rows)
         result[0].backward()
         optimizer.step()
         return result.detach()

@@ -36,8 +36,11 @@ ROOT = HERE.parent
 MODELS = ("vae", "hvae", "convhvae", "pixelhvae")
 PRIORS = ("standard", "vamp")
 CONVOLUTIONS = ("convhvae", "pixelhvae")
-VARIANTS = {"cpu": ("plain", "compile"), "cuda": ("plain", "graph", "compile", "reduce-overhead")}
-COMPILED = ("compile", "reduce-overhead")
+VARIANTS = {
+    "cpu": ("plain", "compile", "bf16", "bf16-compile"),
+    "cuda": ("plain", "graph", "compile", "reduce-overhead", "bf16"),
+}
+COMPILED = ("compile", "reduce-overhead", "bf16-compile")
 COLUMNS = (
     "model", "prior", "variant", "ms a step", "floor", "ratio", "GiB", "ms an image", "floor", "ratio",
 )  # fmt: skip
@@ -194,6 +197,9 @@ def ratios(result: dict[str, Any]) -> list[str]:
         image = theirs["ms_per_image"] / case["vae", prior, "plain"]["ms_per_image"]
         lines.append(f"pythae's likelihood takes {image:.1f} times as long as ours, VAE, {prior} prior")
     for (model, prior, variant), found in case.items():
+        if variant.startswith("bf16") and (model, prior, "plain") in case:
+            times = case[model, prior, "plain"]["ms_per_step"] / found["ms_per_step"]
+            lines.append(f"A step in float32, plain, takes {times:.2f} times as long, {model}, {prior} prior, {variant}")
         if prior == "vamp" and "pythae" not in variant:
             times = found["ms_per_step"] / case[model, "standard", variant]["ms_per_step"]
             lines.append(f"VampPrior (K = 500) over the standard prior, {model}, {variant}: {times:.2f} times the step")

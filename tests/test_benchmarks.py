@@ -91,9 +91,9 @@ def test_the_page_compares_the_recorded_rates_of_products():
 
 
 def test_the_benchmark_measures_the_variants_that_a_device_has():
-    assert speed.variants_of("vae", "cpu") == ["plain", "compile"]
+    assert speed.variants_of("vae", "cpu") == ["plain", "compile", "bf16", "bf16-compile"]
     assert speed.variants_of("vae", "cuda", ["compile", "plain"]) == ["plain", "compile"]
-    assert speed.variants_of("convhvae", "cuda") == ["plain", "graph"]
+    assert speed.variants_of("convhvae", "cuda") == ["plain", "graph", "bf16"]
     with pytest.raises(ValueError, match="graph"):
         speed.variants_of("vae", "cpu", ["graph"])
     with pytest.raises(ValueError, match="convhvae"):
@@ -113,7 +113,7 @@ def test_ratios_are_of_times_and_floors_of_counts():
         "model": "vae", "prior": prior, "variant": variant, "ms_per_step": step, "ms_per_image": 10 * step,
         "gflop_per_step": 2.0, "gflop_per_image": 5.0, "step_gib": 0.5,
     }  # fmt: skip
-    times = {"plain": 10.0, "pythae": 25.0, "pythae-trainer": 30.0}
+    times = {"plain": 10.0, "bf16": 4.0, "pythae": 25.0, "pythae-trainer": 30.0}
     cases = [
         case(prior, name, factor * t) for prior, factor in (("standard", 1), ("vamp", 3)) for name, t in times.items()
     ]
@@ -129,6 +129,7 @@ def test_ratios_are_of_times_and_floors_of_counts():
     assert "pythae's step takes 2.50 (3.00 in its own trainer) times as long as ours, VAE, vamp prior, plain" in lines
     assert "pythae's likelihood takes 2.5 times as long as ours, VAE, standard prior" in lines
     assert "VampPrior (K = 500) over the standard prior, vae, plain: 3.00 times the step" in lines
+    assert "A step in float32, plain, takes 2.50 times as long, vae, vamp prior, bf16" in lines
     text = "a\n<!-- x: begin -->\nold\n<!-- x: end -->\nb\n"
     assert "old" not in speed.replaced(text, "x", result)
 
