@@ -199,7 +199,7 @@ def ratios(result: dict[str, Any]) -> list[str]:
     for (model, prior, variant), found in case.items():
         if variant.startswith("bf16") and (model, prior, "plain") in case:
             times = case[model, prior, "plain"]["ms_per_step"] / found["ms_per_step"]
-            lines.append(f"A step in float32, plain, takes {times:.2f} times as long, {model}, {prior} prior, {variant}")
+            lines.append(f"a step in float32, plain, takes {times:.2f} times as long, {model}, {prior}, {variant}")
         if prior == "vamp" and "pythae" not in variant:
             times = found["ms_per_step"] / case[model, "standard", variant]["ms_per_step"]
             lines.append(f"VampPrior (K = 500) over the standard prior, {model}, {variant}: {times:.2f} times the step")

@@ -129,7 +129,7 @@ def test_ratios_are_of_times_and_floors_of_counts():
     assert "pythae's step takes 2.50 (3.00 in its own trainer) times as long as ours, VAE, vamp prior, plain" in lines
     assert "pythae's likelihood takes 2.5 times as long as ours, VAE, standard prior" in lines
     assert "VampPrior (K = 500) over the standard prior, vae, plain: 3.00 times the step" in lines
-    assert "A step in float32, plain, takes 2.50 times as long, vae, vamp prior, bf16" in lines
+    assert "a step in float32, plain, takes 2.50 times as long, vae, vamp, bf16" in lines
     text = "a\n<!-- x: begin -->\nold\n<!-- x: end -->\nb\n"
     assert "old" not in speed.replaced(text, "x", result)
 
