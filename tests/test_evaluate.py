@@ -351,6 +351,8 @@ def test_an_example_without_a_finite_likelihood_is_named_and_nothing_is_written(
     before = sorted(run.folder.iterdir())
     with pytest.raises(ValueError, match=r"log p\(x\) of the example in row 12 is -inf"):
         evaluate_run(run, samples=5, file=tmp_path / "far.npy")
+    with pytest.raises(ValueError, match=r"log p\(x\) of the example in row 12 is -inf"):  # of five, the last one
+        evaluate_run(run, samples=5, file=tmp_path / "far.npy", number=5)
     assert sorted(run.folder.iterdir()) == before
     model, _ = run.model(data)
     with pytest.raises(ValueError, match="row 12 is -inf"):

@@ -17,7 +17,7 @@ import torch
 
 from tiny_tables import CPU, content, job_of, job_of_digits, tiny_entries
 from vaepriors import checkpoint, data, papers
-from vaepriors.app.evaluation import evaluate_run
+from vaepriors.app.evaluation import digest_of, evaluate_run
 from vaepriors.app.train import fit
 from vaepriors.data import stand_in
 from vaepriors.papers import Job, pendulum, run_job
@@ -89,6 +89,7 @@ def test_a_result_gets_the_refined_evaluation_that_it_lacks(tiny, tmp_path):
     assert (refined["n"], refined["method"], result["found"]["n"]) == (3, "refined", 24)
     examples = np.load(job.path.with_name("vae-0-log_likelihood.npy"))
     assert refined["nll_by_is"] == pytest.approx(-examples[:3].mean())
+    assert refined["examples_digest"] == digest_of(tiny_entries()["digits"].load(0).test[:3], None)
     assert job.path.with_name("vae-0-log_likelihood-test-3-refined.npy").is_file()
     assert run_job(job, CPU) == "already done"
     without = {**result, "found": {key: value for key, value in result["found"].items() if key != "refined"}}

@@ -19,7 +19,7 @@ from reference import Call
 from vaepriors import checkpoint, networks, training
 from vaepriors import report as vaepriors_report
 from vaepriors.analysis import Surgery
-from vaepriors.app.evaluation import evaluate_run
+from vaepriors.app.evaluation import digest_of, evaluate_run
 from vaepriors.app.experiment import MODELS, Experiment, build
 from vaepriors.app.interpolation import interpolate_run
 from vaepriors.app.measure import is_discrete
@@ -463,6 +463,21 @@ def test_a_report_lists_every_evaluation_of_its_model(trained):
     assert "By 10 samples for each of 30 examples (test)" in text  # the first is that of the whole test set
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_a_report_shows_the_examples_that_an_evaluation_took(trained, first):
+    """Evenly spaced ones, or the first ones of evaluations for the recorded tables."""
+    data = points(n=30)
+    run = trained(data)
+    result = evaluate_run(run, samples=10, number=12, first=first)
+    rows = torch.arange(12) if first else torch.arange(12) * 30 // 12
+    assert result["examples_digest"] == digest_of(data.test[rows], None)
+    assert result.get("spaced", False) == (not first)
+    write_report(run)
+    order = np.load(run / "log_likelihood-test-12.npy").argsort()[:10]
+    hardest = png(grid(data.test[rows[order]], 10))
+    assert (run / "report" / "hardest.png").read_bytes() == hardest
+
+
 def test_compare_writes_its_table_and_its_page(in_folder, train, vaepriors, capsys):
     for name in ("a/one", "b/one"):
         assert train(name, "--epochs", "1") == 0
@@ -689,7 +704,8 @@ def test_a_report_of_few_examples_is_of_all_classes_of_ordered_files(tmp_path):
     data = in_order_of_class()
     model, _ = build(Experiment(condition="labels", hidden=(4,), latent=2), data)
     page, pictures = vaepriors_report(model, data, tmp_path / "page.html", samples=5, number=40)
-    x, y, groups, labels = data.few_test(40)
+    x, y, groups, labels, rows = data.few_test(40)
+    assert torch.equal(x, data.test[rows])
     assert torch.equal(groups, labels)
     share = torch.bincount(groups).double() / 40
     entropy = -(share * share.log()).sum()

@@ -427,7 +427,7 @@ def test_points_that_are_looked_at_keep_their_conditions(tmp_path, monkeypatch):
         conditions={split: torch.cat([x % 2 == 0, x % 2 == 1], 1).float() for split, x in values.items()},
     )
     monkeypatch.setattr("vaepriors.data.dataset.SUBSET", 4 * 7)
-    x, condition, groups, _ = given.fixed_train()
+    x, condition, groups, *_ = given.fixed_train()
     assert len(x) == 7
     assert torch.equal(groups, x[:, 0].long() % 2)
     assert torch.equal(condition.argmax(1), groups)

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from vaepriors.data import Dataset
 from vaepriors.data.examples import Examples, examples_of
 
-__all__ = ["check_new", "choose_examples"]
+__all__ = ["check_new", "choose_examples", "spaced"]
 
 
 def choose_examples(dataset: Dataset, split: str, file: Path | None) -> Examples:
@@ -16,6 +19,17 @@ def choose_examples(dataset: Dataset, split: str, file: Path | None) -> Examples
     if split != "test":
         raise ValueError(f"split is {split}, but the examples are those of {file}: leave one of the two out")
     return dataset.read(file)
+
+
+def spaced(number: int, size: int) -> Tensor:
+    """The places of `number` examples that are evenly spaced among `size`.
+
+    Many files are in the order of their classes, so the first examples would be of one class.
+
+    >>> spaced(3, 10)
+    tensor([0, 3, 6])
+    """
+    return torch.arange(number) * size // number
 
 
 def check_new(path: Path, kinds: Sequence[str]) -> None:

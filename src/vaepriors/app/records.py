@@ -71,6 +71,7 @@ class Evaluation(TypedDict):
     samples: int
     prior_samples: int | None
     number: int | None
+    spaced: NotRequired[bool]  # whether these are evenly spaced; the first ones where it is missing
     n: int
     method: NotRequired[Literal["is", "refined", "ais"]]  # importance sampling where it is missing
     refine_steps: NotRequired[int]

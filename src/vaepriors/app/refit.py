@@ -84,7 +84,7 @@ def refit(
     _copy(model, training.model)
     with run.lock(fabric.is_global_zero, create=True):
         if fabric.is_global_zero and not run.has("last"):
-            x, condition, groups, _ = dataset.fixed_train()
+            x, condition, groups, *_ = dataset.fixed_train()
             surgery, number = measure_surgery(model, x, condition=condition, groups=groups)
             about: Origin = {
                 "run": source.folder.resolve().name,

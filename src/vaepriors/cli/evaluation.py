@@ -43,8 +43,7 @@ def evaluate(
         split: Which part of the data. (The training set is binarised once, always the same way.)
         file: Other data instead: a file or folder like the data of the run, with the classes and covariates that the
             model is given. Of new.npy it is evaluation-file-new.json; log_likelihood-file-new.npy has log p(x) of each.
-        number: How many examples, from the first; all unless given. Of files in the order of their classes, the first
-            are of one class.
+        number: How many examples, evenly spaced in the split or file; all unless given.
         chunk: How many pairs of an example and a draw are decoded at a time: more are faster and need more memory.
         seed: Seed of the draws.
         accelerator: Where to compute.

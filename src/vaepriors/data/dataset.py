@@ -54,6 +54,7 @@ class Chosen(NamedTuple):
     condition: Tensor | None
     groups: Tensor | None
     labels: Tensor | None
+    rows: Tensor | slice  # where they are in the split
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +169,7 @@ class Dataset:
             None if y is None else y[rows],
             groups,
             None if labels is None else labels[rows],
+            rows,
         )
 
     def read(self, path: Path | str) -> "Examples":

@@ -166,11 +166,12 @@ class _Attempt:
         for record in records_of(run, model, values["epoch"], row.which)[0]:
             old = record.result
             same = (old["split"], old["n"], old.get("method", "is"), old["samples"], old["seed"])
-            if same == ("test", number, method, row.draws, 0) and record.log_likelihood is not None:
+            usual = record.log_likelihood is not None and not old.get("spaced")
+            if usual and same == ("test", number, method, row.draws, 0):
                 return old
         with self._bar(f"{row.draws} samples ({method})") as progress:
             return evaluate_run(
-                run, row.draws, number=number if number < size else None, which=row.which,
+                run, row.draws, number=number if number < size else None, first=True, which=row.which,
                 accelerator=options.accelerator, progress=progress, until=self.until, save_every=options.save_every,
                 method=method,
             )  # fmt: skip

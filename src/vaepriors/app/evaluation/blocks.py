@@ -31,16 +31,21 @@ class Paused(RuntimeError):
     """There was no time for all examples; the next call continues with the rest."""
 
 
-def check_likelihoods(log_likelihood: Tensor) -> None:
+def check_likelihoods(log_likelihood: Tensor, rows: Tensor | None = None) -> None:
     """Refuse likelihoods that have no mean.
+
+    Args:
+        log_likelihood: log p(x) of each example.
+        rows: The rows of the examples where the user has them; those of `log_likelihood` unless given.
 
     Raises:
         ValueError: If log p(x) of an example is infinite or not a number.
     """
     wrong = (~log_likelihood.isfinite()).nonzero().flatten().tolist()
     if wrong:
+        row = wrong[0] if rows is None or wrong[0] >= len(rows) else int(rows[wrong[0]])
         raise ValueError(
-            f"log p(x) of the example in row {wrong[0]} is {log_likelihood[wrong[0]].item()}, so there is no mean: its "
+            f"log p(x) of the example in row {row} is {log_likelihood[wrong[0]].item()}, so there is no mean: its "
             "values are too far from what the model can draw; leave it out"
         )
 
@@ -67,12 +72,20 @@ class InBlocks:
             the place of the first example.
         progress: Called with the number of examples done and their total.
         method: What estimates.
+        rows: The rows of the examples where the user has them, for the error; their places unless given.
     """
 
     def __init__(
-        self, fabric: "Fabric", path: Path, same: dict[str, Any], progress: Callable[[int, int], None], method: Method
+        self,
+        fabric: "Fabric",
+        path: Path,
+        same: dict[str, Any],
+        progress: Callable[[int, int], None],
+        method: Method,
+        rows: Tensor | None = None,
     ) -> None:
         self.fabric, self.path, self.same, self.progress, self.method = fabric, path, same, progress, method
+        self.rows = rows
         self.simulated: int = same.get("simulated", 0)
 
     @torch.no_grad()
@@ -93,7 +106,7 @@ class InBlocks:
                     now, done = time.monotonic(), estimates.shape[1]
                     part = self._block(known, x, y, simulated, done, size, chunk)
                     estimates = torch.cat([estimates, part], 1)[:, :total]
-                    check_likelihoods(estimates[0])
+                    check_likelihoods(estimates[0], self.rows)
                     late = self._any(until is not None and 2 * time.monotonic() - now > until)
                     if late and estimates.shape[1] < total:
                         raise Paused(f"stopped after {estimates.shape[1]} of {total} examples: call again to continue")

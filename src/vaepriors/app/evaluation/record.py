@@ -15,7 +15,7 @@ from vaepriors.analysis import active_units
 from vaepriors.annealing import Bounds
 from vaepriors.app.evaluation.blocks import InBlocks
 from vaepriors.app.evaluation.normalizer import measure_normalizer
-from vaepriors.app.files import choose_examples
+from vaepriors.app.files import choose_examples, spaced
 from vaepriors.app.measure import is_discrete
 from vaepriors.app.methods import method_of
 from vaepriors.app.records import check_same_file, name_of, write_record
@@ -50,6 +50,7 @@ def evaluate_run(
     save_every: float = 30.0,
     method: str = "is",
     file: Path | None = None,
+    first: bool = False,
     **options: int | None,
 ) -> dict[str, Any]:
     """Evaluate a run's model; write evaluation.json, and log p(x) of each example as log_likelihood.npy.
@@ -68,6 +69,7 @@ def evaluate_run(
         save_every: Seconds between checkpoints of the evaluation.
         method: `is`, `refined` or `ais` (see `vaepriors.app.methods`).
         file: Other data instead of a split, as for `vaepriors evaluate`.
+        first: Whether `number` examples are the first ones, as in the tables of `results/`, and not evenly spaced.
         options: Those of the method: `refine_steps`, `chains`, `temperatures`, `simulated`.
 
     Returns:
@@ -84,14 +86,14 @@ def evaluate_run(
     """
     estimator, chosen = method_of(method, samples=samples, **options)
     fabric, dataset = _open(run, accelerator, devices)
-    model, x, y, what = _load(run, dataset, which, split, file, number, prior_samples)
+    model, x, y, rows, what = _load(run, dataset, which, split, file, number, first, prior_samples)
     if devices > len(x):
         raise ValueError(f"devices is {devices}, but there are only {len(x)} examples: choose fewer")
     what |= {"seed": seed, "samples": chosen.get("chains"), "method": method, **chosen}
     check_same_file(run, what)
     fabric.launch()
     x = x.to(next(model.to(fabric.device).parameters()))
-    blocks = InBlocks(fabric, run / f"{name_of(what)}.partial", {**what, "chunk": chunk}, progress, estimator)
+    blocks = InBlocks(fabric, run / f"{name_of(what)}.partial", {**what, "chunk": chunk}, progress, estimator, rows)
     with run.lock(fabric.is_global_zero):
         estimates, bounds, seconds = blocks.estimate(model, x, y, until, save_every)
         log_likelihood = checkpoint.npy(estimates.log_likelihood)
@@ -124,27 +126,32 @@ def _load(
     split: str,
     file: Path | None,
     number: int | None,
+    first: bool,
     prior_samples: int | None,
-) -> tuple[AnyVAE, Tensor, Tensor | None, dict[str, Any]]:
-    """The model, the examples and their conditions, and what identifies them."""
+) -> tuple[AnyVAE, Tensor, Tensor | None, Tensor, dict[str, Any]]:
+    """The model, the examples, their conditions and rows, and what identifies them."""
     model, values = run.model(dataset, which)
     prior_samples = _set_prior_samples(model, prior_samples)
     points, conditions = choose_examples(dataset, split, file)
     if number is not None and not 1 <= number <= len(points):
         whole = f"the {split} set" if file is None else file
         raise ValueError(f"number is {number}: choose 1 to {len(points)}, the size of {whole}")
-    x = points[:number]
-    y = None if conditions is None else conditions[: len(x)]
+    number = len(points) if number is None else number
+    some = number < len(points)
+    rows = torch.arange(number) if first else spaced(number, len(points))
+    x = points[rows] if some else points[:]
+    y = None if conditions is None else conditions[rows]
     what = {
         **({"split": split} if file is None else {"split": "file", "file": os.path.realpath(file)}),
-        "number": None if len(x) == len(points) else len(x),
+        "number": number if some else None,
+        **({"spaced": True} if some and not first else {}),
         "examples_digest": digest_of(x, y),
         "checkpoint": which,
         "epoch": values["epoch"],
         "model_digest": checkpoint.digest(checkpoint.module_tensors(model)),
         "prior_samples": prior_samples,
     }
-    return model, x, y, what
+    return model, x, y, rows, what
 
 
 def _set_prior_samples(model: AnyVAE, samples: int | None) -> int | None:

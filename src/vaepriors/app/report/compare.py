@@ -110,7 +110,7 @@ def compare(
     for done, (run, name, (data, model, epoch, measure, kinds, stale)) in enumerate(
         zip(runs, names, models, strict=True), 1
     ):
-        x, condition, groups, _ = data.few_test(number)
+        x, condition, groups, *_ = data.few_test(number)
         test = digest_of(x, condition)
         x = x.to(next(model.parameters()))
         elbo = _elbo(model, x, condition, seed)

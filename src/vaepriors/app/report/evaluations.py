@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 
+from vaepriors.app.files import spaced
 from vaepriors.app.records import Record, examples_in_words, method_in_words, without_examples
 from vaepriors.app.report import figures, page
 from vaepriors.app.report.page import Part, drawn, sheet
@@ -29,7 +31,7 @@ def likelihood(subject: Subject) -> Iterator[Part]:
     )
     yield from (_gap(each.result) for each in subject.records if "gap" in each.result)
     if values is not None:
-        yield from _likelihood_pictures(subject, result["split"], values)
+        yield from _likelihood_pictures(subject, result, values)
     elif subject.run is not None:
         yield without_examples(subject.run, record)
     if others:
@@ -67,7 +69,7 @@ def _evaluations(records: list[Record]) -> page.Table:
     return page.Table("evaluations of this model", rows, head)
 
 
-def _likelihood_pictures(subject: Subject, split: str, values: np.ndarray) -> Iterator[page.Picture]:
+def _likelihood_pictures(subject: Subject, result: dict[str, Any], values: np.ndarray) -> Iterator[page.Picture]:
     yield drawn(
         "likelihood",
         figures.histogram({"log p(x)": values}),
@@ -75,11 +77,12 @@ def _likelihood_pictures(subject: Subject, split: str, values: np.ndarray) -> It
         f"with its mean at {values.mean():.1f}.",
         "log p(x) of each example; dashed: the mean.",
     )
-    if not subject.data.has_images or split != "test" or len(values) > len(subject.tested):
+    if not subject.data.has_images or result["split"] != "test" or len(values) > len(subject.tested):
         return
+    places = spaced(len(values), len(subject.tested)) if result.get("spaced") else torch.arange(len(values))
     order, shown = np.argsort(values), min(10, len(values))
     for name, rows in (("hardest", order[:shown]), ("easiest", order[::-1][:shown])):
         numbers = ", ".join(f"{values[row]:.1f}" for row in rows)
         alt = f"The {shown} {name} examples, log p(x) from left to right {numbers}."
-        images = grid(tones(subject.tested[rows.copy()], subject.data), shown)
+        images = grid(tones(subject.tested[places[rows.copy()]], subject.data), shown)
         yield sheet(name, images, alt, f"The {name}: {numbers} nats.")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from vaepriors.app.report.subject import Subject, as_conditions, measure
 from vaepriors.app.run import Run
 from vaepriors.conditional import AnyVAE
 from vaepriors.data import Dataset
+from vaepriors.data.dataset import Chosen
 from vaepriors.likelihood import estimate
 from vaepriors.limits import at_least_one
 from vaepriors.numerics import fixed_numerics, keep_generators, seed_of
@@ -63,9 +64,9 @@ def report(
     at_least_one(number=number, samples=samples)
     with eval_mode(model), keep_generators(model):
         torch.manual_seed(seed_of(seed, "report"))
-        x, y, labels = _test_examples(model, data, number)
+        x, y, _, labels, rows = _test_examples(model, data, number)
         estimates = estimate(model, x, samples, condition=y)
-        check_likelihoods(estimates.log_likelihood)
+        check_likelihoods(estimates.log_likelihood, cast(Tensor, rows))
         numbers = summary(estimates, data, is_discrete(model, data))
         result = {"split": "test", "samples": samples, "seed": seed, **numbers}
         record = Record("", result, estimates.log_likelihood.cpu().numpy())
@@ -99,7 +100,7 @@ def write_report(
     data = run.dataset()
     model, values = run.model(data, which)
     torch.manual_seed(seed_of(seed, "report"))
-    x, y, labels = _test_examples(model, data, number)
+    x, y, _, labels, _ = _test_examples(model, data, number)
     records, stale = records_of(run, model, values["epoch"], which)
     # damaged files are refused before the work
     metrics, *_ = run.metrics(), interpolations.interpolated(run), origin(run)
@@ -119,11 +120,11 @@ def write_report(
     return page.write(run / "report.html", title, subtitle, sections, _numbers(subject), sentences)
 
 
-def _test_examples(model: AnyVAE, data: Dataset, number: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Test examples to measure with their conditions, at the model, and their labels."""
+def _test_examples(model: AnyVAE, data: Dataset, number: int) -> Chosen:
+    """Test examples to measure, at the model."""
     chosen = data.few_test(number)
     x = chosen.x.to(next(model.parameters()))
-    return x, as_conditions(chosen.condition, x), chosen.labels
+    return chosen._replace(x=x, condition=as_conditions(chosen.condition, x))
 
 
 def _diagnose(subject: Subject, effective_samples: float | None) -> list[str]:

@@ -83,7 +83,7 @@ class Subject(NamedTuple):
     latent: Latent
     metrics: list[dict[str, Any]]
     records: list[Record]  # evaluations of this model
-    tested: Tensor  # the test examples of these, from the first
+    tested: Tensor  # the test set that these are of
     command: str = ""  # that evaluates it
     epochs: int = 0  # planned
     implied: int = 0  # draws of the importance-weighted posterior to show; none for 0
@@ -94,6 +94,6 @@ class Subject(NamedTuple):
 
 def measure(model: AnyVAE, data: Dataset, x: Tensor, y: Tensor | None, seed: int) -> tuple[Estimate, Latent]:
     """The ELBO of test examples by one draw each, and the latent space."""
-    train, of_train, groups, _ = data.fixed_train()
+    train, of_train, groups, *_ = data.fixed_train()
     latent = look(model, x, train, seed, condition=y, train_condition=of_train, groups=groups)
     return estimate(model, x, samples=1, condition=y), latent
